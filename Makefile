@@ -1,0 +1,62 @@
+# Every target sets up what it needs: a Python 3.11 or newer and make are enough.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test test-all lint demo bench clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+# Two processes, since the suite is sized for a small machine; WORKERS=8 for a larger one.
+WORKERS := 2
+PYTEST := $(BIN)/pytest -n $(WORKERS)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(READY)  ## make .venv and install regrain with its tools into it
+
+# A candidate is tested by running it, since a version manager's shim may exist without its Python.
+# uv installs faster; where it cannot be had or cannot reach what pip is set up for, pip does it.
+$(READY): pyproject.toml constraints.txt
+	@probe='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; \
+	$(BIN)/python -c "$$probe" 2>/dev/null && exit; \
+	for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+		if $$python -c "$$probe" >/dev/null 2>&1; then \
+			echo "making .venv with $$($$python --version)"; \
+			exec $$python -m venv --clear .venv; \
+		fi; \
+	done; \
+	echo "regrain needs Python 3.11 or newer, with its venv and ensurepip modules:" >&2; \
+	echo "none of python3.14 ... python3.11, python3 on PATH is one" \
+		"(on Debian: apt install python3-venv)" >&2; \
+	exit 1
+	@if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv; then \
+		$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt \
+			--build-constraint constraints.txt --group dev --editable . && exit; \
+	fi; \
+	echo "uv could not do it, so pip does" >&2; \
+	$(BIN)/python -m pip install --quiet 'pip>=25.1' && \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+test: lint  ## check the style, then run all but the slow tests
+	$(PYTEST) -m "not slow"
+
+test-all: lint  ## check the style, then run every test
+	$(PYTEST)
+
+lint: $(READY)  ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+demo: $(READY)  ## migrate a small store before your eyes
+	$(BIN)/python -m bench.demo
+
+bench: $(READY)  ## measure regrain beside its neighbours
+	$(BIN)/python -m bench.first
+
+clean:  ## remove all that was made here, .venv included
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Benchmarks, corpora and the demonstration; nothing here is installed with regrain."""

@@ -1,0 +1,1 @@
+"""Builders of legacy stores: real wheels, and synthetic packages of a stated shape."""

@@ -1,0 +1,1 @@
+"""The facades over the rooms below, and their wiring with settings."""

@@ -1,0 +1,308 @@
+"""The facade of a migration: wires settings, ledger, workers and subscribers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import (
+    ConfigurationError,
+    RefusedError,
+    RegrainError,
+    reason,
+)
+from regrain.ledger import Ledger, PackageRow, Totals, open_ledger
+from regrain.migrate import pool
+from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.journal import Journal, read_snapshot
+from regrain.migrate.plan import Plan, make_plan
+from regrain.migrate.publish import Publisher
+from regrain.migrate.reconcile import queue_all, queue_new
+from regrain.migrate.recover import recover
+from regrain.migrate.run import Run, Summary
+from regrain.model import layout
+from regrain.model.phase import Phase
+from regrain.model.status import Status
+from regrain.settings import Settings
+from regrain.store import root as store_root
+from regrain.store.locks import RunDirectory, is_running, run_lock, store_lock
+from regrain.store.root import StoreRoot, legacy_names, open_top
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regrain.model.events import Event
+    from regrain.store.scan import Usage
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What ``init`` did.
+
+    Attributes:
+        created: False where it was a store already.
+        queued: Packages that were not known before.
+        packages: Legacy packages in the directory.
+        foreign: Names that are no packages.
+    """
+
+    created: bool
+    queued: int
+    packages: int
+    foreign: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What ``status`` tells.
+
+    Attributes:
+        phase: Of the store.
+        totals: From the ledger.
+        running: Who holds the run lock, empty if nobody.
+        snapshot: The last progress of that run.
+    """
+
+    phase: Phase
+    totals: Totals
+    running: str
+    snapshot: dict[str, object]
+
+
+def _ignore(_: object) -> None:
+    """Take whatever comes."""
+
+
+def plan(
+    path: str, settings: Settings, on_package: Callable[[Usage], None] = _ignore
+) -> Plan:
+    """Say what a migration of the directory at ``path`` would meet and cost; write nothing.
+
+    Raises:
+        NotAStoreError: There is no directory.
+    """
+    with disk.Closing(open_top(path)) as fd:
+        return make_plan(
+            path,
+            fd,
+            ingest=settings.store.ingest,
+            can_reflink=False,
+            link_outside=settings.store.link_outside,
+            on_package=on_package,
+        )
+
+
+def initialise(
+    path: str, on_package: Callable[[Usage], None] = _ignore
+) -> Initialised:
+    """Make a store of a directory, empty or legacy, and queue every legacy package.
+
+    Safe to repeat: it completes what is missing and queues what is new.
+
+    Raises:
+        NotAStoreError: There is no directory.
+        LockedError: A run is under way.
+    """
+    with disk.Closing(open_top(path)) as fd:
+        created = layout.STORE_FILE not in os.listdir(fd)
+        if not created:
+            store_root.read_store_file(fd, path)
+        try:
+            store_root.prepare(fd)
+            ledger = open_ledger(path, create=True)
+            _own_ledger(path, fd)
+        except OSError as error:
+            raise RegrainError(
+                "cannot make a store of the directory",
+                path=path,
+                why=reason(error),
+                advice="Run as its owner, with space left.",
+            ) from error
+        if created:
+            store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
+    root = StoreRoot(path)
+    with run_lock(root, "regrain init"):
+        names, foreign = legacy_names(root.fd)
+        known = ledger.known_packages()
+        queued = queue_all(root, ledger, [name for name in names if name not in known], on_package)
+        if created:
+            ledger.remember("initialised", detail=f"{queued} packages queued")
+    ledger.close()
+    return Initialised(created, queued, len(names), foreign)
+
+
+def _own_ledger(path: str, fd: int) -> None:
+    """Give the ledger to the store's owner, readable by whom the store is."""
+    status = os.fstat(fd)
+    for name in (layout.LEDGER, f"{layout.LEDGER}-wal", f"{layout.LEDGER}-shm"):
+        file = os.path.join(path, name)
+        if os.path.exists(file):
+            os.chown(file, status.st_uid, status.st_gid)
+            os.chmod(file, status.st_mode & 0o044 | 0o600)
+
+
+class Migration:
+    """The migration of one store, from legacy packages to files named by content.
+
+    Example:
+        >>> migration = PackageStore.open("/opt/pm/store").migration()
+        >>> migration.run(on_event=print)
+    """
+
+    def __init__(self, root: StoreRoot, settings: Settings) -> None:
+        self._root = root
+        self._settings = settings
+
+    def run(
+        self,
+        on_event: Callable[[Event], None] = _ignore,
+        *,
+        jobs: int | None = None,
+        batch: int | None = None,
+        limit: int | None = None,
+        only: str | None = None,
+        retry_failed: bool = False,
+        max_read: float | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Summary:
+        """Migrate until nothing is pending.
+
+        Args:
+            on_event: Told everything, see ``regrain.model.events``.
+            jobs: Worker processes.
+            batch: Packages committed together.
+            limit: Packages at the most.
+            only: A glob that a package's name or hash must match.
+            retry_failed: Put failed packages back in the queue first.
+            max_read: MiB a second read from legacy, at the most.
+            stopping: Asked often; True ends the run after the files in hand.
+
+        Raises:
+            RefusedError: Migration is switched off, or the phase does not allow it.
+            LockedError: Another run holds the store.
+            NoSpaceError: The disk is full.
+            HaltedError: The disk failed.
+        """
+        self._check()
+        jobs = jobs or self._settings.store.migration_parallel_files
+        with run_lock(self._root, "regrain migrate"), store_lock(self._root, exclusive=False):
+            ledger = open_ledger(self._root.path)
+            try:
+                journal = Journal(self._root)
+
+                def emit(event: Event) -> None:
+                    journal(event)
+                    on_event(event)
+
+                self._go_dual(ledger)
+                recovered = recover(self._root, ledger)
+                if recovered is not None:
+                    emit(recovered)
+                if retry_failed:
+                    ledger.retry_failed(only=only)
+                queue_new(self._root, ledger, self._settings.migration.settle)
+                if limit == 0 or not ledger.pending(only=only)[0] or stopping():
+                    return Summary(0, 0, stopping())
+                with RunDirectory(self._root) as directory:
+                    options = self._options(directory, jobs, max_read)
+                    run = Run(
+                        ledger,
+                        Publisher(self._root, directory, fsync_each=options.fsync_each),
+                        emit,
+                        stopping,
+                        batch=batch or self._settings.store.migration_batch_size,
+                        jobs=jobs,
+                        limit=limit,
+                        only=only,
+                        verified=options.verify,
+                    )
+                    place = pool.Workplace(
+                        self._root.path, directory.name, self._root.owner, options
+                    )
+                    return run.execute(partial(pool.make_executor, jobs, place))
+            finally:
+                ledger.close()
+
+    def _check(self) -> None:
+        settings = self._settings.store
+        if not settings.migration_enabled:
+            raise RefusedError(
+                "migration is switched off",
+                why="[store] migration_enabled = false",
+                advice="Set it to true to migrate.",
+            )
+        if not settings.keep_old_packages:
+            raise RefusedError(
+                "keep_old_packages = false is not supported by this version",
+                advice="Leave it true; legacy directories are kept.",
+            )
+        if settings.compression != "none":
+            raise ConfigurationError(
+                'compression = "zstd" is not supported by this version',
+                advice='Set it to "none".',
+            )
+        if self._root.phase() is Phase.ROLLING_BACK:
+            raise RefusedError(
+                "a rollback is under way", advice="Finish it with 'regrain rollback'."
+            )
+        if os.geteuid() not in (0, self._root.owner.uid):
+            raise RegrainError(
+                "the store belongs to another user",
+                path=self._root.path,
+                why=f"user {self._root.owner.uid}",
+                advice="Run as that user, or as root.",
+            )
+
+    def _go_dual(self, ledger: Ledger) -> None:
+        if self._root.phase() is Phase.ROLLED_BACK:
+            store_root.write_store_file(self._root.fd, self._root.store_id, Phase.DUAL)
+            ledger.remember("phase", detail=Phase.DUAL.value)
+
+    def _options(
+        self, directory: RunDirectory, jobs: int, max_read: float | None
+    ) -> Options:
+        settings = self._settings
+        rate = settings.migration.max_read if max_read is None else max_read
+        return Options(
+            ingest=Ingest(settings.store.ingest),
+            can_reflink=disk.shares_extents(directory.pool),
+            link_outside=settings.store.link_outside,
+            fsync_each=settings.store.sync == "fsync",
+            verify=settings.store.verify_after_migration,
+            bytes_per_second_max=rate * MIB / jobs,
+        )
+
+    def state(self) -> State:
+        """Return where the migration stands, whoever runs it."""
+        ledger = open_ledger(self._root.path)
+        try:
+            return State(
+                self._root.phase(),
+                ledger.totals(),
+                is_running(self._root),
+                read_snapshot(self._root),
+            )
+        finally:
+            ledger.close()
+
+    def rows(self, status: Status | None = None) -> list[PackageRow]:
+        """Return what the ledger knows of the packages (in ``status``)."""
+        ledger = open_ledger(self._root.path)
+        try:
+            return list(ledger.package_rows(status))
+        finally:
+            ledger.close()
+
+    def pending(self, only: str | None = None) -> tuple[int, int, int]:
+        """Return packages, files and bytes a run would take."""
+        ledger = open_ledger(self._root.path)
+        try:
+            return ledger.pending(only=only)
+        finally:
+            ledger.close()
+

@@ -1,0 +1,110 @@
+"""Where a store stands: figures for ``status``, health, and the one next command."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain.model.phase import Phase
+from regrain.model.status import Status
+
+if TYPE_CHECKING:
+    from regrain.app.migration import State
+    from regrain.settings import Settings
+    from regrain.store.root import StoreRoot
+
+ERROR_RATE_PACKAGES_MIN = 20
+SEVERITY = ("healthy", "warning", "critical")
+
+
+@dataclass(slots=True)
+class Health:
+    """The worst of all rules.
+
+    Attributes:
+        status: ``healthy``, ``warning`` or ``critical``.
+        issues: What each rule that fired says.
+    """
+
+    status: str = "healthy"
+    issues: list[str] = field(default_factory=list)
+
+    def add(self, severity: str, issue: str) -> None:
+        """Note an issue."""
+        self.issues.append(issue)
+        self.status = max(self.status, severity, key=SEVERITY.index)
+
+
+def health(root: StoreRoot, state: State, settings: Settings) -> Health:
+    """Judge a store by its error rate and by what its file system has left."""
+    found = Health()
+    limits = settings.migration
+    failed = state.totals.count(Status.FAILED)
+    tried = failed + state.totals.count(Status.COMPLETED)
+    if tried >= ERROR_RATE_PACKAGES_MIN and failed / tried > limits.error_rate_max:
+        found.add(
+            "warning",
+            f"{failed} of {tried} packages failed ({failed / tried:.0%}, "
+            f"{limits.error_rate_max:.0%} is tolerated)",
+        )
+    space = os.fstatvfs(root.fd)
+    free = space.f_bavail * space.f_frsize
+    if free < limits.free_bytes_min:
+        found.add("critical", f"{free} bytes are free, under {limits.free_bytes_min}")
+    if space.f_files and space.f_favail < limits.free_inodes_min:
+        found.add("critical", f"{space.f_favail} inodes are free, under {limits.free_inodes_min}")
+    return found
+
+
+def next_command(state: State) -> str:
+    """Return the one command to run next."""
+    totals = state.totals
+    if state.running:
+        return "regrain status"
+    if state.phase is Phase.ROLLED_BACK or totals.count(Status.PENDING):
+        return "regrain migrate"
+    if totals.count(Status.IN_PROGRESS):
+        return "regrain migrate"
+    if totals.count(Status.FAILED):
+        return "regrain migrate --retry-failed"
+    return "regrain verify --level deep"
+
+
+def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, object]:
+    """Return what ``status --json`` prints beside its header."""
+    totals = state.totals
+    judged = health(root, state, settings)
+    snapshot = state.snapshot if state.running.startswith("regrain migrate") else {}
+    read = _number(snapshot, "bytes_done") if snapshot else 0
+    return {
+        "store": root.path,
+        "phase": state.phase.value,
+        "running": state.running,
+        "total_packages": totals.packages,
+        "migrated_packages": totals.count(Status.COMPLETED),
+        "failed_packages": totals.count(Status.FAILED),
+        "pending_packages": totals.count(Status.PENDING),
+        "in_progress_packages": totals.count(Status.IN_PROGRESS),
+        "total_files": totals.files,
+        "migrated_files": totals.files_done,
+        "deduplicated_files": totals.deduplicated,
+        "objects": totals.objects,
+        "objects_allocated_bytes": totals.carriers_allocated,
+        "legacy_allocated_bytes": totals.allocated,
+        "space_saved_bytes": totals.saved,
+        "space_freed_bytes": 0,
+        "bytes_total": totals.bytes_total,
+        "bytes_done": min(totals.bytes_total, max(totals.bytes_done, read)),
+        "rate_bytes_per_second": snapshot.get("rate_bytes_per_second"),
+        "estimated_time_remaining_seconds": snapshot.get("seconds_left"),
+        "throttled": False,
+        "throttle_reason": None,
+        "health": {"status": judged.status, "issues": judged.issues},
+        "next_command": next_command(state),
+    }
+
+
+def _number(snapshot: dict[str, object], key: str) -> int:
+    value = snapshot.get(key)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,269 @@
+"""The facades: a store to read from, its packages, and its migration."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from blake3 import blake3
+
+from regrain.errors import CorruptionError, UnknownPackageError, UsageError
+from regrain.model.digest import PackageHash
+from regrain.model.entry import Entry, Kind, normalise_path
+from regrain.settings import Settings
+from regrain.store import dual
+from regrain.store.checkout import checkout_exact
+from regrain.store.root import StoreRoot
+from regrain.store.source import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.app.migration import Migration
+    from regrain.model.manifest import Manifest
+    from regrain.model.phase import Layout, Phase
+
+_T = TypeVar("_T")
+
+
+class Package:
+    """A package of a store, wherever it lies at the moment.
+
+    Safe to use from several threads. If the package moves to the other layout under a
+    reader, the reader looks again once and finds it there.
+    """
+
+    def __init__(self, root: StoreRoot, package_hash: PackageHash) -> None:
+        self._root = root
+        self._source = dual.open_package(root, package_hash)
+        self._hash = package_hash
+
+    @property
+    def hash(self) -> PackageHash:
+        """The package's name."""
+        return self._hash
+
+    @property
+    def layout(self) -> Layout:
+        """Where it is read from: ``file_level`` or ``legacy``."""
+        return self._source.layout
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its own manifest: ``.name``, ``.version`` and the whole ``.table``."""
+        return self._again(lambda: self._source.manifest())
+
+    @property
+    def name(self) -> str:
+        """The name in its manifest, empty where it has none."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The version in its manifest, empty where it has none."""
+        return self.manifest.version
+
+    def files(self) -> Iterator[Entry]:
+        """Yield every entry of its tree, the root first, in the order of raw path bytes.
+
+        In the legacy layout digests are computed on the way, which reads every file.
+
+        Raises:
+            CorruptionError: The file list is damaged.
+        """
+        return self._again(lambda: iter(list(self._source.entries())))
+
+    def read(self, path: str | bytes) -> bytes:
+        """Return the bytes of a file; symbolic links are followed inside the package.
+
+        Raises:
+            UnknownPackageError: The package has no such file.
+            CorruptionError: The bytes are not the ones that were stored.
+        """
+        with self.open(path) as stream:
+            return stream.read()
+
+    def open(self, path: str | bytes) -> BinaryIO:
+        """Open a file for reading. Its content is compared with its digest at the end.
+
+        Raises:
+            UnknownPackageError: The package has no such file.
+            CorruptionError: Here, or from the read that reaches the end.
+        """
+        return self._again(lambda: self._open(normalise_path(path)))
+
+    def _open(self, path: bytes) -> BinaryIO:
+        entry = resolve(self._source, path)
+        if entry.kind is not Kind.FILE:
+            raise UnknownPackageError(
+                "not a file", path=path, package=self.hash, why=f"it is a {entry.kind.value}"
+            )
+        raw = _CheckedFile(self._source.open_content(entry), entry, self.hash)
+        return io.BufferedReader(raw, buffer_size=128 << 10)
+
+    def checkout(
+        self,
+        destination: str | os.PathLike[str],
+        mode: str = "exact",
+        on_entry: Callable[[Entry], None] | None = None,
+    ) -> int:
+        """Recreate the package's tree in a directory that is absent or empty.
+
+        Args:
+            destination: Where.
+            mode: ``exact``: every bit of metadata, nothing linked into the store.
+            on_entry: Called for every entry that is done.
+
+        Returns:
+            The number of entries made, the root included.
+
+        Raises:
+            UsageError: The destination is in the way, or the mode unknown.
+        """
+        if mode != "exact":
+            raise UsageError(f"unknown checkout mode '{mode}'", advice="Use 'exact'.")
+        path = os.fspath(destination)
+        return self._again(lambda: checkout_exact(self._source, path, on_entry))
+
+    def _again(self, call: Callable[[], _T]) -> _T:
+        """Call; if the package moved away under us, find it once more and call again."""
+        try:
+            return call()
+        except (FileNotFoundError, CorruptionError):
+            self._source = dual.open_package(self._root, self.hash)
+            return call()
+
+    def __repr__(self) -> str:
+        """Return a short description."""
+        return f"<Package {self.hash} ({self.layout.value})>"
+
+
+class _CheckedFile(io.RawIOBase):
+    """A file's bytes; who reads to the end from the start learns whether they are right."""
+
+    def __init__(self, fd: int, entry: Entry, package: str) -> None:
+        super().__init__()
+        self._fd = fd
+        self._entry = entry
+        self._package = package
+        self._hasher = blake3() if entry.digest else None
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        position = os.lseek(self._fd, offset, whence)
+        if position != self._position:
+            self._hasher = None
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = os.readv(self._fd, [buffer])
+        self._position += count
+        if self._hasher is not None:
+            self._hasher.update(buffer[:count])
+            if not count or self._position == self._entry.size:
+                self._check(self._hasher.hexdigest())
+                self._hasher = None
+        return count
+
+    def _check(self, digest: str) -> None:
+        if digest != self._entry.digest or self._position != self._entry.size:
+            raise CorruptionError(
+                "an object does not hold the bytes of its name",
+                path=self._entry.path,
+                package=self._package,
+                why=f"object {self._entry.digest} hashes to {digest}",
+                advice="Run 'regrain verify' to find what else is damaged.",
+            )
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+class PackageStore:
+    """A store, open for reading; its database stays closed.
+
+    Example:
+        >>> store = PackageStore.open("/opt/pm/store")
+        >>> package = store.get_package(store.packages()[0])
+        >>> package.read("manifest.toml")
+    """
+
+    def __init__(self, root: StoreRoot, settings: Settings) -> None:
+        self._root = root
+        self._settings = settings
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], settings: Settings | None = None
+    ) -> PackageStore:
+        """Open the store at ``path``, whatever its phase.
+
+        Raises:
+            NotAStoreError: There is no store, or it was not initialised.
+            UnknownFormatError: It is of a format this version does not know.
+        """
+        return cls(StoreRoot(os.fspath(path)), settings or Settings())
+
+    @property
+    def root(self) -> StoreRoot:
+        """The store's directories, for the rooms below."""
+        return self._root
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self._root.path
+
+    @property
+    def phase(self) -> Phase:
+        """The phase as it is now."""
+        return self._root.phase()
+
+    def packages(self) -> list[PackageHash]:
+        """Return the hashes of all packages, sorted."""
+        return dual.package_hashes(self._root)
+
+    def has_package(self, package_hash: str) -> bool:
+        """Tell whether the store has the package.
+
+        Raises:
+            MalformedHashError: ``package_hash`` is no package hash.
+        """
+        return dual.has_package(self._root, PackageHash(package_hash))
+
+    def get_package(self, package_hash: str) -> Package:
+        """Return a package.
+
+        Raises:
+            MalformedHashError: ``package_hash`` is no package hash.
+            UnknownPackageError: The store has no such package.
+        """
+        return Package(self._root, PackageHash(package_hash))
+
+    def find(self, text: str) -> PackageHash:
+        """Return the one package whose hash is, or begins with, ``text`` (8 digits or more)."""
+        return dual.find_hash(self._root, text)
+
+    def migration(self) -> Migration:
+        """Return the store's migration; this loads the database layer."""
+        from regrain.app.migration import Migration
+
+        return Migration(self._root, self._settings)
+
+

@@ -1,0 +1,113 @@
+"""The facade of ``verify``: packages, objects, and at ``deep`` legacy trees and the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regrain.errors import CorruptionError, UsageError
+from regrain.maintain.audit import Audit, Level, audit
+from regrain.model.digest import is_package_hash
+from regrain.model.layout import SHARDS
+from regrain.store import dual
+from regrain.store.packages import is_published, published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regrain.maintain.books import Books
+    from regrain.settings import Settings
+    from regrain.store.root import StoreRoot
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``verify`` found.
+
+    Attributes:
+        audit: Of packages and objects.
+        books: Ledger against disk, at level ``deep`` of a whole store.
+        ledger_problem: Why the ledger could not be compared, empty otherwise.
+        not_migrated: Packages that are only in the legacy layout, and so were not looked at.
+    """
+
+    audit: Audit
+    books: Books | None
+    ledger_problem: str
+    not_migrated: int
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether anything stored is not what was stored."""
+        return bool(
+            self.audit.damages or self.ledger_problem or (self.books and self.books.unpublished)
+        )
+
+
+def shards_of(subset: str | None) -> list[str]:
+    """Return the shards that the N-th of T parts (``"N/T"``, from 1) of a store covers.
+
+    Raises:
+        UsageError: It is not two such numbers.
+    """
+    if subset is None:
+        return list(SHARDS)
+    first, slash, last = subset.partition("/")
+    if not (slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= len(SHARDS)):
+        raise UsageError(
+            f"'{subset}' is no part of a store",
+            why=f"N/T with 1 <= N <= T <= {len(SHARDS)} is wanted",
+            advice="For the second of ten parts say 2/10.",
+        )
+    return [shard for number, shard in enumerate(SHARDS) if number % int(last) == int(first) - 1]
+
+
+def verify(
+    root: StoreRoot,
+    settings: Settings,
+    texts: list[str],
+    *,
+    level: Level,
+    subset: str | None,
+    on_result: Callable[[Audit], None],
+    stopping: Callable[[], bool],
+) -> Verdict:
+    """Verify packages, all of them unless ``texts`` names some.
+
+    Raises:
+        UnknownPackageError: One that was named is not there.
+        UsageError: ``subset`` cannot be understood.
+    """
+    shards = shards_of(subset)
+    names = [dual.find_hash(root, text) for text in texts] or dual.package_hashes(root)
+    there = [name for name in names if is_published(root.packages, name)]
+    if not texts:
+        there += [name for name in published(root.packages) if not is_package_hash(name)]
+    found = audit(
+        root,
+        [str(name) for name in there],
+        shards,
+        level=level,
+        jobs=settings.store.migration_parallel_files,
+        whole=not texts,
+        on_result=on_result,
+        stopping=stopping,
+    )
+    books, problem = None, ""
+    if level is Level.DEEP and not texts and not found.stopped:
+        books, problem = _books(root)
+    return Verdict(found, books, problem, len(names) - len(there))
+
+
+def _books(root: StoreRoot) -> tuple[Books | None, str]:
+    from regrain.ledger import open_ledger
+    from regrain.maintain.books import check_books
+
+    try:
+        ledger = open_ledger(root.path)
+        try:
+            return check_books(root, ledger), ""
+        finally:
+            ledger.close()
+    except CorruptionError as error:
+        return None, str(error)

@@ -1,0 +1,89 @@
+"""What every command shares: where the store is, how it is configured, common options."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from regrain.app.store import PackageStore
+from regrain.errors import UsageError
+from regrain.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+dry_run_option = click.option(
+    "-n", "--dry-run", is_flag=True, help="Say what would be done; change nothing."
+)
+
+
+class Context:
+    """The global options, and what follows from them."""
+
+    def __init__(self, path: str | None, config: str | None, verbosity: int) -> None:
+        self._path = path
+        self._config = config
+        self.verbosity = verbosity
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, checked."""
+        return load(self._config, os.environ)
+
+    @property
+    def path(self) -> str:
+        """Where the store is.
+
+        Raises:
+            UsageError: Nothing says it.
+        """
+        path = self._path or self.settings.store.path
+        if not path:
+            raise UsageError(
+                "no store was named",
+                advice="Use --store PATH, or set path under [store] in the configuration.",
+            )
+        return path
+
+    @cached_property
+    def store(self) -> PackageStore:
+        """The store, open."""
+        settings = self.settings
+        return PackageStore.open(self.path, settings)
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a request to stop; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> bool:
+        """Tell whether a stop was asked for."""
+        return self.number != 0
+
+    def listen(self, on_first: Callable[[], None]) -> None:
+        """Handle signals from now on."""
+
+        def handle(number: int, _: FrameType | None) -> None:
+            if self.number:
+                os._exit(128 + number)
+            self.number = number
+            on_first()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handle)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return 128 + self.number

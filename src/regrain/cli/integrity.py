@@ -1,0 +1,138 @@
+"""Verbs that prove: verify."""
+
+from __future__ import annotations
+
+import click
+
+from regrain.cli import output
+from regrain.cli.context import Context, Stop, json_option, pass_context
+
+EXIT_CHANGED = 3
+EXIT_DAMAGED = 4
+_SHOWN_MAX = 50
+
+
+@click.command()
+@click.argument("packages", metavar="[HASH]...", nargs=-1)
+@click.option(
+    "--level",
+    type=click.Choice(["quick", "full", "deep"]),
+    default="full",
+    show_default=True,
+    help="quick: all there, of the right size. full: hash every object. deep: also compare "
+    "with the legacy trees, and the ledger with the disk.",
+)
+@click.option("--read-data-subset", "subset", metavar="N/T", help="Hash one of T parts only.")
+@json_option
+@pass_context
+def verify(
+    context: Context,
+    packages: tuple[str, ...],
+    level: str,
+    subset: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Prove that what is stored is what was stored; change nothing.
+
+    Exit code 4: something is damaged. 3: a legacy tree changed since it was migrated.
+
+    Example: regrain --store /opt/pm/store verify --level deep
+    """
+    from regrain.app.verification import verify as run
+    from regrain.cli.progress import AuditProgress
+    from regrain.maintain.audit import Level
+
+    stop = Stop()
+    store = context.store
+    progress = AuditProgress(as_json=as_json)
+    stop.listen(progress.stopping)
+    with progress:
+        verdict = run(
+            store.root,
+            context.settings,
+            list(packages),
+            level=Level(level),
+            subset=subset,
+            on_result=progress,
+            stopping=stop,
+        )
+    found, books = verdict.audit, verdict.books
+    code = EXIT_DAMAGED if verdict.is_damaged else EXIT_CHANGED if found.changes else 0
+    if stop():
+        code = stop.exit_code
+    damages = [
+        {
+            "object": damage.object,
+            "reason": damage.reason,
+            "package_hash": damage.package_hash or None,
+            "path": output.shown(damage.path) if damage.package_hash else None,
+        }
+        for damage in found.damages
+    ]
+    changes = [
+        {
+            "package_hash": change.package_hash,
+            "path": output.shown(change.path),
+            "reason": change.reason,
+        }
+        for change in found.changes
+    ]
+    if as_json:
+        output.document(
+            "summary",
+            level=level,
+            packages=found.packages,
+            entries=found.entries,
+            carriers=found.carriers,
+            bytes_hashed=found.bytes_hashed,
+            not_migrated=verdict.not_migrated,
+            damages=damages,
+            changes=changes,
+            ledger_problem=verdict.ledger_problem or None,
+            unpublished=books.unpublished if books else [],
+            unrecorded=books.unrecorded if books else [],
+            orphans=books.unknown_carriers if books else [],
+            missing=books.missing_carriers if books else [],
+            leftovers=books.leftovers if books else [],
+            quarantined=books.quarantined if books else [],
+            stopped=found.stopped,
+            exit_code=code,
+        )
+        return code
+    for damage in found.damages[:_SHOWN_MAX]:
+        what = f"object {damage.object}" if damage.object else "file list"
+        where = f": package {damage.package_hash} '{output.shown(damage.path)}'"
+        click.echo(f"damaged {what}{where if damage.package_hash else ''}: {damage.reason}")
+    for change in found.changes[:_SHOWN_MAX]:
+        click.echo(
+            f"legacy tree changed: package {change.package_hash} "
+            f"'{output.shown(change.path)}': {change.reason}"
+        )
+    if books:
+        _show_books(books.unpublished, "recorded but not published (lost)")
+        _show_books(books.unrecorded, "published but not recorded")
+        _show_books(books.unknown_carriers, "object without a row (orphan, no failure)")
+        _show_books(books.leftovers, "left over by a run that was killed (no failure)")
+        _show_books(books.quarantined, "in quarantine (no failure)")
+    if verdict.ledger_problem:
+        click.echo(verdict.ledger_problem)
+    click.echo(
+        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
+        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
+        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
+    )
+    if stop():
+        click.echo("stopped before the end: what was not looked at is not judged")
+    elif code == EXIT_DAMAGED:
+        click.echo(f"damaged: {len(found.damages):,} findings")
+    elif code == EXIT_CHANGED:
+        click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
+    else:
+        click.echo("no damage found")
+    return code
+
+
+def _show_books(names: list[str], what: str) -> None:
+    for name in names[:_SHOWN_MAX]:
+        click.echo(f"{what}: {name}")

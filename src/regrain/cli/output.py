@@ -1,0 +1,94 @@
+"""Printing: tables and sentences for people, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from regrain.errors import RegrainError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SCHEMA = 1
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_STEP = 1024
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def document(message_type: str, **fields: object) -> None:
+    """Print one JSON document on one line."""
+    line = _encode({"schema": SCHEMA, "message_type": message_type, **fields})
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def exit_error(error: RegrainError, *, as_json: bool) -> int:
+    """Print an error; return the exit code it asks for."""
+    if as_json:
+        document(
+            "exit_error",
+            error=error.what,
+            message=str(error),
+            path=error.path,
+            package=error.package,
+            reason=error.why,
+            advice=error.advice,
+            exit_code=error.exit_code,
+        )
+    click.echo(f"regrain: {error}", err=True)
+    return error.exit_code
+
+
+def size(count: float) -> str:
+    """Return bytes as people read them."""
+    unit = 0
+    while abs(count) >= _STEP and unit < len(_UNITS) - 1:
+        count /= _STEP
+        unit += 1
+    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def number(count: int) -> str:
+    """Return a count with its thousands apart."""
+    return f"{count:,}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 -- seconds in a minute
+        return f"{whole} s"
+    minutes, whole = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    listed = list(rows)
+    width = max(len(name) for name, _ in listed)
+    for name, value in listed:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print columns, the last one unpadded."""
+    listed = [heads, *rows]
+    widths = [max(len(row[column]) for row in listed) for column in range(len(heads))]
+    for row in listed:
+        cells = [
+            f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1], strict=True)
+        ]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())
+
+
+def note(text: str) -> None:
+    """Print a remark to stderr."""
+    click.echo(text, err=True)
+
+
+__all__ = ["document", "duration", "exit_error", "note", "number", "pairs", "shown", "size", "table"]

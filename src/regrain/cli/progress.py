@@ -1,0 +1,221 @@
+"""Progress of long commands: a bar on a terminal, a line every 30 s elsewhere, or JSON Lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+from regrain.cli import output
+from regrain.errors import shown
+from regrain.model.clock import monotonic
+from regrain.model.events import (
+    Event,
+    PackageCompleted,
+    PackageFailed,
+    PackageGivenUp,
+    Progress,
+    Recovered,
+)
+
+if TYPE_CHECKING:
+    from regrain.maintain.audit import Audit
+
+LINE_SECONDS = 30.0
+JSON_SECONDS = 1.0
+
+
+class Bar:
+    """A progress bar on stderr if that is a terminal, else nothing."""
+
+    def __init__(self, *, total: int | None, hidden: bool) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        if not hidden and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal to draw on."""
+        return self._bar is not None
+
+    def update(self, text: str, done: int, total: int | None) -> None:
+        """Draw it anew."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            output.note(text)
+
+    def stop(self) -> None:
+        """Take it away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class _Shown:
+    """What both kinds of progress share: when to print, and the bar."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.bar = Bar(total=None, hidden=as_json)
+        self._last = monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def stopping(self) -> None:
+        """Say that a signal was heard."""
+        self.bar.say("stopping after the files in hand; once more to stop at once")
+
+    def is_due(self) -> bool:
+        """Tell whether it is time for the next line."""
+        now = monotonic()
+        wait = JSON_SECONDS if self.as_json else LINE_SECONDS
+        if now - self._last < wait:
+            return False
+        self._last = now
+        return True
+
+
+class AuditProgress(_Shown):
+    """Shows how far ``verify`` is."""
+
+    def __call__(self, audit: Audit) -> None:
+        """Take the findings so far."""
+        text = f"{audit.packages:,} packages, {audit.carriers:,} objects"
+        self.bar.update(text, audit.bytes_hashed, None)
+        if self.bar.is_shown or not self.is_due():
+            return
+        if self.as_json:
+            output.document(
+                "status",
+                packages=audit.packages,
+                carriers=audit.carriers,
+                bytes_hashed=audit.bytes_hashed,
+                damages=len(audit.damages),
+            )
+        else:
+            output.note(f"{text}, {output.size(audit.bytes_hashed)} hashed")
+
+
+class MigrationProgress(_Shown):
+    """Shows the events of a migration."""
+
+    def __init__(self, *, as_json: bool, verbose: bool) -> None:
+        super().__init__(as_json=as_json)
+        self._verbose = verbose
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        match event:
+            case Progress():
+                self._progress(event)
+            case PackageCompleted():
+                self._completed(event)
+            case PackageFailed():
+                self._failed(event)
+            case PackageGivenUp():
+                self._given_up(event)
+            case Recovered():
+                self._recovered(event)
+
+    def _progress(self, progress: Progress) -> None:
+        text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
+        if progress.packages_failed:
+            text += f", {progress.packages_failed:,} failed"
+        self.bar.update(text, progress.bytes_done, progress.bytes_total)
+        if self.bar.is_shown or not self.is_due():
+            return
+        rate, left = progress.rate_bytes_per_second, progress.seconds_left
+        if self.as_json:
+            output.document(
+                "status",
+                total_packages=progress.packages_total,
+                migrated_packages=progress.packages_done,
+                failed_packages=progress.packages_failed,
+                files_done=progress.files_done,
+                bytes_total=progress.bytes_total,
+                bytes_done=progress.bytes_done,
+                rate_bytes_per_second=rate,
+                estimated_time_remaining_seconds=left,
+            )
+            return
+        done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"
+        speed = f", {output.size(rate)}/s" if rate else ""
+        eta = f", {output.duration(left)} left" if left is not None else ""
+        output.note(f"{text}, {done}{speed}{eta}")
+
+    def _completed(self, event: PackageCompleted) -> None:
+        if self.as_json:
+            output.document(
+                "package",
+                status="completed",
+                package_hash=event.package_hash,
+                name=event.name,
+                version=event.version,
+                files=event.files,
+                bytes=event.size,
+                deduplicated_files=event.deduplicated_files,
+                space_saved_bytes=event.space_saved,
+            )
+        elif self._verbose:
+            self.bar.say(
+                f"migrated {event.package_hash} {event.name} {event.version}: "
+                f"{event.files:,} files, {output.size(event.space_saved)} saved"
+            )
+
+    def _failed(self, event: PackageFailed) -> None:
+        if self.as_json:
+            output.document(
+                "package",
+                status="failed",
+                package_hash=event.package_hash,
+                name=event.name,
+                version=event.version,
+                error=event.message,
+                path=event.path,
+            )
+        name = f" ({shown(event.name)} {shown(event.version)})" if event.name else ""
+        self.bar.say(f"failed: package {event.package_hash}{name}: {event.message}")
+
+    def _given_up(self, event: PackageGivenUp) -> None:
+        if self.as_json:
+            output.document(
+                "package", status="pending", package_hash=event.package_hash, error=event.why
+            )
+        elif self._verbose:
+            self.bar.say(f"put back: package {event.package_hash}: {event.why}")
+
+    def _recovered(self, event: Recovered) -> None:
+        self.bar.say(
+            f"recovered from a run that did not end: {event.packages} published packages "
+            f"recorded, {event.given_up} put back, {event.objects} objects checked, "
+            f"{event.quarantined} damaged things moved to quarantine"
+        )

@@ -1,0 +1,186 @@
+"""Verbs that read: list, show, files, cat, checkout. None of them opens the ledger."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import msgspec
+
+from regrain.cli import output
+from regrain.cli.context import Context, dry_run_option, json_option, pass_context
+from regrain.model import file_list
+from regrain.model.entry import Entry, Kind
+from regrain.store import dual
+
+PIECE = 1 << 20
+
+
+@click.command("list")
+@json_option
+@pass_context
+def list_packages(context: Context, *, as_json: bool) -> None:
+    """List all packages.
+
+    Example: regrain --store /opt/pm/store list
+    """
+    store = context.store
+    rows = []
+    for package_hash in store.packages():
+        if store.has_package(package_hash):
+            package = store.get_package(package_hash)
+            manifest = package.manifest
+            rows.append((package_hash, manifest.name, manifest.version, package.layout.value))
+    if as_json:
+        heads = ("package_hash", "name", "version", "layout")
+        output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])
+    else:
+        output.table(("HASH", "NAME", "VERSION", "LAYOUT"), rows)
+
+
+@click.command()
+@click.argument("package", metavar="HASH")
+@json_option
+@pass_context
+def show(context: Context, package: str, *, as_json: bool) -> None:
+    """Show what a package is.
+
+    HASH may be the first 8 digits or more. In the legacy layout every file is read to
+    compute the tree hash.
+
+    Example: regrain --store /opt/pm/store show 1f2e3d4c
+    """
+    store = context.store
+    found = store.get_package(store.find(package))
+    counts = dict.fromkeys(Kind, 0)
+    size = 0
+    entries = list(found.files())
+    for entry in entries:
+        counts[entry.kind] += 1
+        size += entry.size if entry.kind is Kind.FILE else 0
+    fields = {
+        "package_hash": found.hash,
+        "name": found.name,
+        "version": found.version,
+        "layout": found.layout.value,
+        "layouts": [place.value for place in dual.layouts_of(store.root, found.hash)],
+        "tree_hash": file_list.tree_hash(entries),
+        "files": counts[Kind.FILE],
+        "directories": counts[Kind.DIRECTORY],
+        "symlinks": counts[Kind.SYMLINK],
+        "bytes": size,
+    }
+    if as_json:
+        output.document("package", **fields)
+        return
+    output.pairs(
+        [
+            ("package", found.hash),
+            ("name", f"{found.name} {found.version}".strip() or "(its manifest does not say)"),
+            ("read from", found.layout.value),
+            ("tree hash", str(fields["tree_hash"])),
+            (
+                "holds",
+                f"{counts[Kind.FILE]:,} files, {counts[Kind.DIRECTORY]:,} directories, "
+                f"{counts[Kind.SYMLINK]:,} symbolic links",
+            ),
+            ("bytes", f"{size:,} ({output.size(size)})"),
+        ]
+    )
+
+
+@click.command()
+@click.argument("package", metavar="HASH")
+@json_option
+@pass_context
+def files(context: Context, package: str, *, as_json: bool) -> None:
+    """List everything in a package: mode, owner, size, path.
+
+    Example: regrain --store /opt/pm/store files 1f2e3d4c
+    """
+    store = context.store
+    found = store.get_package(store.find(package))
+    entries = found.files()
+    if as_json:
+        raw = [msgspec.Raw(file_list.entry_line(entry)) for entry in entries]
+        output.document(
+            "package", package_hash=found.hash, layout=found.layout.value, entries=raw
+        )
+        return
+    for entry in entries:
+        click.echo(
+            f"{_LETTERS[entry.kind]}{entry.mode:04o} {entry.uid}:{entry.gid} "
+            f"{entry.size:>12} {output.shown(entry.path) or '.'}{_target(entry)}"
+        )
+
+
+_LETTERS = {Kind.FILE: "-", Kind.DIRECTORY: "d", Kind.SYMLINK: "l"}
+
+
+def _target(entry: Entry) -> str:
+    return f" -> {output.shown(entry.target)}" if entry.kind is Kind.SYMLINK else ""
+
+
+@click.command()
+@click.argument("package", metavar="HASH")
+@click.argument("path", type=click.Path(path_type=bytes))
+@pass_context
+def cat(context: Context, package: str, path: bytes) -> None:
+    """Write the bytes of a file in a package to standard output.
+
+    Symbolic links are followed inside the package. The bytes are checked on the way: if
+    they are not the ones that were stored, the exit code is 4.
+
+    Example: regrain --store /opt/pm/store cat 1f2e3d4c manifest.toml
+    """
+    store = context.store
+    with store.get_package(store.find(package)).open(path) as stream:
+        while piece := stream.read(PIECE):
+            sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("package", metavar="HASH")
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=bytes))
+@click.option(
+    "--mode",
+    type=click.Choice(["exact"]),
+    default="exact",
+    show_default=True,
+    help="exact: every bit of metadata; nothing is linked into the store.",
+)
+@dry_run_option
+@json_option
+@pass_context
+def checkout(
+    context: Context,
+    package: str,
+    destination: bytes,
+    mode: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Recreate a package's tree in DEST, a directory that is absent or empty.
+
+    Example: regrain --store /opt/pm/store checkout 1f2e3d4c /tmp/jq
+    """
+    store = context.store
+    found = store.get_package(store.find(package))
+    place = os.fsdecode(destination)
+    count = sum(1 for _ in found.files()) if dry_run else found.checkout(place, mode=mode)
+    if as_json:
+        output.document(
+            "summary",
+            package_hash=found.hash,
+            destination=output.shown(destination),
+            mode=mode,
+            layout=found.layout.value,
+            entries=count,
+            dry_run=dry_run,
+        )
+    else:
+        verb = "would check out" if dry_run else "checked out"
+        click.echo(f"{verb} {count:,} entries of {found.hash} to {output.shown(destination)}")

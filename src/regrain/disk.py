@@ -1,0 +1,402 @@
+"""The only owner of fsync, link, reflink, rename and unlink, and of walks by descriptor.
+
+Names are bytes and are always taken relative to an open directory, one component at a
+time, never through a symbolic link. Errors come as OSError: who calls knows what they
+mean there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from regrain.disk_linux import NO_REFLINK as NO_REFLINK
+from regrain.disk_linux import die_with_parent as die_with_parent
+from regrain.disk_linux import reflink as reflink
+from regrain.disk_linux import rename_exchange as rename_exchange
+from regrain.disk_linux import rename_noreplace as rename_noreplace
+from regrain.disk_linux import syncfs as syncfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PIECE = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK = 512
+
+
+class Closing:
+    """A descriptor that is closed when the ``with`` block ends."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        """Return the descriptor."""
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+
+class Held:
+    """A descriptor that is closed when nobody holds it any more.
+
+    For values that several threads may share, where no one can say who is the last.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+
+def open_directory(name: str | bytes, at: int | None = None) -> int:
+    """Open a directory; its last component must not be a symbolic link."""
+    return os.open(name, _DIRECTORY, dir_fd=at)
+
+
+def open_file(name: str | bytes, at: int | None = None) -> int:
+    """Open for reading, not through a symbolic link, never waiting for a FIFO's writer.
+
+    The access time is left alone where the system allows that.
+    """
+    try:
+        return os.open(name, _FILE | os.O_NOATIME, dir_fd=at)
+    except PermissionError:  # O_NOATIME is for the file's owner only
+        return os.open(name, _FILE, dir_fd=at)
+
+
+def descend(path: bytes, at: int) -> int:
+    """Open the directory ``path`` (``b""``: ``at`` itself) below ``at``, by components."""
+    fd = os.dup(at)
+    for name in path.split(b"/") if path else ():
+        try:
+            child = open_directory(name, fd)
+        finally:
+            os.close(fd)
+        fd = child
+    return fd
+
+
+def create(name: str | bytes, at: int, mode: int = 0o600) -> int:
+    """Make a new file and open it for reading and writing; it must not exist."""
+    return os.open(name, _NEW_FILE, mode, dir_fd=at)
+
+
+def make_directory(name: str | bytes, at: int, mode: int = 0o755) -> None:
+    """Make a directory of exactly ``mode``, whatever the umask is."""
+    os.mkdir(name, 0o700, dir_fd=at)
+    if mode != 0o700:  # noqa: PLR2004 -- what mkdir was asked for
+        with Closing(open_directory(name, at)) as fd:
+            os.fchmod(fd, mode)
+
+
+def link(source: bytes, source_fd: int, target: bytes, target_fd: int) -> None:
+    """Give the inode of ``source`` a second name; FileExistsError if that is taken."""
+    os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+
+
+def rename_replace(source: str, source_fd: int, target: str, target_fd: int) -> None:
+    """Rename over whatever ``target`` is."""
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+
+def unlink(name: str | bytes, at: int) -> None:
+    """Remove a name that is no directory."""
+    os.unlink(name, dir_fd=at)
+
+
+def fsync(fd: int) -> None:
+    """Flush a file or directory to stable storage."""
+    os.fsync(fd)
+
+
+def write_atomic(name: str, content: bytes, at: int, mode: int = 0o644) -> None:
+    """Replace file ``name`` as a whole, durably: all of it or nothing after a power cut."""
+    _replace(name, content, at, mode, durable=True)
+
+
+def write_snapshot(name: str, content: bytes, at: int, mode: int = 0o644) -> None:
+    """Replace file ``name`` as a whole, but not durably: for what can be derived again."""
+    _replace(name, content, at, mode, durable=False)
+
+
+def _replace(name: str, content: bytes, at: int, mode: int, *, durable: bool) -> None:
+    temporary = f".{name}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        unlink(temporary, at)
+    with Closing(create(temporary, at)) as fd:
+        write_all(fd, content)
+        os.fchmod(fd, mode)
+        if durable:
+            fsync(fd)
+    rename_replace(temporary, at, name, at)
+    if durable:
+        fsync(at)
+
+
+def shares_extents(at: int) -> bool:
+    """Find out, by trying, whether files in the directory ``at`` can be reflinked."""
+    names = (".reflink-from", ".reflink-to")
+    with Closing(create(names[0], at)) as source, Closing(create(names[1], at)) as target:
+        try:
+            write_all(source, b"x" * 4096)
+            reflink(source, target)
+        except OSError as error:
+            if error.errno not in NO_REFLINK:
+                raise
+            return False
+        else:
+            return True
+        finally:
+            for name in names:
+                unlink(name, at)
+
+
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    """Write ``content``, however many calls that takes."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_all(name: str | bytes, at: int, bytes_max: int = 64 << 20) -> bytes:
+    """Return the content of a small regular file.
+
+    Raises:
+        OSError: EINVAL for what is no regular file, EFBIG above ``bytes_max``.
+    """
+    with Closing(open_file(name, at)) as fd:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        if status.st_size > bytes_max:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+        pieces = []
+        while piece := os.read(fd, PIECE):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
+    """Return the extended attributes of a descriptor (or of a path, not followed)."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return None
+        raise
+    if not names:
+        return None
+    return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
+
+
+def allocated(status: os.stat_result) -> int:
+    """Return the bytes an inode takes on its file system."""
+    return status.st_blocks * _BLOCK
+
+
+class SourceReadError(OSError):
+    """The source of a copy could not be read; the target is not to blame."""
+
+
+def copy_bytes(source_fd: int, target_fd: int, size: int) -> None:
+    """Copy ``size`` bytes, leaving holes where the source has them.
+
+    Raises:
+        SourceReadError: Reading failed.
+        OSError: Writing failed.
+    """
+    os.ftruncate(target_fd, size)
+    position = 0
+    while position < size:
+        start, end = _next_data(source_fd, position, size)
+        _copy_range(source_fd, target_fd, start, end)
+        position = end
+
+
+def _next_data(fd: int, position: int, size: int) -> tuple[int, int]:
+    """Return the next stretch of data; an empty one at ``size`` if only a hole is left."""
+    try:
+        start = os.lseek(fd, position, os.SEEK_DATA)
+        return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size, size
+        raise SourceReadError(*error.args) from error
+
+
+def _copy_range(source_fd: int, target_fd: int, start: int, end: int) -> None:
+    while start < end:
+        try:
+            piece = os.pread(source_fd, min(PIECE, end - start), start)
+        except OSError as error:
+            raise SourceReadError(*error.args) from error
+        if not piece:  # it shrank: who calls compares sizes and digests
+            return
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(target_fd, view, start)
+            start += written
+            view = view[written:]
+
+
+FILE, DIRECTORY, SYMLINK, SPECIAL = "file", "directory", "symlink", "special"
+"""What a name in a directory is, as the directory itself says."""
+
+
+def list_directory(fd: int) -> list[tuple[bytes, str]]:
+    """Return the names in an open directory, each with what it is; nothing is opened."""
+    with os.scandir(fd) as found:
+        return [(os.fsencode(item.name), _kind(item)) for item in found]
+
+
+def _kind(item: os.DirEntry[str]) -> str:
+    if item.is_file(follow_symlinks=False):
+        return FILE
+    if item.is_dir(follow_symlinks=False):
+        return DIRECTORY
+    return SYMLINK if item.is_symlink() else SPECIAL
+
+
+def kind_of(name: str | bytes, at: int) -> str:
+    """Return what ``name`` is."""
+    mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+    for test, kind in ((stat.S_ISREG, FILE), (stat.S_ISDIR, DIRECTORY), (stat.S_ISLNK, SYMLINK)):
+        if test(mode):
+            return kind
+    return SPECIAL
+
+
+def walk(
+    root: int, start: bytes = b"", stop: bytes | None = None
+) -> Iterator[tuple[int, bytes, bytes, str]]:
+    """Yield what lies below ``root`` in the order of raw path bytes.
+
+    A directory comes as an entry of its own, later its content does: between ``a`` and
+    ``a/b`` there may be ``a-b``. Only the path interval ``start <= path < stop`` is
+    visited, so that several processes can share one tree.
+
+    Yields:
+        Open parent directory (valid until the next step), name in it, path below
+        ``root``, what it is.
+
+    Raises:
+        OSError: A directory cannot be read; its ``filename`` is the path below ``root``.
+    """
+    stack = [_level(os.dup(root), b"")]
+    try:
+        while stack:
+            fd, prefix, names, kinds = stack[-1]
+            for name in names:
+                path = prefix + name
+                if stop is not None and path >= stop:
+                    return
+                if name[-1] == _SLASH:
+                    if path >= start or start.startswith(path):
+                        stack.append(_enter(name[:-1], fd, path))
+                        break
+                elif path >= start:
+                    yield fd, name, path, kinds[name]
+            else:
+                os.close(fd)
+                stack.pop()
+    finally:
+        for fd, *_ in stack:
+            os.close(fd)
+
+
+def _enter(
+    name: bytes, at: int, path: bytes
+) -> tuple[int, bytes, Iterator[bytes], dict[bytes, str]]:
+    try:
+        return _level(open_directory(name, at), path)
+    except OSError as error:
+        error.filename = path[:-1]
+        raise
+
+
+def _level(fd: int, prefix: bytes) -> tuple[int, bytes, Iterator[bytes], dict[bytes, str]]:
+    """Return one level of a walk: a directory's content stands behind it, as ``name/``."""
+    try:
+        kinds = dict(list_directory(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    names = [*kinds, *(name + b"/" for name, kind in kinds.items() if kind is DIRECTORY)]
+    names.sort()
+    return fd, prefix, iter(names), kinds
+
+
+_SLASH = ord("/")
+
+
+def remove_tree(name: str | bytes, at: int) -> None:
+    """Remove a directory and all below it, by descriptors, or a single file."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+        _remove_file(name, at)
+        return
+    frames: list[tuple[int, str | bytes, list[bytes]]] = []
+    try:
+        frames.append(_open_to_empty(name, at))
+        while frames:
+            fd, own_name, directories = frames[-1]
+            if directories:
+                frames.append(_open_to_empty(directories.pop(), fd))
+            else:
+                frames.pop()
+                os.close(fd)
+                os.rmdir(own_name, dir_fd=frames[-1][0] if frames else at)
+    finally:
+        for fd, *_ in frames:
+            os.close(fd)
+
+
+def _open_to_empty(name: str | bytes, at: int) -> tuple[int, str | bytes, list[bytes]]:
+    """Open a directory, remove its files, return what is left to descend into."""
+    fd = open_directory(name, at)
+    try:
+        if os.fstat(fd).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.fchmod(fd, stat.S_IRWXU)
+        listed = list_directory(fd)
+        for child, kind in listed:
+            if kind is not DIRECTORY:
+                _remove_file(child, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, name, [child for child, kind in listed if kind is DIRECTORY]
+
+
+def _remove_file(name: str | bytes, at: int) -> None:
+    """Unlink; a set-id file loses its power first, lest a hard link elsewhere keeps it."""
+    status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        with Closing(open_file(name, at)) as fd:
+            os.fchmod(fd, 0o600)
+    os.unlink(name, dir_fd=at)
+
+
+def lock(fd: int, *, exclusive: bool, wait: bool) -> bool:
+    """Take a lock on an open file; it ends with the descriptor, and so with the process.
+
+    Returns:
+        False where another process holds it and ``wait`` was not asked for.
+    """
+    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(fd, operation if wait else operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""The tree of errors; each class knows the exit code its command ends with.
+
+```
+RegrainError                   1   failed
+├── UsageError                 2   arguments, configuration, unknown store format
+│   ├── ConfigurationError     2   an unknown key, a bad value
+│   ├── MalformedHashError     2   not a package hash or digest
+│   └── UnknownFormatError     2   a store made by a newer or another program
+├── UnknownPackageError        1   no package of that hash, or no such path in it
+├── PackageError               1   this package cannot be brought in; others can
+├── NoSpaceError               1   no bytes, inodes or quota left
+├── HaltedError                1   storage failed; nothing more may be written in this run
+├── FinishedWithFailuresError  3   the work was done, some packages failed
+├── CorruptionError            4   bytes, a file list or the ledger are not what they were
+├── RefusedError               5   a gate or setting says no
+├── NotAStoreError            10   no store there, or not initialised
+└── LockedError               11   another run holds the store
+```
+
+A message says what happened, where, why, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+
+def shown(path: str | bytes) -> str:
+    """Return ``path`` as printable text; bytes that are not UTF-8 appear escaped."""
+    text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
+    return text.encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
+class RegrainError(Exception):
+    """Base of all errors of regrain.
+
+    Args:
+        what: What happened, in one clause.
+        path: The file or directory concerned.
+        package: The hash of the package concerned.
+        why: The cause, where it is known.
+        advice: What to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | bytes | None = None,
+        package: str | None = None,
+        why: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path = None if path is None else shown(path)
+        self.package = package
+        self.why = why
+        self.advice = advice
+
+    def __str__(self) -> str:
+        """Return the whole message on one line."""
+        where = [f"package {self.package}"] if self.package else []
+        where += [f"'{self.path}'"] if self.path else []
+        text = ": ".join([self.what, *where, *([self.why] if self.why else [])])
+        return f"{text}. {self.advice}" if self.advice else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the keyword fields when the error crosses a process."""
+        return (type(self), (self.what,), self.__dict__)
+
+
+class UsageError(RegrainError):
+    """Arguments that make no sense."""
+
+    exit_code = 2
+
+
+class ConfigurationError(UsageError):
+    """A configuration file or variable with an unknown key or a bad value."""
+
+
+class MalformedHashError(UsageError):
+    """Text that is neither a package hash nor a digest."""
+
+
+class UnknownFormatError(UsageError):
+    """A ``store.toml`` or file list of a format this version does not know."""
+
+
+class UnknownPackageError(RegrainError):
+    """No package of that hash, or no such path in the package."""
+
+
+class PackageError(RegrainError):
+    """One package cannot be brought in; the others are not concerned."""
+
+
+class NoSpaceError(RegrainError):
+    """The file system has no bytes, inodes or quota left."""
+
+
+class HaltedError(RegrainError):
+    """Storage failed while writing; this run must not write any more."""
+
+
+class FinishedWithFailuresError(RegrainError):
+    """The command ran to its end, but some packages failed."""
+
+    exit_code = 3
+
+
+class CorruptionError(RegrainError):
+    """Something stored is not what was stored."""
+
+    exit_code = 4
+
+
+class RefusedError(RegrainError):
+    """A gate or a setting refuses the step."""
+
+    exit_code = 5
+
+
+class NotAStoreError(RegrainError):
+    """There is no store at the path, or it was not initialised."""
+
+    exit_code = 10
+
+
+class LockedError(RegrainError):
+    """Another process holds the lock."""
+
+    exit_code = 11
+
+
+def reason(error: OSError) -> str:
+    """Return the operating system's words for ``error``, without Python's decoration."""
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,10 @@
+"""The ledger: status, owners of objects, history. The only room that speaks SQL.
+
+Readers never open it; what lies on disk is the truth, the ledger can be rebuilt.
+"""
+
+from regrain.ledger.connection import open_ledger
+from regrain.ledger.queries import Ledger
+from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
+
+__all__ = ["Claim", "Ledger", "NewCarrier", "Outcome", "PackageRow", "Scanned", "Totals", "open_ledger"]

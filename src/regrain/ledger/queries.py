@@ -1,0 +1,425 @@
+"""Every statement the ledger runs, each method one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from regrain.errors import (
+    CorruptionError,
+    HaltedError,
+    LockedError,
+    NoSpaceError,
+    RegrainError,
+)
+from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
+from regrain.ledger.schema import history, objects, packages, store_migration, store_refs
+from regrain.model import clock
+from regrain.model.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_m = store_migration.c
+_CLAIM_COLUMNS = (
+    _m.id,
+    _m.package_hash,
+    _m.name,
+    _m.version,
+    _m.file_count,
+    _m.byte_count,
+    _m.allocated_bytes,
+    _m.attempts,
+)
+_PIECE = 5000
+
+
+class Ledger:
+    """An open ledger. One connection; use it from one thread."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """One ``BEGIN IMMEDIATE`` … ``COMMIT``; the database's errors in our words."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DatabaseError as error:
+            raise _translated(error) from error
+
+    # queueing and claiming
+
+    def queue(self, scanned: Iterable[Scanned]) -> int:
+        """Add packages as pending; those already known keep their state.
+
+        Returns:
+            How many were new.
+        """
+        now = clock.now()
+        added = 0
+        with self._transaction() as connection:
+            for item in scanned:
+                connection.exec_driver_sql(
+                    "INSERT INTO store_refs(hash, ref_count, size, created_at) "
+                    "VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING",
+                    (item.package_hash, item.size, now),
+                )
+                added += connection.exec_driver_sql(
+                    "INSERT INTO store_migration(package_hash, status, name, version, file_count,"
+                    " byte_count, allocated_bytes, inode_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    (
+                        item.package_hash,
+                        Status.PENDING.value,
+                        item.name,
+                        item.version,
+                        item.files,
+                        item.size,
+                        item.allocated,
+                        item.inodes,
+                    ),
+                ).rowcount
+        return added
+
+    def known_packages(self) -> set[str]:
+        """Return the hashes of all packages that have or had a legacy directory."""
+        with self._transaction() as connection:
+            return set(connection.scalars(sa.select(_m.package_hash)))
+
+    def claim(self, limit: int, *, only: str | None = None) -> list[Claim]:
+        """Take up to ``limit`` pending packages, the smallest first, and mark them.
+
+        Args:
+            limit: How many.
+            only: A glob that a package's name or hash must match.
+        """
+        with self._transaction() as connection:
+            query = (
+                sa.select(*_CLAIM_COLUMNS)
+                .where(_m.status == Status.PENDING)
+                .order_by(_m.byte_count, _m.id)
+            )
+            if only is None:
+                query = query.limit(limit)
+            chosen = []
+            for row in connection.execute(query):
+                if only is None or _matches(row.package_hash, row.name, only):
+                    chosen.append(_claim(row))
+                if len(chosen) == limit:
+                    break
+            connection.exec_driver_sql(
+                "UPDATE store_migration SET status = 'in_progress', started_at = ?,"
+                " attempts = attempts + 1, error_message = NULL, error_path = NULL WHERE id = ?",
+                [(clock.now(), claim.package_id) for claim in chosen],
+            ) if chosen else None
+        return chosen
+
+    def pending(self, *, only: str | None = None) -> tuple[int, int, int]:
+        """Return packages, files and bytes that are pending (and match ``only``)."""
+        query = sa.select(_m.package_hash, _m.name, _m.file_count, _m.byte_count).where(
+            _m.status == Status.PENDING
+        )
+        count = files = size = 0
+        with self._transaction() as connection:
+            for row in connection.execute(query):
+                if only is None or _matches(row.package_hash, row.name, only):
+                    count, files, size = count + 1, files + row.file_count, size + row.byte_count
+        return count, files, size
+
+    def in_progress(self) -> list[Claim]:
+        """Return the packages a run left claimed."""
+        with self._transaction() as connection:
+            query = sa.select(*_CLAIM_COLUMNS).where(_m.status == Status.IN_PROGRESS)
+            return [_claim(row) for row in connection.execute(query)]
+
+    def give_up(self, package_hashes: Iterable[str]) -> None:
+        """Put claimed packages back to pending."""
+        with self._transaction() as connection:
+            for name in package_hashes:
+                connection.execute(
+                    sa.update(store_migration)
+                    .where(_m.package_hash == name, _m.status == Status.IN_PROGRESS)
+                    .values(status=Status.PENDING.value)
+                )
+
+    def fail(self, package_hash: str, message: str, path: bytes | None) -> None:
+        """Mark a claimed package as failed."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(store_migration)
+                .where(_m.package_hash == package_hash)
+                .values(
+                    status=Status.FAILED.value,
+                    completed_at=clock.now(),
+                    error_message=message,
+                    error_path=path,
+                )
+            )
+            _remember(connection, "package_failed", package_hash, message)
+
+    def retry_failed(self, *, only: str | None = None) -> int:
+        """Put failed packages (that match ``only``) back to pending; return how many."""
+        count = 0
+        query = sa.select(_m.id, _m.package_hash, _m.name).where(_m.status == Status.FAILED)
+        with self._transaction() as connection:
+            for row in connection.execute(query).all():
+                if only is None or _matches(row.package_hash, row.name, only):
+                    connection.execute(
+                        sa.update(store_migration)
+                        .where(_m.id == row.id)
+                        .values(status=Status.PENDING.value)
+                    )
+                    count += 1
+        return count
+
+    # recording what was published
+
+    def record(self, outcomes: Sequence[Outcome], carriers: Sequence[NewCarrier]) -> None:
+        """Record a published batch: objects, carriers, owners, status, in one transaction."""
+        now = clock.now()
+        with self._transaction() as connection:
+            _insert_objects(connection, carriers, now)
+            for outcome in outcomes:
+                package_id = _insert_package(connection, outcome, now)
+                _insert_owners(connection, package_id, outcome.digests)
+                connection.execute(
+                    sa.update(store_migration)
+                    .where(_m.package_hash == outcome.claim.package_hash)
+                    .values(
+                        status=Status.COMPLETED.value,
+                        completed_at=now,
+                        file_count=outcome.files,
+                        byte_count=outcome.size,
+                        space_saved=outcome.claim.allocated - outcome.added,
+                        added_bytes=outcome.added,
+                        deduplicated_files=outcome.deduplicated,
+                        tree_hash=outcome.tree_hash,
+                        verified_at=now if outcome.verified else None,
+                    )
+                )
+
+    def record_objects(self, carriers: Sequence[NewCarrier]) -> None:
+        """Record objects that were found on disk without a row; no package owns them yet."""
+        now = clock.now()
+        with self._transaction() as connection:
+            _insert_objects(connection, carriers, now)
+            connection.exec_driver_sql(
+                "UPDATE objects SET unreferenced_since = ? WHERE unreferenced_since IS NULL"
+                " AND NOT EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)",
+                (now,),
+            )
+
+    def carriers_in(self, shard: str) -> set[tuple[bytes, int]]:
+        """Return (raw digest, mode) of every recorded carrier in one shard of ``objects/``."""
+        first = bytes.fromhex(shard)
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT digest, mode FROM objects JOIN carriers ON object_id = id"
+                " WHERE digest >= ? AND digest <= ?",
+                (first, first + b"\xff" * 32),
+            )
+            return {(row[0], row[1]) for row in rows}
+
+    # asking
+
+    def totals(self) -> Totals:
+        """Return sums over all packages."""
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT status, COUNT(*), SUM(file_count), SUM(byte_count), SUM(allocated_bytes),"
+                " SUM(deduplicated_files), SUM(space_saved) FROM store_migration GROUP BY status"
+            ).all()
+            objects_count = connection.exec_driver_sql("SELECT COUNT(*) FROM objects").scalar_one()
+            carried = connection.exec_driver_sql(
+                "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
+            ).scalar_one()
+        done = [row for row in rows if row[0] == Status.COMPLETED]
+        settled = [row for row in rows if row[0] in (Status.COMPLETED, Status.FAILED)]
+        return Totals(
+            by_status={Status(row[0]): row[1] for row in rows},
+            files=_total(rows, 2),
+            files_done=_total(done, 2),
+            deduplicated=_total(done, 5),
+            bytes_total=_total(rows, 3),
+            bytes_done=_total(settled, 3),
+            allocated=_total(rows, 4),
+            saved=_total(done, 6),
+            objects=objects_count,
+            carriers_allocated=carried,
+        )
+
+    def package_rows(self, status: Status | None = None) -> Iterator[PackageRow]:
+        """Yield the packages (in ``status``), by hash."""
+        query = sa.select(store_migration).order_by(_m.package_hash)
+        if status is not None:
+            query = query.where(_m.status == status)
+        with self._transaction() as connection:
+            for row in connection.execute(query):
+                yield _package_row(row)
+
+    def package_row(self, package_hash: str) -> PackageRow | None:
+        """Return one package, None if it never had a legacy directory."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                sa.select(store_migration).where(_m.package_hash == package_hash)
+            ).first()
+            return None if row is None else _package_row(row)
+
+    def recorded_packages(self) -> dict[str, str]:
+        """Return the tree hash of every published package that was recorded."""
+        with self._transaction() as connection:
+            query = sa.select(packages.c.package_hash, packages.c.tree_hash)
+            return {row.package_hash: row.tree_hash for row in connection.execute(query)}
+
+    def object_sizes(self) -> Iterator[tuple[bytes, int]]:
+        """Yield (raw digest, size) of every recorded object, by digest."""
+        with self._transaction() as connection:
+            query = sa.select(objects.c.digest, objects.c.size).order_by(objects.c.digest)
+            for row in connection.execution_options(yield_per=_PIECE).execute(query):
+                yield row.digest, row.size
+
+    def owners(self, digest: bytes) -> list[str]:
+        """Return the hashes of the packages that hold an object."""
+        with self._transaction() as connection:
+            return list(
+                connection.exec_driver_sql(
+                    "SELECT package_hash FROM packages JOIN object_owners ON package_id = packages.id"
+                    " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
+                    (digest,),
+                ).scalars()
+            )
+
+    # history
+
+    def remember(self, event: str, package_hash: str | None = None, detail: str = "") -> None:
+        """Add a line to the history."""
+        with self._transaction() as connection:
+            _remember(connection, event, package_hash, detail)
+
+
+def _translated(error: sa.exc.DatabaseError) -> RegrainError:
+    words = str(error.orig)
+    if "full" in words:
+        return NoSpaceError(
+            "no space left for the ledger",
+            why=words,
+            advice="Free some space and run the command again; it goes on where it was.",
+        )
+    if "locked" in words or "busy" in words:
+        return LockedError(
+            "the ledger is busy", why=words, advice="Run the command again in a moment."
+        )
+    if "I/O" in words or "readonly" in words or "read-only" in words:
+        return HaltedError(
+            "cannot write to the ledger", why=words, advice="Check the disk, then run again."
+        )
+    return CorruptionError(
+        "the ledger cannot be used",
+        why=words,
+        advice="Readers are not concerned. Restore it from a backup, or move it aside and run "
+        "'regrain init' again.",
+    )
+
+
+def _matches(package_hash: str, name: str, glob: str) -> bool:
+    return fnmatchcase(package_hash, glob) or fnmatchcase(name, glob)
+
+
+def _claim(row: sa.Row[tuple[int, str, str, str, int, int, int, int]]) -> Claim:
+    return Claim(*row)
+
+
+def _total(rows: Sequence[sa.Row[tuple[object, ...]]], column: int) -> int:
+    return sum(row[column] or 0 for row in rows)  # type: ignore[misc]
+
+
+def _remember(
+    connection: sa.Connection, event: str, package_hash: str | None, detail: str
+) -> None:
+    connection.execute(
+        sa.insert(history).values(
+            at=clock.now(), event=event, package_hash=package_hash, detail=detail
+        )
+    )
+
+
+def _insert_objects(
+    connection: sa.Connection, carriers: Sequence[NewCarrier], now: int
+) -> None:
+    if not carriers:
+        return
+    connection.exec_driver_sql(
+        "INSERT INTO objects(digest, size, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(carrier.digest, carrier.size, now) for carrier in carriers],
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO carriers(object_id, mode, is_bare, mtime_ns, allocated_bytes)"
+        " SELECT id, ?, ?, ?, ? FROM objects WHERE digest = ?"
+        " ON CONFLICT(object_id, mode) DO UPDATE SET mtime_ns = excluded.mtime_ns,"
+        " is_bare = excluded.is_bare, allocated_bytes = excluded.allocated_bytes",
+        [(c.mode, c.is_bare, c.mtime_ns, c.allocated, c.digest) for c in carriers],
+    )
+
+
+def _insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int:
+    package_hash = outcome.claim.package_hash
+    connection.exec_driver_sql(
+        "INSERT INTO packages(package_hash, tree_hash, published_at) VALUES (?, ?, ?)"
+        " ON CONFLICT(package_hash) DO UPDATE SET tree_hash = excluded.tree_hash,"
+        " published_at = excluded.published_at",
+        (package_hash, outcome.tree_hash, now),
+    )
+    package_id = connection.execute(
+        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+    ).scalar_one()
+    connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
+    connection.execute(
+        sa.update(store_refs)
+        .where(store_refs.c.hash == package_hash)
+        .values(size=outcome.size)
+    )
+    return int(package_id)
+
+
+def _insert_owners(connection: sa.Connection, package_id: int, digests: list[bytes]) -> None:
+    """Note which objects a package holds; they are referenced from now on."""
+    if not digests:
+        return
+    inserted = connection.exec_driver_sql(
+        "INSERT INTO object_owners(package_id, object_id) SELECT ?, id FROM objects WHERE digest = ?",
+        [(package_id, digest) for digest in digests],
+    ).rowcount
+    if inserted not in (-1, len(digests)):
+        raise AssertionError(f"{len(digests)} objects named, {inserted} recorded")
+    connection.exec_driver_sql(
+        "UPDATE objects SET unreferenced_since = NULL WHERE unreferenced_since IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)"
+    )
+
+
+def _package_row(row: sa.Row[tuple[object, ...]]) -> PackageRow:
+    m = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
+    return PackageRow(
+        package_hash=m["package_hash"],
+        status=Status(m["status"]),
+        name=m["name"],
+        version=m["version"],
+        files=m["file_count"] or 0,
+        size=m["byte_count"],
+        allocated=m["allocated_bytes"],
+        space_saved=m["space_saved"],
+        attempts=m["attempts"],
+        started_at=m["started_at"],
+        completed_at=m["completed_at"],
+        error_message=m["error_message"],
+        error_path=m["error_path"],
+    )

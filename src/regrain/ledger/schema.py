@@ -1,0 +1,120 @@
+"""The ledger's tables. Status words and legal moves come from ``model.status``."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from regrain.model.status import NEXT, Status
+
+REVISION = "0001"
+"""The revision of the schema this version works with; see ``versions/``."""
+
+metadata = sa.MetaData()
+
+store_refs = sa.Table(
+    "store_refs",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("ref_count", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("size", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.Integer, nullable=False),
+)
+
+_words = ", ".join(f"'{status.value}'" for status in Status)
+
+store_migration = sa.Table(
+    "store_migration",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "package_hash", sa.Text, sa.ForeignKey("store_refs.hash"), nullable=False, unique=True
+    ),
+    sa.Column("status", sa.Text, sa.CheckConstraint(f"status IN ({_words})"), nullable=False),
+    sa.Column("started_at", sa.Integer),
+    sa.Column("completed_at", sa.Integer),
+    sa.Column("error_message", sa.Text),
+    sa.Column("file_count", sa.Integer),
+    sa.Column("space_saved", sa.BigInteger),
+    sa.Column("name", sa.Text, nullable=False, server_default=""),
+    sa.Column("version", sa.Text, nullable=False, server_default=""),
+    sa.Column("byte_count", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("allocated_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("inode_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("added_bytes", sa.BigInteger),
+    sa.Column("deduplicated_files", sa.Integer),
+    sa.Column("tree_hash", sa.Text),
+    sa.Column("verified_at", sa.Integer),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error_path", sa.LargeBinary),
+    sa.Index("store_migration_by_status", "status", "byte_count", "id"),
+)
+
+objects = sa.Table(
+    "objects",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("unreferenced_since", sa.Integer),
+)
+sa.Index(
+    "objects_unreferenced",
+    objects.c.unreferenced_since,
+    sqlite_where=objects.c.unreferenced_since.is_not(None),
+    postgresql_where=objects.c.unreferenced_since.is_not(None),
+)
+
+carriers = sa.Table(
+    "carriers",
+    metadata,
+    sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
+    sa.Column("mode", sa.Integer, primary_key=True),
+    sa.Column("is_bare", sa.Boolean, nullable=False),
+    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("allocated_bytes", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+object_owners = sa.Table(
+    "object_owners",
+    metadata,
+    sa.Column("package_id", sa.Integer, primary_key=True),
+    sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
+    sa.Index("object_owners_by_object", "object_id"),
+    sqlite_with_rowid=False,
+)
+
+packages = sa.Table(
+    "packages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("package_hash", sa.Text, nullable=False, unique=True),
+    sa.Column("tree_hash", sa.Text, nullable=False),
+    sa.Column("published_at", sa.Integer, nullable=False),
+)
+
+history = sa.Table(
+    "history",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Integer, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("package_hash", sa.Text),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+)
+
+
+def move_trigger() -> str:
+    """Return the SQLite trigger that refuses every move of status not in ``NEXT``."""
+    legal = ", ".join(
+        f"'{before.value}>{after.value}'" for before, afters in NEXT.items() for after in sorted(afters)
+    )
+    return f"""
+        CREATE TRIGGER store_migration_moves BEFORE UPDATE OF status ON store_migration
+        WHEN OLD.status <> NEW.status
+         AND OLD.status || '>' || NEW.status NOT IN ({legal})
+        BEGIN
+            SELECT RAISE(ABORT, 'illegal move of a package''s status');
+        END
+    """

@@ -1,0 +1,1 @@
+"""Keeping a store sound after, and beside, its migration."""

@@ -1,0 +1,344 @@
+"""``verify``: prove that what is stored is what was stored.
+
+Units of work are packages (is everything they list there?) and shards of ``objects/``
+(does every carrier hash to its name?), handed to worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from regrain import disk
+from regrain.errors import CorruptionError, PackageError, RegrainError, UnknownFormatError, reason
+from regrain.model.entry import Entry, Kind
+from regrain.model.layout import parse_carrier
+from regrain.store.compare import first_difference
+from regrain.store.legacy import LegacyPackage
+from regrain.store.objects import (
+    Carrier,
+    carrier_flaw,
+    carriers_in,
+    carriers_of,
+    hash_fd,
+    object_path,
+)
+from regrain.store.packages import FileLevelPackage
+from regrain.store.root import StoreRoot
+from regrain.store.workers import spawn_executor, stop_flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_DIGESTS_REMEMBERED_MAX = 500_000
+_TICK_SECONDS = 0.2
+
+
+class Level(StrEnum):
+    """How closely to look."""
+
+    QUICK = "quick"
+    FULL = "full"
+    DEEP = "deep"
+
+
+class Damage(NamedTuple):
+    """Something that is not what was stored.
+
+    Attributes:
+        object: The digest concerned, empty where a file list is.
+        reason: What is wrong.
+        package_hash: A package that needs it.
+        path: The path in that package.
+    """
+
+    object: str
+    reason: str
+    package_hash: str
+    path: bytes
+
+
+class Change(NamedTuple):
+    """A legacy tree that is not what was migrated."""
+
+    package_hash: str
+    path: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Audit:
+    """What ``verify`` found.
+
+    Attributes:
+        packages: File-level packages looked at.
+        entries: Their entries.
+        carriers: Carriers looked at (full and deep: hashed).
+        bytes_hashed: Bytes read and hashed.
+        damages: What is broken, once for every package and path concerned.
+        changes: Legacy trees that differ from their published file list.
+        stopped: Whether it was ended early.
+    """
+
+    packages: int = 0
+    entries: int = 0
+    carriers: int = 0
+    bytes_hashed: int = 0
+    damages: list[Damage] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    stopped: bool = False
+
+
+# in a worker
+
+
+class _Inspector:
+    """What one worker process keeps open and remembers."""
+
+    def __init__(self, path: str, level: Level, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+        self.root = StoreRoot(path)
+        self.level = level
+        self._stop = stop
+        self._good: dict[str, int] = {}
+
+    def stopping(self) -> bool:
+        return bool(self._stop.value)
+
+    def package(self, package_hash: str) -> Audit:
+        """Look at one package's file list, and whether its objects are there."""
+        audit = Audit(packages=1)
+        try:
+            package = FileLevelPackage(self.root.packages, self.root.objects, package_hash)
+            for entry in package.entries():
+                audit.entries += 1
+                if entry.kind is Kind.FILE and entry.size:
+                    why = self._look_for(entry)
+                    if why:
+                        audit.damages.append(Damage(entry.digest, why, package_hash, entry.path))
+        except FileNotFoundError:
+            return Audit()  # removed while this run went on
+        except (CorruptionError, UnknownFormatError, OSError) as error:
+            words = reason(error) if isinstance(error, OSError) else error.what
+            audit.damages.append(Damage("", f"its file list: {words}", package_hash, b""))
+            return audit
+        if self.level is Level.DEEP:
+            self._compare_with_legacy(package, audit)
+        return audit
+
+    def _look_for(self, entry: Entry) -> str:
+        """Say why the bytes of an entry cannot be had; empty if they can."""
+        if self._good.get(entry.digest) == entry.size:
+            return ""
+        sizes = [
+            carrier.status.st_size
+            for carrier in carriers_of(self.root.objects, entry.digest)
+            if stat.S_ISREG(carrier.status.st_mode)
+        ]
+        if not sizes:
+            return "missing"
+        if entry.size not in sizes:
+            return f"its size is {sizes[0]}, not {entry.size}"
+        if len(self._good) >= _DIGESTS_REMEMBERED_MAX:
+            self._good.clear()
+        self._good[entry.digest] = entry.size
+        return ""
+
+    def _compare_with_legacy(self, package: FileLevelPackage, audit: Audit) -> None:
+        try:
+            legacy = LegacyPackage(self.root.fd, package.hash)
+            found = first_difference(package.entries(), legacy.entries())
+        except FileNotFoundError:
+            return
+        except PackageError as error:
+            found = ((error.path or "").encode(), error.why or error.what)
+        except OSError as error:
+            found = (os.fsencode(error.filename or b""), reason(error))
+        if found is not None:
+            audit.changes.append(Change(package.hash, *found))
+
+    def shard(self, shard: str) -> Audit:
+        """Hash every carrier of one shard."""
+        audit = Audit()
+        for carrier in carriers_in(self.root.objects, shard):
+            if self.stopping():
+                break
+            self.hash(carrier, audit)
+        return audit
+
+    def objects(self, digests: list[str]) -> Audit:
+        """Hash the carriers of some objects."""
+        audit = Audit()
+        for digest in digests:
+            for carrier in carriers_of(self.root.objects, digest):
+                self.hash(carrier, audit)
+        return audit
+
+    def hash(self, carrier: Carrier, audit: Audit) -> None:
+        audit.carriers += 1
+        flaw = carrier_flaw(carrier, self.root.owner)
+        if not flaw:
+            try:
+                with disk.Closing(
+                    disk.open_file(object_path(carrier.name), self.root.objects)
+                ) as fd:
+                    digest, size = hash_fd(fd)
+                audit.bytes_hashed += size
+                if digest != carrier.digest:
+                    flaw = f"its bytes hash to {digest}"
+            except FileNotFoundError:
+                return  # collected meanwhile
+            except OSError as error:
+                flaw = f"it cannot be read: {reason(error)}"
+        if flaw:
+            audit.damages.append(Damage(carrier.name, flaw, "", b""))
+
+
+_inspector: _Inspector | None = None
+
+
+def _start(path: str, level: Level, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+    global _inspector  # noqa: PLW0603 -- an executor gives its processes no other place
+    _inspector = _Inspector(path, level, stop)
+
+
+def _inspect(task: str, argument: Any) -> Audit:  # noqa: ANN401 -- a name or a list of them
+    if _inspector is None:
+        raise RegrainError("a worker process without its store")
+    result = Audit()
+    for item in argument:
+        if _inspector.stopping():
+            break
+        _merge(result, getattr(_inspector, task)(item))
+    return result
+
+
+# in the coordinator
+
+
+def audit(
+    root: StoreRoot,
+    package_hashes: list[str],
+    shards: Iterable[str],
+    *,
+    level: Level,
+    jobs: int,
+    whole: bool,
+    on_result: Callable[[Audit], None],
+    stopping: Callable[[], bool],
+) -> Audit:
+    """Look at packages and objects.
+
+    Args:
+        root: The store.
+        package_hashes: The published packages to look at.
+        shards: The shards of ``objects/`` whose carriers are hashed (not at ``quick``).
+        level: How closely.
+        jobs: Worker processes.
+        whole: Whether ``package_hashes`` is every package; else only their objects are
+            hashed.
+        on_result: Told the findings so far, now and then.
+        stopping: Tells whether to stop.
+
+    Returns:
+        All findings; every damage names the packages and paths it concerns.
+    """
+    tasks: list[tuple[str, list[Any]]] = [
+        ("package", package_hashes[at : at + 8]) for at in range(0, len(package_hashes), 8)
+    ]
+    if level is not Level.QUICK:
+        wanted = set(shards)
+        if whole:
+            tasks += [("shard", [shard]) for shard in sorted(wanted)]
+        else:
+            digests = sorted(_digests(root, package_hashes, wanted))
+            tasks += [
+                ("objects", [digests[at : at + 500]]) for at in range(0, len(digests), 500)
+            ]
+    result = _work(root, tasks, level, jobs, on_result, stopping)
+    result.damages = sorted(_concerned(root, result.damages, package_hashes))
+    result.changes.sort()
+    return result
+
+
+def _work(
+    root: StoreRoot,
+    tasks: list[tuple[str, list[Any]]],
+    level: Level,
+    jobs: int,
+    on_result: Callable[[Audit], None],
+    stopping: Callable[[], bool],
+) -> Audit:
+    result = Audit()
+    stop = stop_flag()
+    executor = spawn_executor(jobs, _start, root.path, level, stop)
+    try:
+        running: set[Future[Audit]] = set()
+        tasks.reverse()
+        while tasks or running:
+            if stopping():
+                result.stopped = True
+                break
+            while tasks and len(running) < 4 * jobs:
+                running.add(executor.submit(_inspect, *tasks.pop()))
+            done, running = wait(running, _TICK_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                _merge(result, future.result())
+            on_result(result)
+    finally:
+        stop.value = 1
+        executor.shutdown(wait=True, cancel_futures=True)
+    return result
+
+
+def _merge(into: Audit, other: Audit) -> None:
+    into.packages += other.packages
+    into.entries += other.entries
+    into.carriers += other.carriers
+    into.bytes_hashed += other.bytes_hashed
+    into.damages += other.damages
+    into.changes += other.changes
+
+
+def _digests(root: StoreRoot, package_hashes: list[str], shards: set[str]) -> set[str]:
+    return {
+        entry.digest
+        for name in package_hashes
+        for entry in _entries(root, name)
+        if entry.kind is Kind.FILE and entry.size and entry.digest[:2] in shards
+    }
+
+
+def _entries(root: StoreRoot, package_hash: str) -> Iterator[Entry]:
+    """Yield what can be read of a file list; its damage is reported elsewhere."""
+    try:
+        yield from FileLevelPackage(root.packages, root.objects, package_hash).entries()
+    except (CorruptionError, UnknownFormatError, OSError):
+        return
+
+
+def _concerned(
+    root: StoreRoot, damages: list[Damage], package_hashes: list[str]
+) -> Iterator[Damage]:
+    """Say of each damaged carrier which packages and paths it concerns."""
+    reasons: dict[str, str] = {}
+    for damage in damages:
+        if damage.package_hash:
+            yield damage
+        else:
+            parsed = parse_carrier(damage.object)
+            reasons[parsed[0] if parsed else damage.object] = damage.reason
+    if not reasons:
+        return
+    named = set()
+    for name in package_hashes:
+        for entry in _entries(root, name):
+            why = reasons.get(entry.digest)
+            if why is not None:
+                named.add(entry.digest)
+                yield Damage(entry.digest, why, name, entry.path)
+    for digest in reasons.keys() - named:
+        yield Damage(digest, reasons[digest], "", b"")

@@ -1,0 +1,73 @@
+"""Compare the ledger with the disk, which is the truth."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.model import layout
+from regrain.model.digest import is_package_hash
+from regrain.model.status import Status
+from regrain.store.objects import carriers_in
+from regrain.store.packages import published
+
+if TYPE_CHECKING:
+    from regrain.ledger import Ledger
+    from regrain.store.root import StoreRoot
+
+
+@dataclass(slots=True)
+class Books:
+    """Where ledger and disk part.
+
+    Attributes:
+        unpublished: Packages the ledger calls completed that are not there: a loss.
+        unrecorded: Published packages the ledger does not know.
+        unknown_carriers: Carriers on disk without a row: orphans of a run that was killed.
+        missing_carriers: Rows whose carrier is not there.
+        leftovers: Names in ``temp/`` and ``trash/``.
+        quarantined: Names in ``quarantine/``.
+    """
+
+    unpublished: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
+    unknown_carriers: list[str] = field(default_factory=list)
+    missing_carriers: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+
+
+def check_books(root: StoreRoot, ledger: Ledger) -> Books:
+    """Compare every package and carrier on disk with its row; change nothing."""
+    there = {name for name in published(root.packages) if is_package_hash(name)}
+    recorded = set(ledger.recorded_packages())
+    completed = {row.package_hash for row in ledger.package_rows(Status.COMPLETED)}
+    books = Books(
+        unpublished=sorted((recorded | completed) - there),
+        unrecorded=sorted(there - recorded),
+        leftovers=[
+            f"{place}/{name}"
+            for place in (layout.TEMP, layout.TRASH)
+            for name in _names(root, place)
+        ],
+        quarantined=_names(root, layout.QUARANTINE),
+    )
+    for shard in layout.SHARDS:
+        known = ledger.carriers_in(shard)
+        found = {
+            (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)): carrier.name
+            for carrier in carriers_in(root.objects, shard)
+        }
+        books.unknown_carriers += sorted(found[key] for key in found.keys() - known)
+        books.missing_carriers += sorted(
+            layout.further_carrier(digest.hex(), mode) for digest, mode in known - found.keys()
+        )
+    return books
+
+
+def _names(root: StoreRoot, place: str) -> list[str]:
+    with disk.Closing(disk.open_directory(place, root.fd)) as fd:
+        return sorted(os.listdir(fd))

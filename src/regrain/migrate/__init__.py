@@ -1,0 +1,1 @@
+"""The migration: from the legacy layout to the file-level layout, and its steps."""

@@ -1,0 +1,68 @@
+"""Subscribers that keep a run's events on disk: a log of lines, and a snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from regrain import disk
+from regrain.model import clock, layout
+from regrain.model.events import Event, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regrain.store.root import StoreRoot
+
+SNAPSHOT_SECONDS = 0.5
+_encode = msgspec.json.Encoder().encode
+
+
+class Journal:
+    """Writes ``migration/logs/<day>.jsonl`` and ``migration/state.json``.
+
+    Both are derived: a full disk must not stop a migration for their sake, so errors
+    while writing them are let go.
+    """
+
+    def __init__(self, root: StoreRoot, clock_: Callable[[], float] = clock.monotonic) -> None:
+        self._migration = disk.Held(disk.open_directory(layout.MIGRATION, root.fd))
+        name = f"logs/{clock.day_name(clock.now())}.jsonl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._log = disk.Held(os.open(name, flags, 0o644, dir_fd=self._migration.fd))
+        self._clock = clock_
+        self._last = float("-inf")
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        with contextlib.suppress(OSError):
+            if isinstance(event, Progress):
+                self._snapshot(event)
+            else:
+                self.line(type(event).__name__, asdict(event))
+
+    def line(self, name: str, fields: dict[str, object]) -> None:
+        """Append one line."""
+        line = {"at": clock.now(), "event": name, "pid": os.getpid(), **fields}
+        disk.write_all(self._log.fd, _encode(line) + b"\n")
+
+    def _snapshot(self, progress: Progress) -> None:
+        now = self._clock()
+        if now - self._last < SNAPSHOT_SECONDS:
+            return
+        self._last = now
+        fields = {"schema": 1, "at": clock.now(), "pid": os.getpid(), **asdict(progress)}
+        disk.write_snapshot("state.json", _encode(fields) + b"\n", self._migration.fd)
+
+
+def read_snapshot(root: StoreRoot) -> dict[str, object]:
+    """Return the last snapshot of a run; empty if there is none that can be read."""
+    try:
+        raw = disk.read_all(layout.STATE_FILE, root.fd)
+        return msgspec.json.decode(raw, type=dict[str, object])
+    except (OSError, msgspec.MsgspecError):
+        return {}

@@ -1,0 +1,231 @@
+"""What the worker processes of a migration are asked to do. They hold no lock of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from regrain import disk
+from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError
+from regrain.migrate.ingest import Ingester, StoppedError, staging_error
+from regrain.migrate.jobs import (
+    Failure,
+    FailureKind,
+    Options,
+    PackageResult,
+    Record,
+    Slice,
+    SliceResult,
+)
+from regrain.migrate.seal import seal
+from regrain.model import layout
+from regrain.store.legacy import source_error
+from regrain.store.root import Owner
+from regrain.store.workers import spawn_executor, stop_flag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+
+SLICE_ENTRIES = 2500
+SLICE_BYTES = 128 << 20
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Record]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a worker works; plain values, so that it can be sent to it."""
+
+    store: str
+    run: str
+    owner: Owner
+    options: Options
+
+
+class _Worker:
+    """What one worker process keeps open."""
+
+    def __init__(self, place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+        self.options = place.options
+        self.owner = place.owner
+        self.store = disk.open_directory(place.store)
+        self._open: list[int] = []
+        objects = self._below(layout.OBJECTS)
+        run = f"{layout.TEMP}/{place.run}"
+        self.staging = self._below(f"{run}/{layout.PACKAGES}")
+        self.spills = self._below(f"{run}/slices")
+        self.ingester = Ingester(
+            objects,
+            self._below(f"{run}/{layout.OBJECTS}"),
+            place.owner,
+            place.options,
+            stopping=lambda: bool(stop.value),
+        )
+
+    def _below(self, path: str) -> int:
+        self._open.append(disk.descend(path.encode(), self.store))
+        return self._open[-1]
+
+    def source(self, package_hash: str) -> disk.Closing:
+        try:
+            return disk.Closing(disk.open_directory(package_hash, self.store))
+        except FileNotFoundError as error:
+            raise PackageError(
+                "source vanished",
+                package=package_hash,
+                why="its legacy directory is gone and it was not published yet",
+            ) from error
+        except OSError as error:
+            raise source_error(error, b"") from error
+
+    def seal(self, package_hash: str, source: int, spilled: list[Any]) -> PackageResult:
+        def records() -> Iterator[Record]:
+            for piece in spilled:
+                yield from piece if isinstance(piece, list) else self._read_spill(piece)
+
+        return seal(
+            package_hash,
+            source,
+            self.staging,
+            records,
+            self.ingester,
+            self.owner,
+            verify=self.options.verify,
+            fsync=self.options.fsync_each,
+        )
+
+    def write_spill(self, piece: Slice, records: list[Record]) -> None:
+        name = _spill_name(piece)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(name, self.spills)
+            with disk.Closing(disk.create(name, self.spills)) as fd:
+                disk.write_all(fd, _encode(records))
+        except OSError as error:
+            raise staging_error(error, name.encode()) from error
+
+    def _read_spill(self, piece: Slice) -> list[Record]:
+        return _decode(disk.read_all(_spill_name(piece), self.spills, bytes_max=1 << 40))
+
+
+def _spill_name(piece: Slice) -> str:
+    return f"{piece.package_hash}.{piece.number}"
+
+
+_worker: _Worker | None = None
+
+
+def _here() -> _Worker:
+    if _worker is None:
+        raise HaltedError("a worker process without its workplace")
+    return _worker
+
+
+def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+    """Begin a worker process."""
+    global _worker  # noqa: PLW0603 -- an executor gives its processes no other place
+    _worker = _Worker(place, stop)
+
+
+def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
+    """Return an executor of ``jobs`` workers, and the byte that stops them when set."""
+    stop = stop_flag()
+    return spawn_executor(jobs, start, place, stop), stop
+
+
+# what workers are asked to do
+
+
+def survey(package_hash: str) -> tuple[list[Slice], Failure | None]:
+    """Cut a large package into slices of about equal work."""
+    cuts = [b""]
+    entries = size = 0
+    try:
+        with _here().source(package_hash) as root:
+            for at, name, path, _ in disk.walk(root):
+                entries += 1
+                size += os.stat(name, dir_fd=at, follow_symlinks=False).st_size
+                if entries >= SLICE_ENTRIES or size >= SLICE_BYTES:
+                    cuts.append(path)
+                    entries = size = 0
+    except OSError as error:
+        return [], failure_of(source_error(error, os.fsencode(error.filename or b"")))
+    except RegrainError as error:
+        return [], failure_of(error)
+    ends = [*cuts[1:], None]
+    return [
+        Slice(package_hash, number, start, stop)
+        for number, (start, stop) in enumerate(zip(cuts, ends, strict=True))
+    ], None
+
+
+def bring_in(package_hashes: list[str]) -> list[PackageResult]:
+    """Bring in whole packages, one after the other."""
+    return [_bring_in_one(name) for name in package_hashes]
+
+
+def _bring_in_one(package_hash: str) -> PackageResult:
+    worker = _here()
+    worker.ingester.begin()
+    try:
+        with worker.source(package_hash) as root:
+            records = list(worker.ingester.ingest(root, b"", None))
+            return worker.seal(package_hash, root, [records])
+    except RegrainError as error:
+        return _failed(package_hash, error)
+
+
+def bring_in_slice(piece: Slice) -> SliceResult:
+    """Bring in a part of a package; its records wait in a spill file for ``finish``."""
+    worker = _here()
+    worker.ingester.begin()
+    failure = None
+    try:
+        with worker.source(piece.package_hash) as root:
+            records = list(worker.ingester.ingest(root, piece.start, piece.stop))
+            worker.write_spill(piece, records)
+    except RegrainError as error:
+        failure = failure_of(error)
+    ingester = worker.ingester
+    return SliceResult(
+        piece, ingester.staged, sorted(ingester.needed), ingester.bytes_read, failure
+    )
+
+
+def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
+    """Make a whole of a package whose slices were brought in."""
+    worker = _here()
+    worker.ingester.begin()
+    try:
+        with worker.source(package_hash) as root:
+            return worker.seal(package_hash, root, list(slices))
+    except RegrainError as error:
+        return _failed(package_hash, error)
+
+
+def _failed(package_hash: str, error: RegrainError) -> PackageResult:
+    ingester = _here().ingester
+    return PackageResult(
+        package_hash,
+        staged=ingester.staged,
+        bytes_read=ingester.bytes_read,
+        failure=failure_of(error),
+    )
+
+
+def failure_of(error: RegrainError) -> Failure:
+    """Return whom an error concerns."""
+    kinds = (
+        (StoppedError, FailureKind.STOPPED),
+        (NoSpaceError, FailureKind.SPACE),
+        (HaltedError, FailureKind.HALT),
+    )
+    kind = next((kind for type_, kind in kinds if isinstance(error, type_)), FailureKind.PACKAGE)
+    path = None if error.path is None else error.path.encode()
+    return Failure(kind, str(error), path)

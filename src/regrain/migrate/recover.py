@@ -1,0 +1,125 @@
+"""Clean up after a run that was killed: the crash table, from the disk's point of view."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import CorruptionError
+from regrain.ledger import NewCarrier, Outcome
+from regrain.model import layout
+from regrain.model.entry import Kind
+from regrain.model.events import Recovered
+from regrain.store.locks import sweep
+from regrain.store.objects import Carrier, carrier_flaw, carriers_in, hash_fd
+from regrain.store.packages import FileLevelPackage, is_published
+from regrain.store.quarantine import quarantine
+
+if TYPE_CHECKING:
+    from regrain.ledger import Claim, Ledger
+    from regrain.store.root import StoreRoot
+
+
+def recover(root: StoreRoot, ledger: Ledger) -> Recovered | None:
+    """Bring disk and ledger together again; None where the last run ended well.
+
+    Temporary directories of dead runs go. Objects no row names are hashed: good ones are
+    recorded, others moved to quarantine. A claimed package that was published is checked
+    and recorded; one that was not goes back to pending. Doing it twice changes nothing.
+    """
+    claims = ledger.in_progress()
+    swept = sweep(root)
+    if not claims and not swept:
+        return None
+    adopted, damaged = _adopt_objects(root, ledger)
+    completed = 0
+    for claim in claims:
+        if is_published(root.packages, claim.package_hash):
+            outcome = _check(root, claim, adopted)
+            if outcome is not None:
+                ledger.record([outcome], [])
+                completed += 1
+                continue
+            quarantine(root, layout.PACKAGES, claim.package_hash)
+            damaged += 1
+        ledger.give_up([claim.package_hash])
+    found = Recovered(swept, completed, len(claims) - completed, len(adopted), damaged)
+    ledger.remember("recovered", detail=repr(found))
+    return found
+
+
+def _adopt_objects(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:
+    """Record good objects without a row; return their bytes on disk, and how many were bad."""
+    adopted: dict[bytes, int] = {}
+    bad = 0
+    for shard in layout.SHARDS:
+        known = ledger.carriers_in(shard)
+        found: list[NewCarrier] = []
+        for carrier in list(carriers_in(root.objects, shard)):
+            mode = stat.S_IMODE(carrier.status.st_mode)
+            digest = bytes.fromhex(carrier.digest)
+            if (digest, mode) in known:
+                continue
+            if carrier_flaw(carrier, root.owner) or not _hashes(root, carrier):
+                quarantine(root, layout.OBJECTS, f"{shard}/{carrier.name}")
+                bad += 1
+                continue
+            found.append(_row(carrier, mode))
+            adopted[digest] = disk.allocated(carrier.status)
+        if found:
+            ledger.record_objects(found)
+    return adopted, bad
+
+
+def _row(carrier: Carrier, mode: int) -> NewCarrier:
+    status = carrier.status
+    return NewCarrier(
+        bytes.fromhex(carrier.digest),
+        mode,
+        carrier.mode_in_name is None,
+        status.st_mtime_ns,
+        status.st_size,
+        disk.allocated(status),
+    )
+
+
+def _hashes(root: StoreRoot, carrier: Carrier) -> bool:
+    path = f"{carrier.digest[:2]}/{carrier.name}"
+    with disk.Closing(disk.open_file(path, root.objects)) as fd:
+        return hash_fd(fd)[0] == carrier.digest
+
+
+def _check(root: StoreRoot, claim: Claim, adopted: dict[bytes, int]) -> Outcome | None:
+    """Return what to record of a published package; None if it is not whole."""
+    digests: set[bytes] = set()
+    files = size = named = 0
+    try:
+        package = FileLevelPackage(root.packages, root.objects, claim.package_hash)
+        for entry in package.entries():
+            if entry.kind is Kind.FILE:
+                files, size = files + 1, size + entry.size
+                if entry.size:
+                    os.close(package.open_content(entry))
+                    digests.add(bytes.fromhex(entry.digest))
+                    named += 1
+    except CorruptionError:
+        return None
+    new = [adopted.pop(digest) for digest in digests if digest in adopted]
+    return Outcome(
+        claim,
+        tree_hash=package.tree_hash,
+        digests=sorted(digests),
+        files=files,
+        size=size,
+        added=sum(new) + _list_allocated(root, claim.package_hash),
+        deduplicated=named - len(new),
+        verified=True,
+    )
+
+
+def _list_allocated(root: StoreRoot, package_hash: str) -> int:
+    with disk.Closing(disk.open_directory(package_hash, root.packages)) as fd:
+        files = (os.stat(name, dir_fd=fd) for name in os.listdir(fd))
+        return disk.allocated(os.fstat(fd)) + sum(disk.allocated(status) for status in files)

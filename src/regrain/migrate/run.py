@@ -1,0 +1,371 @@
+"""The run: claim packages, hand work to the workers, publish and record batch by batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from regrain.errors import HaltedError, NoSpaceError, RegrainError
+from regrain.ledger import Claim, Ledger, Outcome
+from regrain.migrate import pool
+from regrain.migrate.jobs import Failure, FailureKind, PackageResult, Slice, SliceResult
+from regrain.migrate.progress import Tracker
+from regrain.migrate.publish import Publisher, StaleCarrierError
+from regrain.model.events import (
+    Event,
+    PackageCompleted,
+    PackageFailed,
+    PackageGivenUp,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+LARGE_FILES = 3 * pool.SLICE_ENTRIES // 2
+LARGE_BYTES = 3 * pool.SLICE_BYTES // 2
+UNIT_FILES = 1500
+"""Small packages are put together into units of work of about this many files."""
+
+BATCHES_OPEN_MAX = 2
+ATTEMPTS_MAX = 3
+TICK_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Packages that are committed together."""
+
+    claims: dict[str, Claim]
+    done: dict[str, PackageResult] = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.done) == len(self.claims)
+
+
+@dataclass(slots=True)
+class _Large:
+    """A large package while its slices are brought in."""
+
+    slices: list[Slice]
+    waiting: int
+    needed: set[str] = field(default_factory=set)
+    bytes_read: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did."""
+
+    completed: int
+    failed: int
+    stopped: bool
+
+
+class Run:
+    """One run over the pending packages.
+
+    Args:
+        ledger: Where packages are claimed and recorded.
+        publisher: Makes a batch durable and visible.
+        emit: Told every event.
+        stopping: Tells whether a stop was asked for.
+        batch: Packages committed together.
+        jobs: Worker processes.
+        limit: How many packages to take at the most.
+        only: A glob packages must match.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        publisher: Publisher,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+        *,
+        batch: int,
+        jobs: int,
+        limit: int | None,
+        only: str | None,
+        verified: bool,
+    ) -> None:
+        self._ledger = ledger
+        self._publisher = publisher
+        self._emit = emit
+        self._stopping = stopping
+        self._batch_packages = batch
+        self._jobs = jobs
+        self._left = limit
+        self._only = only
+        self._verified = verified
+        packages, _, size = ledger.pending(only=only)
+        self._tracker = Tracker(packages if limit is None else min(packages, limit), size)
+        self._batches: deque[_Batch] = deque()
+        self._large: dict[str, _Large] = {}
+        self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._running: dict[Future[Any], tuple[Any, ...]] = {}
+        self._completed = self._failed = 0
+        self._end: RegrainError | None = None
+
+    def execute(self, make_executor: Callable[[], tuple[Executor, Any]]) -> Summary:
+        """Work until nothing is pending, a stop is asked for, or the disk fails.
+
+        Args:
+            make_executor: Gives an executor, and the byte that tells its workers to stop;
+                called again when a worker died.
+
+        Raises:
+            NoSpaceError: The disk is full; what was not published is pending again.
+            HaltedError: The disk failed, or workers keep dying.
+        """
+        executor, stop = make_executor()
+        try:
+            while True:
+                if self._is_ending():
+                    stop.value = 1
+                    self._todo.clear()
+                try:
+                    self._fill(executor)
+                    if not self._running and not self._batches:
+                        break
+                    self._collect()
+                except BrokenExecutor:
+                    executor.shutdown(wait=False, cancel_futures=True)
+                    self._give_up_all("a worker process died")
+                    executor, stop = make_executor()
+                self._commit_batches()
+                self._emit(self._tracker.snapshot())
+        except BaseException:
+            stop.value = 1
+            self._give_up_all("the run ended early")
+            raise
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+        if self._end is not None:
+            raise self._end
+        return Summary(self._completed, self._failed, self._stopping())
+
+    def _is_ending(self) -> bool:
+        return self._stopping() or self._end is not None
+
+    # handing out
+
+    def _fill(self, executor: Executor) -> None:
+        """Keep the workers busy: a few tasks ahead of each, no more."""
+        while len(self._batches) < BATCHES_OPEN_MAX and not self._is_ending():
+            if not self._claim():
+                break
+        if self._is_ending():
+            self._drop_unstarted()
+        while self._todo and len(self._running) < 2 * self._jobs + 2:
+            task, arguments = self._todo.popleft()
+            self._running[executor.submit(task, *arguments)] = arguments
+
+    def _claim(self) -> bool:
+        count = self._batch_packages if self._left is None else min(self._batch_packages, self._left)
+        claims = self._ledger.claim(count, only=self._only) if count else []
+        if not claims:
+            return False
+        if self._left is not None:
+            self._left -= len(claims)
+        self._batches.append(_Batch({claim.package_hash: claim for claim in claims}))
+        unit: list[str] = []
+        files = size = 0
+        for claim in claims:
+            if claim.files > LARGE_FILES or claim.size > LARGE_BYTES:
+                self._todo.append((pool.survey, (claim.package_hash,)))
+                continue
+            unit.append(claim.package_hash)
+            files, size = files + claim.files, size + claim.size
+            if files >= UNIT_FILES or size >= pool.SLICE_BYTES:
+                self._todo.append((pool.bring_in, (unit,)))
+                unit, files, size = [], 0, 0
+        if unit:
+            self._todo.append((pool.bring_in, (unit,)))
+        return True
+
+    def _drop_unstarted(self) -> None:
+        """Count packages nobody works on any more as stopped."""
+        busy = {name for arguments in self._running.values() for name in _packages_of(arguments)}
+        for batch in self._batches:
+            for name in batch.claims.keys() - batch.done.keys() - busy:
+                batch.done[name] = PackageResult(name, failure=_STOPPED)
+
+    # taking back
+
+    def _collect(self) -> None:
+        done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            arguments = self._running.pop(future)
+            result = future.result()
+            if isinstance(result, list):
+                for package in result:
+                    self._take(package)
+            elif isinstance(result, PackageResult):
+                self._take(self._with_slices(result))
+            elif isinstance(result, SliceResult):
+                self._take_slice(result)
+            else:
+                self._take_survey(arguments[0], *result)
+
+    def _take(self, result: PackageResult) -> None:
+        self._publisher.staged(result.staged)
+        self._tracker.read(result.bytes_read)
+        self._batch_of(result.package_hash).done[result.package_hash] = result
+        failure = result.failure
+        if failure is not None and failure.kind in (FailureKind.SPACE, FailureKind.HALT):
+            kind = NoSpaceError if failure.kind is FailureKind.SPACE else HaltedError
+            self._end = self._end or kind(failure.message)
+
+    def _take_survey(self, name: str, slices: list[Slice], failure: Failure | None) -> None:
+        if failure is not None:
+            self._take(PackageResult(name, failure=failure))
+            return
+        self._large[name] = _Large(slices, len(slices))
+        self._todo.extendleft((pool.bring_in_slice, (piece,)) for piece in reversed(slices))
+
+    def _take_slice(self, result: SliceResult) -> None:
+        name = result.piece.package_hash
+        large = self._large[name]
+        self._publisher.staged(result.staged)
+        self._tracker.read(result.bytes_read)
+        large.needed.update(result.needed)
+        large.failure = large.failure or result.failure
+        large.waiting -= 1
+        if large.waiting == 0:
+            if large.failure is None:
+                self._todo.appendleft((pool.finish, (name, large.slices)))
+            else:
+                del self._large[name]
+                self._take(PackageResult(name, failure=large.failure))
+
+    def _with_slices(self, result: PackageResult) -> PackageResult:
+        large = self._large.pop(result.package_hash)
+        result.needed.extend(large.needed)
+        return result
+
+    def _batch_of(self, package_hash: str) -> _Batch:
+        return next(batch for batch in self._batches if package_hash in batch.claims)
+
+    # committing
+
+    def _commit_batches(self) -> None:
+        while self._batches and self._batches[0].is_done:
+            self._commit(self._batches[0])
+            self._batches.popleft()
+
+    def _commit(self, batch: _Batch) -> None:
+        good = [result for result in batch.done.values() if result.failure is None]
+        if good and not isinstance(self._end, HaltedError):
+            try:
+                self._publish(batch, good)
+            except (NoSpaceError, HaltedError) as error:
+                self._end = error
+                for result in good:
+                    self._give_up(result.package_hash, str(error))
+        for result in batch.done.values():
+            if result.failure is not None:
+                self._not_brought_in(batch.claims[result.package_hash], result.failure)
+
+    def _publish(self, batch: _Batch, good: list[PackageResult]) -> None:
+        """Run the write protocol over one batch, up to its row in the ledger."""
+        self._publisher.flush()
+        ready: list[tuple[PackageResult, int, int]] = []
+        for result in good:
+            try:
+                ready.append((result, *self._publisher.publish_objects(result)))
+            except StaleCarrierError as error:
+                self._redo(batch.claims[result.package_hash], error)
+        results = [result for result, _, _ in ready]
+        self._publisher.flush_objects(results)
+        self._publisher.publish_packages(results)
+        outcomes = [
+            _outcome(batch.claims[result.package_hash], result, new, added, self._verified)
+            for result, new, added in ready
+        ]
+        self._ledger.record(outcomes, self._publisher.published)
+        self._publisher.published.clear()
+        for outcome in outcomes:
+            self._completed += 1
+            self._tracker.completed(outcome.files)
+            self._emit(
+                PackageCompleted(
+                    outcome.claim.package_hash,
+                    outcome.claim.name,
+                    outcome.claim.version,
+                    outcome.files,
+                    outcome.size,
+                    outcome.deduplicated,
+                    outcome.claim.allocated - outcome.added,
+                )
+            )
+
+    def _not_brought_in(self, claim: Claim, failure: Failure) -> None:
+        if failure.kind is not FailureKind.PACKAGE:
+            self._give_up(claim.package_hash, failure.message)
+            return
+        self._ledger.fail(claim.package_hash, failure.message, failure.path)
+        self._failed += 1
+        self._tracker.failed()
+        path = None if failure.path is None else failure.path.decode()
+        self._emit(
+            PackageFailed(claim.package_hash, claim.name, claim.version, failure.message, path)
+        )
+
+    def _redo(self, claim: Claim, error: RegrainError) -> None:
+        """Put a package back that relied on a staged file which is no longer good."""
+        if claim.attempts < ATTEMPTS_MAX:
+            self._give_up(claim.package_hash, str(error))
+        else:
+            path = None if error.path is None else error.path.encode()
+            self._not_brought_in(claim, Failure(FailureKind.PACKAGE, str(error), path))
+
+    def _give_up(self, package_hash: str, why: str) -> None:
+        self._ledger.give_up([package_hash])
+        self._emit(PackageGivenUp(package_hash, why))
+
+    def _give_up_all(self, why: str) -> None:
+        """Put everything in hand back; a package in hand too often has failed."""
+        for batch in self._batches:
+            for claim in batch.claims.values():
+                if claim.attempts + 1 >= ATTEMPTS_MAX and why == "a worker process died":
+                    self._not_brought_in(
+                        claim,
+                        Failure(FailureKind.PACKAGE, f"{why} while it had this package", None),
+                    )
+                else:
+                    self._give_up(claim.package_hash, why)
+        self._batches.clear()
+        self._large.clear()
+        self._todo.clear()
+        self._running.clear()
+
+
+_STOPPED = Failure(FailureKind.STOPPED, "stopped", None)
+
+
+def _packages_of(arguments: tuple[Any, ...]) -> list[str]:
+    """Return the packages that a task with these arguments is about."""
+    first = arguments[0]
+    if isinstance(first, list):
+        return first
+    return [first.package_hash if isinstance(first, Slice) else first]
+
+
+def _outcome(
+    claim: Claim, result: PackageResult, new: int, added: int, verified: bool
+) -> Outcome:
+    return Outcome(
+        claim,
+        tree_hash=result.tree_hash,
+        digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
+        files=result.files,
+        size=result.size,
+        added=added + result.list_allocated,
+        deduplicated=result.objects_named - new,
+        verified=verified,
+    )

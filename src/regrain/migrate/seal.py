@@ -1,0 +1,190 @@
+"""Finish a package: hard-link groups, file list, copies for people, verification.
+
+Everything is written below ``temp/<run>/packages/<hash>/``; publishing is one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+from msgspec.structs import replace
+
+from regrain import disk
+from regrain.migrate.ingest import staging_error
+from regrain.migrate.jobs import PackageResult, Record
+from regrain.migrate.verify import verify_unchanged
+from regrain.model import file_list
+from regrain.model.entry import Entry, Kind
+from regrain.model.layout import FILE_LIST, MANIFEST, carrier_mode
+from regrain.store.legacy import source_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.migrate.ingest import Ingester
+    from regrain.store.root import Owner
+
+_LINES_AT_ONCE = 1000
+_COPY_BYTES_MAX = 16 << 20
+
+
+def seal(
+    package_hash: str,
+    source: int,
+    staging: int,
+    records: Callable[[], Iterator[Record]],
+    ingester: Ingester,
+    owner: Owner,
+    *,
+    verify: bool,
+    fsync: bool,
+) -> PackageResult:
+    """Write a package's file list, and verify that its source is still what was read.
+
+    Args:
+        package_hash: The package.
+        source: Its open legacy directory.
+        staging: The open ``temp/<run>/packages``.
+        records: Gives an iterator over all records, root first, sorted; called repeatedly.
+        ingester: What staged the files; hard-link groups are staged here.
+        owner: Who the new files belong to.
+        verify: Whether to compare with a fresh listing.
+        fsync: Whether to flush here rather than once a batch.
+
+    Raises:
+        RegrainError: The package failed, or the disk did.
+    """
+    summary = _Summary()
+    for record in records():
+        summary.add(record)
+    for group in summary.groups.values():
+        ingester.stage_group(source, group)
+    tree_hash = summary.hasher.hexdigest()
+    try:
+        allocated = _write_directory(
+            package_hash, source, staging, _content(package_hash, tree_hash, records, summary),
+            owner, fsync=fsync,
+        )
+    except OSError as error:
+        raise staging_error(error, package_hash.encode()) from error
+    if verify:
+        verify_unchanged(source, records())
+    return PackageResult(
+        package_hash,
+        tree_hash=tree_hash,
+        files=summary.files,
+        objects_named=summary.objects_named,
+        size=summary.size,
+        digests=bytes.fromhex("".join(sorted(summary.digests))),
+        needed=sorted(ingester.needed),
+        staged=ingester.staged,
+        list_allocated=allocated,
+        bytes_read=ingester.bytes_read,
+    )
+
+
+class _Summary:
+    """What a first pass over the records finds."""
+
+    def __init__(self) -> None:
+        self.hasher = blake3()
+        self.digests: set[str] = set()
+        self.groups: dict[tuple[int, int], list[Record]] = {}
+        self.files = self.objects_named = self.size = 0
+
+    def add(self, record: Record) -> None:
+        entry = record.entry
+        if entry.path:
+            self.hasher.update(file_list.hashed_form(entry))
+        if entry.kind is not Kind.FILE:
+            return
+        self.files += 1
+        self.size += entry.size
+        if entry.size:
+            self.objects_named += 1
+            self.digests.add(entry.digest)
+        if record.links > 1:
+            self.groups.setdefault((record.device, record.inode), []).append(record)
+
+    def with_group(self, record: Record) -> Entry:
+        """Return the entry; a later member of a group names the group's first path."""
+        if record.links > 1 and record.entry.kind is Kind.FILE:
+            first = self.groups[record.device, record.inode][0].entry.path
+            if first != record.entry.path:
+                return replace(record.entry, hardlink=first)
+        return record.entry
+
+
+def _content(
+    package_hash: str, tree_hash: str, records: Callable[[], Iterator[Record]], summary: _Summary
+) -> Iterator[bytes]:
+    """Yield the file list in pieces of some lines."""
+    yield file_list.header(package_hash, tree_hash)
+    lines: list[bytes] = []
+    separator = b""
+    for record in records():
+        lines.append(file_list.entry_line(summary.with_group(record)))
+        if len(lines) == _LINES_AT_ONCE:
+            yield separator + b",\n".join(lines)
+            separator = b",\n"
+            lines.clear()
+    if lines:
+        yield separator + b",\n".join(lines)
+    yield b"\n" + file_list.FOOTER
+
+
+def _write_directory(
+    package_hash: str,
+    source: int,
+    staging: int,
+    content: Iterator[bytes],
+    owner: Owner,
+    *,
+    fsync: bool,
+) -> int:
+    """Write ``packages/<hash>`` into staging; return the bytes it takes on disk.
+
+    It is never more open than the package's own root directory was.
+    """
+    root_mode = stat.S_IMODE(os.fstat(source).st_mode)
+    with contextlib.suppress(FileNotFoundError):  # a try in this run that did not succeed
+        disk.remove_tree(package_hash, staging)
+    disk.make_directory(package_hash, staging, 0o700)
+    with disk.Closing(disk.open_directory(package_hash, staging)) as directory:
+        allocated = 0
+        with disk.Closing(disk.create(FILE_LIST, directory)) as fd:
+            for piece in content:
+                disk.write_all(fd, piece)
+            allocated += _finish(fd, root_mode & 0o444 | 0o600, owner, fsync=fsync)
+        for name, raw, mode in _for_people(source):
+            with disk.Closing(disk.create(name, directory)) as fd:
+                disk.write_all(fd, raw)
+                allocated += _finish(fd, carrier_mode(mode) | 0o400, owner, fsync=fsync)
+        allocated += _finish(directory, carrier_mode(root_mode) | 0o700, owner, fsync=fsync)
+    return allocated
+
+
+def _finish(fd: int, mode: int, owner: Owner, *, fsync: bool) -> int:
+    if os.geteuid() == 0:
+        os.fchown(fd, *owner)
+    os.fchmod(fd, mode)
+    if fsync:
+        disk.fsync(fd)
+    return disk.allocated(os.fstat(fd))
+
+
+def _for_people(source: int) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield name, bytes and mode of the manifest and the bills of materials at the root."""
+    for name, kind in disk.list_directory(source):
+        if kind is disk.FILE and (name == MANIFEST.encode() or name.startswith(b"sbom.")):
+            try:
+                mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
+                yield name, disk.read_all(name, source, _COPY_BYTES_MAX), mode
+            except OSError as error:
+                raise source_error(error, name) from error
+
+

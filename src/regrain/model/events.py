@@ -1,0 +1,84 @@
+"""What a run tells whoever subscribes: frozen facts, emitted in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        packages_total: Packages this run set out to migrate.
+        packages_done: Those published and recorded.
+        packages_failed: Those that failed.
+        files_done: Regular files of the packages done.
+        bytes_total: ``st_size`` of all files to read.
+        bytes_done: Read so far.
+        rate_bytes_per_second: Of late; None until it can be told.
+        seconds_left: At that rate; None until it can be told.
+    """
+
+    packages_total: int
+    packages_done: int
+    packages_failed: int
+    files_done: int
+    bytes_total: int
+    bytes_done: int
+    rate_bytes_per_second: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a run found left over by one that was killed.
+
+    Attributes:
+        directories: Temporary directories removed.
+        packages: Published packages that were recorded now.
+        given_up: Claimed packages put back to pending.
+        objects: Objects without a row that proved good and were recorded.
+        quarantined: Damaged things moved aside.
+    """
+
+    directories: int
+    packages: int
+    given_up: int
+    objects: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageCompleted:
+    """A package is published, durable and recorded."""
+
+    package_hash: str
+    name: str
+    version: str
+    files: int
+    size: int
+    deduplicated_files: int
+    space_saved: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFailed:
+    """A package could not be brought in; the others go on."""
+
+    package_hash: str
+    name: str
+    version: str
+    message: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageGivenUp:
+    """A package went back to pending; the next run takes it again."""
+
+    package_hash: str
+    why: str
+
+
+Event = Progress | Recovered | PackageCompleted | PackageFailed | PackageGivenUp

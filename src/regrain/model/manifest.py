@@ -1,0 +1,41 @@
+"""A package's own manifest: only name and version are of interest here."""
+
+from __future__ import annotations
+
+import tomllib
+
+import msgspec
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a ``manifest.toml`` says.
+
+    Attributes:
+        name: ``[package] name``, empty where the manifest does not say.
+        version: ``[package] version``, with ``-revision`` where there is one.
+        table: The whole document.
+    """
+
+    name: str = ""
+    version: str = ""
+    table: dict[str, object] = {}
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """Return the manifest in ``raw``; a broken one gives a nameless Manifest.
+
+    A package whose manifest cannot be read is still a package, whose files must be kept.
+    """
+    try:
+        table = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+        return Manifest()
+    package = table.get("package")
+    if not isinstance(package, dict):
+        return Manifest(table=table)
+    name, version = package.get("name", ""), package.get("version", "")
+    return Manifest(
+        name=name if isinstance(name, str) else "",
+        version=version if isinstance(version, str) else "",
+        table=table,
+    )

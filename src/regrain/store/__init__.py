@@ -1,0 +1,1 @@
+"""Reading and writing the two layouts. No database here: readers need none."""

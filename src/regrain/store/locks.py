@@ -1,0 +1,135 @@
+"""The locks of a store, and its temporary directories, each locked by its run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING, Self
+
+from regrain import disk
+from regrain.errors import LockedError, RegrainError, reason
+from regrain.model import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regrain.store.root import StoreRoot
+
+_NOTE_BYTES_MAX = 200
+
+
+@contextlib.contextmanager
+def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
+    """Hold the lock that one run (migrate, cutover, …) a store may have.
+
+    Args:
+        root: The store.
+        what: The command, for whoever comes second.
+
+    Raises:
+        LockedError: Another run holds it; the message names that one.
+    """
+    with disk.Closing(_open(root, layout.RUN_LOCK)) as fd:
+        if not disk.lock(fd, exclusive=True, wait=False):
+            holder = os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
+            raise LockedError(
+                "another run holds the store",
+                path=root.path,
+                why=holder or "it did not say who it is",
+                advice="Wait for it, or stop it, then run the command again.",
+            )
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{what}, process {os.getpid()}\n".encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(fd, 0)
+
+
+@contextlib.contextmanager
+def store_lock(root: StoreRoot, *, exclusive: bool) -> Iterator[None]:
+    """Hold ``store.lock``: shared while writing, exclusive to collect or switch phase."""
+    with disk.Closing(_open(root, layout.STORE_LOCK)) as fd:
+        disk.lock(fd, exclusive=exclusive, wait=True)
+        yield
+
+
+def is_running(root: StoreRoot) -> str:
+    """Return who holds the run lock; empty if nobody does."""
+    try:
+        fd = _open(root, layout.RUN_LOCK)
+    except RegrainError:
+        return ""
+    with disk.Closing(fd):
+        if disk.lock(fd, exclusive=False, wait=False):
+            return ""
+        return os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
+
+
+def _open(root: StoreRoot, name: str) -> int:
+    try:
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root.fd)
+    except OSError as error:
+        raise RegrainError(
+            "cannot open a lock of the store",
+            path=name,
+            why=reason(error),
+            advice="Run as the store's owner.",
+        ) from error
+
+
+class RunDirectory:
+    """``temp/<run>/``: private staging, locked while the run lives."""
+
+    def __init__(self, root: StoreRoot) -> None:
+        self.name = secrets.token_hex(8)
+        with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+            disk.make_directory(self.name, temp, 0o700)
+            self.fd = disk.open_directory(self.name, temp)
+            self._lock = disk.create("lock", self.fd)
+            disk.lock(self._lock, exclusive=True, wait=True)
+            for name in (layout.OBJECTS, layout.PACKAGES, "slices"):
+                disk.make_directory(name, self.fd, 0o700)
+            disk.fsync(temp)
+        self._root = root
+        self.pool = disk.open_directory(layout.OBJECTS, self.fd)
+        self.staging = disk.open_directory(layout.PACKAGES, self.fd)
+
+    def __enter__(self) -> Self:
+        """Return the directory."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove it; what is left in it was not published."""
+        try:
+            with disk.Closing(disk.open_directory(layout.TEMP, self._root.fd)) as temp:
+                disk.remove_tree(self.name, temp)
+        finally:
+            for fd in (self.pool, self.staging, self._lock, self.fd):
+                os.close(fd)
+
+
+def sweep(root: StoreRoot) -> int:
+    """Remove the temporary directories whose run is dead: their lock is free.
+
+    Returns:
+        How many there were.
+    """
+    count = 0
+    with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+        for name, kind in disk.list_directory(temp):
+            if kind is disk.DIRECTORY and _is_dead(name, temp):
+                disk.remove_tree(name, temp)
+                count += 1
+    return count
+
+
+def _is_dead(name: bytes, temp: int) -> bool:
+    with disk.Closing(disk.open_directory(name, temp)) as directory:
+        try:
+            fd = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            return True
+        with disk.Closing(fd):
+            return disk.lock(fd, exclusive=True, wait=False)

@@ -1,0 +1,155 @@
+"""Packages in the file-level layout: ``packages/<hash>/files.json`` over objects."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import CorruptionError, UnknownPackageError
+from regrain.model import file_list
+from regrain.model.entry import Entry, Kind
+from regrain.model.layout import FILE_LIST, MANIFEST
+from regrain.model.manifest import Manifest, parse_manifest
+from regrain.model.phase import Layout
+from regrain.store.objects import open_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROBE = 4096
+
+
+class FileLevelPackage:
+    """A published package, pinned by its open file list."""
+
+    layout = Layout.FILE_LEVEL
+
+    def __init__(self, packages: int, objects: int, package_hash: str) -> None:
+        """Open it.
+
+        Raises:
+            FileNotFoundError: It is not published.
+            CorruptionError: Its file list is missing or not of this package.
+        """
+        self.hash = package_hash
+        self._objects = objects
+        directory = disk.open_directory(package_hash, packages)
+        try:
+            self._held = disk.Held(disk.open_file(FILE_LIST, directory))
+        except FileNotFoundError as error:
+            if not os.fstat(directory).st_nlink:
+                raise  # unpublished in between: not there, rather than damaged
+            raise CorruptionError(
+                "a published package without its file list",
+                package=package_hash,
+                advice="Run 'regrain verify' on it.",
+            ) from error
+        finally:
+            os.close(directory)
+        self._size = os.fstat(self._held.fd).st_size
+        line = self._line_at(0)
+        _, self.tree_hash = file_list.parse_header(line, package_hash)
+        self._body = len(line) + 1
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries, checked on the way (see ``file_list.parse``)."""
+        return file_list.parse(self._lines(), self.hash)
+
+    def tree(self) -> Iterator[Entry]:
+        """Yield all entries; digests cost nothing here."""
+        return self.entries()
+
+    def lookup(self, path: bytes) -> Entry | None:
+        """Find one entry by bisecting the sorted lines, without reading the whole list."""
+        low, high = self._body, self._size - len(file_list.FOOTER)
+        while low < high:
+            middle = (low + high) // 2
+            start = self._line_start(middle, low)
+            line = self._line_at(start)
+            entry = file_list.parse_line(line.removesuffix(b","))
+            if entry.path == path:
+                return entry
+            if entry.path < path:
+                low = start + len(line) + 1
+            else:
+                high = start
+        return None
+
+    def open_content(self, entry: Entry) -> int:
+        """Open the bytes of a file's entry.
+
+        Raises:
+            CorruptionError: No carrier of the right size is there.
+        """
+        if entry.kind is not Kind.FILE:
+            raise UnknownPackageError("not a file", path=entry.path, package=self.hash)
+        if entry.size == 0:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return open_object(self._objects, entry.digest, entry.mode, entry.size)
+        except CorruptionError as error:
+            error.package = self.hash
+            error.why = f"'{os.fsdecode(entry.path)}' needs it".encode(
+                "utf-8", "backslashreplace"
+            ).decode()
+            raise
+
+    def manifest(self) -> Manifest:
+        """Return the package's own manifest, read as the file it is."""
+        entry = self.lookup(MANIFEST.encode())
+        if entry is None or entry.kind is not Kind.FILE:
+            return Manifest()
+        with disk.Closing(self.open_content(entry)) as fd:
+            return parse_manifest(os.read(fd, entry.size))
+
+    def _lines(self) -> Iterator[bytes]:
+        position, rest = 0, b""
+        while piece := os.pread(self._held.fd, disk.PIECE, position):
+            position += len(piece)
+            lines = (rest + piece).split(b"\n")
+            rest = lines.pop()
+            if len(rest) > file_list.LINE_BYTES_MAX:
+                raise CorruptionError("a line without end in a file list", package=self.hash)
+            yield from lines
+        if rest:
+            yield rest
+
+    def _line_start(self, position: int, low: int) -> int:
+        """Return where the line begins that holds the byte at ``position``, at least ``low``."""
+        while position > low:
+            begin = max(low, position - _PROBE)
+            found = os.pread(self._held.fd, position - begin, begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            position = begin
+        return low
+
+    def _line_at(self, start: int) -> bytes:
+        """Return the line that begins at ``start``, without its newline."""
+        pieces = []
+        while piece := os.pread(self._held.fd, _PROBE, start):
+            end = piece.find(b"\n")
+            if end >= 0:
+                pieces.append(piece[:end])
+                break
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+
+def published(packages: int) -> list[str]:
+    """Return the hashes of all published packages, sorted."""
+    return sorted(os.listdir(packages))
+
+
+def is_published(packages: int, package_hash: str) -> bool:
+    """Tell whether the package can be read from the file-level layout."""
+    try:
+        found = os.stat(package_hash, dir_fd=packages, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode)
+
+

@@ -1,0 +1,32 @@
+"""Damaged things are moved aside, never deleted without being asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import CorruptionError
+from regrain.model import layout
+
+if TYPE_CHECKING:
+    from regrain.store.root import StoreRoot
+
+_SAME_NAMES_MAX = 1_000_000
+
+
+def quarantine(root: StoreRoot, where: str, path: str) -> str:
+    """Move a damaged thing below ``objects/`` or ``packages/`` aside; return its new name."""
+    name = path.rpartition("/")[2]
+    with (
+        disk.Closing(disk.open_directory(where, root.fd)) as source,
+        disk.Closing(disk.open_directory(layout.QUARANTINE, root.fd)) as target,
+    ):
+        for number in range(_SAME_NAMES_MAX):
+            new = f"{name}.{number}"
+            try:
+                disk.rename_noreplace(path.encode(), source, new.encode(), target)
+            except FileExistsError:
+                continue
+            disk.fsync(target)
+            return new
+    raise CorruptionError("quarantine is full of one name", path=name)

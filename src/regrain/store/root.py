@@ -1,0 +1,210 @@
+"""The top directory of a store, and ``store.toml`` with the phase."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tomllib
+import uuid
+from typing import NamedTuple
+
+import msgspec
+
+from regrain import disk
+from regrain.errors import NotAStoreError, RegrainError, UnknownFormatError, reason
+from regrain.model import layout
+from regrain.model.digest import is_package_hash
+from regrain.model.phase import Phase
+
+
+class _StoreFile(msgspec.Struct, frozen=True):
+    format: int
+    hash: str
+    store_id: str
+    phase: Phase
+
+
+class Owner(NamedTuple):
+    """Who owns a store, and so its carriers."""
+
+    uid: int
+    gid: int
+
+
+def read_store_file(fd: int, path: str) -> _StoreFile:
+    """Read ``store.toml`` of the store whose top directory is open as ``fd``.
+
+    Raises:
+        NotAStoreError: There is none.
+        UnknownFormatError: It is broken, or of a format this version does not know.
+    """
+    try:
+        raw = disk.read_all(layout.STORE_FILE, fd, bytes_max=1 << 16)
+    except FileNotFoundError:
+        raise NotAStoreError(
+            "not an initialised store",
+            path=path,
+            why=f"it has no {layout.STORE_FILE}",
+            advice="Run 'regrain init' to make a store of the directory.",
+        ) from None
+    except OSError as error:
+        raise RegrainError("cannot read store.toml", path=path, why=reason(error)) from error
+    try:
+        table = tomllib.loads(raw.decode())
+        found = table.get("format")
+        if found != layout.FORMAT or table.get("hash") != "blake3":
+            raise UnknownFormatError(
+                f"a store of format {found!r} with hash {table.get('hash')!r}",
+                path=path,
+                why=f"this version knows format {layout.FORMAT} with 'blake3'",
+                advice="Use the version of regrain that made it, or a newer one.",
+            )
+        return msgspec.convert(table, _StoreFile)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise UnknownFormatError(
+            "store.toml cannot be understood",
+            path=path,
+            why=str(error),
+            advice="Restore it from a backup; the packages themselves are not concerned.",
+        ) from error
+
+
+class StoreRoot:
+    """An open store: descriptors of its directories, its owner, its phase.
+
+    Safe to share between threads; every descriptor stays what it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the store at ``path``.
+
+        Raises:
+            NotAStoreError: There is no directory, or it was not initialised.
+        """
+        self.path = path
+        self._top = disk.Held(open_top(path))
+        self.fd = self._top.fd
+        status = os.fstat(self.fd)
+        self.owner = Owner(status.st_uid, status.st_gid)
+        self.device = status.st_dev
+        self._stamp: tuple[int, int, int] | None = None
+        self._file = self._load()
+        self._objects = disk.Held(self._open_own(layout.OBJECTS))
+        self._packages = disk.Held(self._open_own(layout.PACKAGES))
+        self.objects = self._objects.fd
+        self.packages = self._packages.fd
+
+    def _open_own(self, name: str) -> int:
+        try:
+            return disk.open_directory(name, self.fd)
+        except FileNotFoundError as error:
+            raise NotAStoreError(
+                "a store that lacks a directory of its own",
+                path=self.path,
+                why=f"'{name}' is missing",
+                advice="Run 'regrain init' again: it completes what is missing.",
+            ) from error
+        except OSError as error:
+            raise RegrainError("cannot open the store", path=name, why=reason(error)) from error
+
+    @property
+    def store_id(self) -> str:
+        """What tells this store from every other."""
+        return self._file.store_id
+
+    def phase(self) -> Phase:
+        """Return the phase as it is now; one ``stat`` unless it changed."""
+        status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
+        if (status.st_ino, status.st_mtime_ns, status.st_ctime_ns) != self._stamp:
+            self._file = self._load()
+        return self._file.phase
+
+    def _load(self) -> _StoreFile:
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
+            self._stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        return read_store_file(self.fd, self.path)
+
+
+def open_top(path: str) -> int:
+    """Open a directory that may or may not be a store yet.
+
+    Raises:
+        NotAStoreError: There is no directory.
+        RegrainError: It may not be opened.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotAStoreError(
+            "no store there",
+            path=path,
+            why=reason(error),
+            advice="Name the store's directory with --store.",
+        ) from error
+    except OSError as error:
+        raise RegrainError("cannot open the store", path=path, why=reason(error)) from error
+
+
+def prepare(fd: int) -> None:
+    """Make a store's directories and locks below the top directory ``fd``.
+
+    Safe to repeat after a crash; what makes it a store is ``store.toml``, written later.
+    """
+    visible = stat.S_IMODE(os.fstat(fd).st_mode) & 0o755 | 0o700
+    for name in layout.DIRECTORIES:
+        mode = 0o700 if name in layout.PRIVATE_DIRECTORIES else visible
+        _make_own(name, fd, mode)
+    with disk.Closing(disk.open_directory(layout.OBJECTS, fd)) as objects:
+        for shard in layout.SHARDS:
+            _make_own(shard, objects, visible)
+        disk.fsync(objects)
+    with disk.Closing(disk.open_directory(layout.MIGRATION, fd)) as migration:
+        _make_own("logs", migration, visible)
+        for name in (layout.RUN_LOCK, layout.STORE_LOCK):
+            with contextlib.suppress(FileExistsError):
+                os.close(disk.create(name.rpartition("/")[2], migration, 0o600))
+                _give_to_owner(name.rpartition("/")[2], migration)
+        disk.fsync(migration)
+    disk.fsync(fd)
+
+
+def _make_own(name: str, at: int, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        disk.make_directory(name, at, mode)
+        _give_to_owner(name, at)
+
+
+def new_id() -> str:
+    """Return an id no other store has."""
+    return str(uuid.uuid4())
+
+
+def _give_to_owner(name: str, at: int) -> None:
+    """Give a new name to the owner of the directory it is in (a store's files are its owner's)."""
+    owner, found = os.fstat(at), os.stat(name, dir_fd=at, follow_symlinks=False)
+    if (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid):
+        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=at, follow_symlinks=False)
+
+
+def write_store_file(fd: int, store_id: str, phase: Phase) -> None:
+    """Replace ``store.toml``: the one commit point of a change of phase."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode) & 0o444 | 0o200
+    text = (
+        f'format = {layout.FORMAT}\nhash = "blake3"\n'
+        f'store_id = "{store_id}"\nphase = "{phase.value}"\n'
+    )
+    disk.write_atomic(layout.STORE_FILE, text.encode(), fd, mode)
+
+
+def legacy_names(fd: int) -> tuple[list[str], list[str]]:
+    """Return the package hashes with a legacy directory, and the foreign names beside them."""
+    packages, foreign = [], []
+    for raw, kind in disk.list_directory(fd):
+        name = os.fsdecode(raw)
+        if kind is disk.DIRECTORY and is_package_hash(name):
+            packages.append(name)
+        elif name not in layout.OWN_NAMES and not name.startswith(f".{layout.STORE_FILE}."):
+            foreign.append(name)
+    return sorted(packages), sorted(foreign)

@@ -1,0 +1,181 @@
+"""Measure legacy packages: what is there, what it takes, what bringing it in would cost."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import PackageError
+from regrain.model.layout import MANIFEST, carrier_mode
+from regrain.model.manifest import parse_manifest
+from regrain.store.checkout import LABELS
+from regrain.store.legacy import source_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regrain.store.root import Owner
+
+_LIST_BYTES_A_FILE = 330
+_LEDGER_BYTES_A_FILE = 260
+"""What an entry costs in ``files.json`` and in the ledger, rounded up (measured)."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one legacy package holds.
+
+    Attributes:
+        package_hash: Its name.
+        name: From its manifest.
+        version: Likewise.
+        files: Regular files, every path counted.
+        directories: The root included.
+        symlinks: Symbolic links.
+        inodes: Each once.
+        size: Sum of ``st_size`` of its regular files, every path counted.
+        allocated: Bytes on disk, each inode once.
+        path_bytes: Sum of the lengths of all paths.
+        copied_files: Files that cannot be linked and would have to be copied.
+        copied_bytes: What those copies take.
+        linked_outside: Files with names outside this package.
+        newest_ctime_ns: Latest change time of anything in it.
+        problem: Why it will fail, empty if nothing is known.
+    """
+
+    package_hash: str
+    name: str = ""
+    version: str = ""
+    files: int = 0
+    directories: int = 0
+    symlinks: int = 0
+    inodes: int = 0
+    size: int = 0
+    allocated: int = 0
+    path_bytes: int = 0
+    copied_files: int = 0
+    copied_bytes: int = 0
+    linked_outside: int = 0
+    newest_ctime_ns: int = 0
+    problem: str = ""
+    shared: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def list_bytes(self) -> int:
+        """What its file list will take at the most, copies for people included."""
+        entries = self.files + self.directories + self.symlinks
+        return entries * _LIST_BYTES_A_FILE + 2 * self.path_bytes + (16 << 10)
+
+    @property
+    def ledger_bytes(self) -> int:
+        """What its rows in the ledger will take at the most."""
+        return self.files * _LEDGER_BYTES_A_FILE + (1 << 10)
+
+
+def measure(store: int, package_hash: str, owner: Owner, *, closely: bool = False) -> Usage:
+    """Walk one legacy package; nothing is opened but directories and the manifest.
+
+    Args:
+        store: The open top directory.
+        package_hash: The package.
+        owner: Who the store belongs to.
+        closely: Also find which files cannot be linked, extended attributes included.
+    """
+    usage = Usage(package_hash)
+    try:
+        with disk.Closing(disk.open_directory(package_hash, store)) as root:
+            _measure_tree(root, usage, owner, closely=closely)
+            try:
+                manifest = parse_manifest(disk.read_all(MANIFEST, root))
+                usage.name, usage.version = manifest.name, manifest.version
+            except OSError:
+                pass  # a package without a manifest is a package, too
+    except OSError as error:
+        usage.problem = str(source_error(error, os.fsencode(error.filename or b"")))
+    except PackageError as error:
+        usage.problem = str(error)
+    return usage
+
+
+def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> None:
+    status = os.fstat(root)
+    usage.directories = usage.inodes = 1
+    usage.allocated = disk.allocated(status)
+    usage.newest_ctime_ns = status.st_ctime_ns
+    for at, name, path, kind in disk.walk(root):
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+        usage.path_bytes += len(path)
+        usage.newest_ctime_ns = max(usage.newest_ctime_ns, status.st_ctime_ns)
+        if status.st_nlink > 1 and kind is not disk.DIRECTORY:
+            known = usage.shared.setdefault((status.st_dev, status.st_ino), [status.st_nlink, 0])
+            known[1] += 1
+            first = known[1] == 1
+        else:
+            first = True
+        if first:
+            usage.inodes += 1
+            usage.allocated += disk.allocated(status)
+        if kind is disk.FILE:
+            usage.files += 1
+            usage.size += status.st_size
+            if closely and first and not _is_linkable(at, name, status, owner):
+                usage.copied_files += 1
+                usage.copied_bytes += _rounded(status.st_size)
+        elif kind is disk.DIRECTORY:
+            usage.directories += 1
+        elif kind is disk.SYMLINK:
+            usage.symlinks += 1
+        elif not usage.problem:
+            usage.problem = f"a special file: '{os.fsdecode(path)}'"
+    for links, inside in usage.shared.values():
+        if links > inside:
+            usage.linked_outside += inside
+
+
+def _is_linkable(at: int, name: bytes, status: os.stat_result, owner: Owner) -> bool:
+    if not status.st_size:
+        return True
+    mode = stat.S_IMODE(status.st_mode)
+    if mode != carrier_mode(mode) or (status.st_uid, status.st_gid) != owner:
+        return False
+    names = os.listxattr(b"/proc/self/fd/%d/%b" % (at, name), follow_symlinks=False)
+    return all(os.fsencode(attribute).startswith(LABELS) for attribute in names)
+
+
+def _rounded(size: int, block: int = 4096) -> int:
+    return -(-size // block) * block
+
+
+def processes_using(path: str, package_hashes: frozenset[str]) -> Iterator[tuple[int, str]]:
+    """Yield (process id, path) of processes that have files of legacy packages open.
+
+    Descriptors, mapped files and working directories count. Only processes this user may
+    look into are seen.
+    """
+    prefix = os.path.realpath(path) + "/"
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        for target in _files_of(pid):
+            if target.startswith(prefix):
+                if target[len(prefix) :].partition("/")[0] in package_hashes:
+                    yield int(pid), target
+                    break
+
+
+def _files_of(pid: str) -> Iterator[str]:
+    try:
+        for name in ("cwd", "exe"):
+            yield os.readlink(f"/proc/{pid}/{name}")
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            for line in maps:
+                _, _, target = line.rstrip("\n").partition("/")
+                if target:
+                    yield "/" + target
+    except OSError:  # it ended, or belongs to somebody else
+        return

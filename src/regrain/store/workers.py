@@ -1,0 +1,41 @@
+"""Worker processes: spawned, dying with their parent, deaf to its signals.
+
+A forked worker would keep the locks of a run that was killed, and go on writing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from regrain import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def stop_flag() -> Any:  # noqa: ANN401 -- a shared byte, whose type is private to ctypes
+    """Return a byte that workers share; setting ``.value`` to 1 asks them to stop."""
+    return multiprocessing.get_context("spawn").RawValue("b", 0)
+
+
+def spawn_executor(
+    jobs: int, initializer: Callable[..., None], *arguments: object
+) -> ProcessPoolExecutor:
+    """Return an executor of ``jobs`` spawned workers, each begun by ``initializer``."""
+    return ProcessPoolExecutor(
+        max_workers=jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(os.getpid(), initializer, arguments),
+    )
+
+
+def _begin(parent: int, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    disk.die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    initializer(*arguments)

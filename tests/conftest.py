@@ -1,0 +1,125 @@
+"""Fixtures: places to work in, stores, file systems, the seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import awkward, mounts, stores, trees
+from tests.command import Regrain
+
+DEFAULT_SEED = 20_261_122
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that is marked ``root`` says why it does not run."""
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def remove(folder: Path) -> None:
+    """Remove trees of any depth and mode, which ``shutil`` cannot."""
+    subprocess.run(["rm", "-rf", "--", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of everything random; ``REGRAIN_TEST_SEED`` sets another."""
+    return int(os.environ.get("REGRAIN_TEST_SEED", DEFAULT_SEED))
+
+
+def pytest_report_header() -> str:
+    """Say which seed a run used, so that it can be repeated."""
+    return f"REGRAIN_TEST_SEED={os.environ.get('REGRAIN_TEST_SEED', DEFAULT_SEED)}"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Path]:
+    """A directory for one test, removed at its end."""
+    place = tmp_path / "work"
+    place.mkdir()
+    yield place
+    remove(place)
+
+
+@pytest.fixture(scope="session")
+def able(tmp_path_factory: pytest.TempPathFactory) -> trees.Abilities:
+    """What this process may do where the tests run."""
+    return trees.probe(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture
+def store_path(workplace: Path) -> Path:
+    """Where a test's store goes: nothing is there yet."""
+    return workplace / "store"
+
+
+@pytest.fixture
+def regrain(store_path: Path) -> Regrain:
+    """The command on the test's store."""
+    return Regrain(store_path)
+
+
+@pytest.fixture
+def legacy_store(
+    store_path: Path, seed: int, able: trees.Abilities
+) -> dict[str, trees.LegacyPackage]:
+    """A legacy store of ordinary and awkward packages."""
+    return awkward.make_legacy_store(store_path, seed, able)
+
+
+@pytest.fixture
+def plain_store(store_path: Path, seed: int) -> dict[str, trees.LegacyPackage]:
+    """A small legacy store without anything awkward."""
+    made = [
+        awkward.add_ordinary(store_path, "jq", "1.6", seed),
+        awkward.add_ordinary(store_path, "jq", "1.7", seed),
+        awkward.add_ordinary(store_path, "curl", "8.4.0", seed, digits=32),
+    ]
+    return {package.hash: package for package in made}
+
+
+@pytest.fixture(scope="session")
+def migrated(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, able: trees.Abilities
+) -> Iterator[stores.Migrated]:
+    """The awkward store after ``plan``, ``init``, ``migrate``: for tests that only look."""
+    place = tmp_path_factory.mktemp("migrated") / "store"
+    packages = awkward.make_legacy_store(place, seed, able)
+    yield stores.migrate_all(Regrain(place), packages)
+    remove(place)
+
+
+@pytest.fixture
+def no_reflink(workplace: Path) -> Iterator[Path]:
+    """A directory on a file system with hard links and without reflinks."""
+    if not mounts.can_reflink(workplace):
+        yield workplace
+    else:
+        with mounts.mounted("ext4", workplace) as point:
+            yield point
+
+
+@pytest.fixture
+def ext4(workplace: Path) -> Iterator[Path]:
+    """A mounted ext4 image: hard links, no reflinks."""
+    with mounts.mounted("ext4", workplace) as point:
+        yield point
+
+
+@pytest.fixture
+def xfs(workplace: Path) -> Iterator[Path]:
+    """A mounted xfs image: reflinks."""
+    with mounts.mounted("xfs", workplace) as point:
+        yield point
+
+
+@pytest.fixture
+def btrfs(workplace: Path) -> Iterator[Path]:
+    """A mounted btrfs image: reflinks, a directory's own subvolume rules."""
+    with mounts.mounted("btrfs", workplace) as point:
+        yield point

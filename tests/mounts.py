@@ -1,0 +1,85 @@
+"""File systems of a chosen kind in small images, for tests that run as root."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+MAKE = {
+    "ext4": ["mkfs.ext4", "-q", "-F", "-b", "4096"],
+    "xfs": ["mkfs.xfs", "-q", "-f", "--unsupported"],
+    "btrfs": ["mkfs.btrfs", "-q", "-f"],
+}
+SIZE_MB = {"ext4": 128, "xfs": 200, "btrfs": 256}
+FICLONE = 0x40049409
+
+
+@contextmanager
+def mounted(kind: str, folder: Path, *options: str) -> Iterator[Path]:
+    """Mount a fresh image of this kind; unmount and forget it at the end, whatever happens."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount an image")
+    if shutil.which(MAKE[kind][0]) is None:
+        pytest.skip(f"needs {MAKE[kind][0]}")
+    image, point = folder / f"{kind}.img", folder / kind
+    point.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(SIZE_MB[kind] << 20)
+    _run([*MAKE[kind], *options, str(image)])
+    mount = subprocess.run(
+        ["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False
+    )
+    if mount.returncode != 0:
+        image.unlink()
+        pytest.skip(f"cannot loop-mount {kind} here: {mount.stderr.strip()}")
+    try:
+        yield point
+    finally:
+        unmount(point)
+        image.unlink()
+
+
+def unmount(point: Path) -> None:
+    """Unmount, by force of detachment where something still has it open; that is an error."""
+    done = subprocess.run(["umount", point], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        _run(["umount", "--lazy", str(point)])
+        pytest.fail(f"something kept {point} busy: {done.stderr.strip()}")
+
+
+def can_reflink(folder: Path) -> bool:
+    """Find out by trying whether files can share blocks here."""
+    source, target = folder / ".clone-from", folder / ".clone-to"
+    source.write_bytes(bytes(8192))
+    try:
+        with source.open("rb") as old, target.open("wb") as new:
+            fcntl.ioctl(new, FICLONE, old.fileno())
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV}:
+            return False
+        raise
+    else:
+        return True
+    finally:
+        source.unlink()
+        target.unlink(missing_ok=True)
+
+
+def shared_bytes(path: Path) -> bool:
+    """Whether the kernel says that a file shares blocks with another (``filefrag``)."""
+    os.sync()
+    done = subprocess.run(["filefrag", "-v", path], capture_output=True, text=True, check=True)
+    return "shared" in done.stdout
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
