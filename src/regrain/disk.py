@@ -96,7 +96,7 @@ def create(name: str | bytes, at: int, mode: int = 0o600) -> int:
 def make_directory(name: str | bytes, at: int, mode: int = 0o755) -> None:
     """Make a directory of exactly ``mode``, whatever the umask is."""
     os.mkdir(name, 0o700, dir_fd=at)
-    if mode != 0o700:  # noqa: PLR2004 -- what mkdir was asked for
+    if mode != 0o700:
         with Closing(open_directory(name, at)) as fd:
             os.fchmod(fd, mode)
 

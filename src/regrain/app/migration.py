@@ -78,9 +78,7 @@ def _ignore(_: object) -> None:
     """Take whatever comes."""
 
 
-def plan(
-    path: str, settings: Settings, on_package: Callable[[Usage], None] = _ignore
-) -> Plan:
+def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _ignore) -> Plan:
     """Say what a migration of the directory at ``path`` would meet and cost; write nothing.
 
     Raises:
@@ -97,9 +95,7 @@ def plan(
         )
 
 
-def initialise(
-    path: str, on_package: Callable[[Usage], None] = _ignore
-) -> Initialised:
+def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Initialised:
     """Make a store of a directory, empty or legacy, and queue every legacy package.
 
     Safe to repeat: it completes what is missing and queues what is new.
@@ -263,9 +259,7 @@ class Migration:
             store_root.write_store_file(self._root.fd, self._root.store_id, Phase.DUAL)
             ledger.remember("phase", detail=Phase.DUAL.value)
 
-    def _options(
-        self, directory: RunDirectory, jobs: int, max_read: float | None
-    ) -> Options:
+    def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
         settings = self._settings
         rate = settings.migration.max_read if max_read is None else max_read
         return Options(
@@ -279,7 +273,7 @@ class Migration:
 
     def state(self) -> State:
         """Return where the migration stands, whoever runs it."""
-        ledger = open_ledger(self._root.path)
+        ledger = open_ledger(self._root.path, read_only=True)
         try:
             return State(
                 self._root.phase(),
@@ -292,7 +286,7 @@ class Migration:
 
     def rows(self, status: Status | None = None) -> list[PackageRow]:
         """Return what the ledger knows of the packages (in ``status``)."""
-        ledger = open_ledger(self._root.path)
+        ledger = open_ledger(self._root.path, read_only=True)
         try:
             return list(ledger.package_rows(status))
         finally:
@@ -300,9 +294,8 @@ class Migration:
 
     def pending(self, only: str | None = None) -> tuple[int, int, int]:
         """Return packages, files and bytes a run would take."""
-        ledger = open_ledger(self._root.path)
+        ledger = open_ledger(self._root.path, read_only=True)
         try:
             return ledger.pending(only=only)
         finally:
             ledger.close()
-

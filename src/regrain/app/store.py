@@ -209,9 +209,7 @@ class PackageStore:
         self._settings = settings
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], settings: Settings | None = None
-    ) -> PackageStore:
+    def open(cls, path: str | os.PathLike[str], settings: Settings | None = None) -> PackageStore:
         """Open the store at ``path``, whatever its phase.
 
         Raises:
@@ -265,5 +263,3 @@ class PackageStore:
         from regrain.app.migration import Migration
 
         return Migration(self._root, self._settings)
-
-

@@ -53,7 +53,9 @@ def shards_of(subset: str | None) -> list[str]:
     if subset is None:
         return list(SHARDS)
     first, slash, last = subset.partition("/")
-    if not (slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= len(SHARDS)):
+    if not (
+        slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= len(SHARDS)
+    ):
         raise UsageError(
             f"'{subset}' is no part of a store",
             why=f"N/T with 1 <= N <= T <= {len(SHARDS)} is wanted",
@@ -104,7 +106,7 @@ def _books(root: StoreRoot) -> tuple[Books | None, str]:
     from regrain.maintain.books import check_books
 
     try:
-        ledger = open_ledger(root.path)
+        ledger = open_ledger(root.path, read_only=True)
         try:
             return check_books(root, ledger), ""
         finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from importlib import import_module
 
 import click
 
 from regrain import __version__
-from regrain.cli import integrity, migrating, reading
 from regrain.cli.context import Context
 from regrain.cli.output import exit_error
 from regrain.errors import RegrainError
@@ -17,14 +17,45 @@ from regrain.errors import RegrainError
 EXIT_SIGINT = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+VERBS = {
+    "plan": "migrating:plan",
+    "init": "migrating:init",
+    "migrate": "migrating:migrate",
+    "status": "migrating:status",
+    "verify": "integrity:verify",
+    "list": "reading:list_packages",
+    "show": "reading:show",
+    "files": "reading:files",
+    "cat": "reading:cat",
+    "checkout": "reading:checkout",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's file when the verb is asked for: start-up counts."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        command = getattr(import_module(f"regrain.cli.{module}"), name)
+        return command if isinstance(command, click.Command) else None
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--store", "path", metavar="PATH", help="The store's directory.")
 @click.option("--config", metavar="FILE", help="The configuration; default /etc/regrain.toml.")
 @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks, too.")
 @click.version_option(__version__, prog_name="regrain")
 @click.pass_context
 def main(context: click.Context, path: str | None, config: str | None, verbose: int) -> None:
-    """Move a package manager's store, live, from one directory a package to one object a file.
+    r"""Move a package manager's store, live, from one directory a package to one object a file.
 
     \b
     A first migration:
@@ -34,21 +65,6 @@ def main(context: click.Context, path: str | None, config: str | None, verbose: 
       regrain --store /opt/pm/store verify
     """
     context.obj = Context(path, config, verbose)
-
-
-for _command in (
-    migrating.plan,
-    migrating.init,
-    migrating.migrate,
-    migrating.status,
-    integrity.verify,
-    reading.list_packages,
-    reading.show,
-    reading.files,
-    reading.cat,
-    reading.checkout,
-):
-    main.add_command(_command)
 
 
 def run(arguments: list[str]) -> int:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.app.store import PackageStore
 from regrain.errors import UsageError
-from regrain.settings import Settings, load
 
 if TYPE_CHECKING:
+    from regrain.app.store import PackageStore
+    from regrain.settings import Settings
+
     from collections.abc import Callable
     from types import FrameType
 
@@ -34,6 +35,8 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         """The settings, checked."""
+        from regrain.settings import load
+
         return load(self._config, os.environ)
 
     @property
@@ -54,6 +57,8 @@ class Context:
     @cached_property
     def store(self) -> PackageStore:
         """The store, open."""
+        from regrain.app.store import PackageStore
+
         settings = self.settings
         return PackageStore.open(self.path, settings)
 

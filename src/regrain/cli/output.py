@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from regrain.errors import RegrainError, shown
 
@@ -16,12 +15,15 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def document(message_type: str, **fields: object) -> None:
     """Print one JSON document on one line."""
-    line = _encode({"schema": SCHEMA, "message_type": message_type, **fields})
+    import msgspec
+
+    line = msgspec.json.encode(
+        {"schema": SCHEMA, "message_type": message_type, **fields}, enc_hook=str
+    )
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
 
@@ -60,7 +62,7 @@ def number(count: int) -> str:
 def duration(seconds: float) -> str:
     """Return a time as people read it."""
     whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004 -- seconds in a minute
+    if whole < 60:
         return f"{whole} s"
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
@@ -80,9 +82,7 @@ def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     listed = [heads, *rows]
     widths = [max(len(row[column]) for row in listed) for column in range(len(heads))]
     for row in listed:
-        cells = [
-            f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1], strict=True)
-        ]
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1], strict=True)]
         click.echo("  ".join([*cells, row[-1]]).rstrip())
 
 
@@ -91,4 +91,14 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
-__all__ = ["document", "duration", "exit_error", "note", "number", "pairs", "shown", "size", "table"]
+__all__ = [
+    "document",
+    "duration",
+    "exit_error",
+    "note",
+    "number",
+    "pairs",
+    "shown",
+    "size",
+    "table",
+]

@@ -6,7 +6,6 @@ import os
 import sys
 
 import click
-import msgspec
 
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
@@ -103,10 +102,10 @@ def files(context: Context, package: str, *, as_json: bool) -> None:
     found = store.get_package(store.find(package))
     entries = found.files()
     if as_json:
+        import msgspec
+
         raw = [msgspec.Raw(file_list.entry_line(entry)) for entry in entries]
-        output.document(
-            "package", package_hash=found.hash, layout=found.layout.value, entries=raw
-        )
+        output.document("package", package_hash=found.hash, layout=found.layout.value, entries=raw)
         return
     for entry in entries:
         click.echo(

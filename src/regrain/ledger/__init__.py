@@ -7,4 +7,13 @@ from regrain.ledger.connection import open_ledger
 from regrain.ledger.queries import Ledger
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 
-__all__ = ["Claim", "Ledger", "NewCarrier", "Outcome", "PackageRow", "Scanned", "Totals", "open_ledger"]
+__all__ = [
+    "Claim",
+    "Ledger",
+    "NewCarrier",
+    "Outcome",
+    "PackageRow",
+    "Scanned",
+    "Totals",
+    "open_ledger",
+]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from regrain.errors import CorruptionError, NotAStoreError
+from regrain.errors import CorruptionError
 from regrain.ledger.queries import Ledger
 from regrain.ledger.schema import REVISION
 from regrain.model import layout
@@ -24,18 +25,23 @@ SAFE_VERSION = (3, 51, 3)
 def driver() -> ModuleType:
     """Return the SQLite to use; only ever one in a process, or locks are lost."""
     try:
-        from pysqlite3 import dbapi2  # noqa: PLC0415 -- not on every platform
+        from pysqlite3 import dbapi2
     except ImportError:
         return sqlite3
     return dbapi2  # type: ignore[no-any-return]
 
 
-def open_ledger(store_path: str, *, create: bool = False) -> Ledger:
+def open_ledger(store_path: str, *, create: bool = False, read_only: bool = False) -> Ledger:
     """Open the ledger of a store; an older schema is upgraded, after a backup.
 
+    Args:
+        store_path: The store's directory.
+        create: Make it if it is missing.
+        read_only: Leave no trace, not even for the time it is open.
+
     Raises:
-        NotAStoreError: It is missing and ``create`` was not asked for.
-        CorruptionError: It is no database, or a damaged one.
+        CorruptionError: It is missing (and ``create`` was not asked for), no database, or
+            damaged.
     """
     path = os.path.join(store_path, layout.LEDGER)
     if not create and not os.path.exists(path):
@@ -46,17 +52,24 @@ def open_ledger(store_path: str, *, create: bool = False) -> Ledger:
             advice="Run 'regrain init' again to queue the packages anew.",
         )
     module = driver()
-    engine = _engine(path, module)
+    engine = _engine(path, module, read_only=read_only)
     try:
         with engine.connect() as connection:
-            _prepare(connection, store_path)
+            if not read_only:
+                _prepare(connection, store_path)
+            elif _revision(connection) != REVISION:
+                raise CorruptionError(
+                    "the ledger has another schema",
+                    path=path,
+                    advice="Run 'regrain init' to bring it up to date.",
+                )
     except sa.exc.DatabaseError as error:
         engine.dispose()
         raise _not_a_ledger(path, error) from error
     return Ledger(engine)
 
 
-def _not_a_ledger(path: str, error: sa.exc.DatabaseError) -> CorruptionError | NotAStoreError:
+def _not_a_ledger(path: str, error: sa.exc.DatabaseError) -> CorruptionError:
     return CorruptionError(
         "the ledger cannot be used",
         path=path,
@@ -66,30 +79,42 @@ def _not_a_ledger(path: str, error: sa.exc.DatabaseError) -> CorruptionError | N
     )
 
 
-def _engine(path: str, module: ModuleType) -> sa.Engine:
+def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
+    place = _read_only_uri(path) if read_only else f"file:{quote(path)}"
     engine = sa.create_engine(
         "sqlite+pysqlite://",
-        creator=lambda: module.connect(path, timeout=BUSY_SECONDS, isolation_level=None),
+        creator=lambda: module.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None),
         module=module,
         poolclass=sa.pool.StaticPool,
     )
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:  # noqa: ANN401 -- the driver's own type
-        safe = module.sqlite_version_info >= SAFE_VERSION
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA journal_mode = {'WAL' if safe else 'DELETE'}")
-        cursor.execute(f"PRAGMA synchronous = {'FULL' if safe else 'EXTRA'}")
-        cursor.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            safe = module.sqlite_version_info >= SAFE_VERSION
+            cursor.execute(f"PRAGMA journal_mode = {'WAL' if safe else 'DELETE'}")
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if safe else 'EXTRA'}")
+            cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA cache_size = -32768")
         cursor.execute("PRAGMA temp_store = MEMORY")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _read_only_uri(path: str) -> str:
+    """Return how to open it for reading.
+
+    Without a write-ahead log nobody is writing: SQLite is told so, since even a reader
+    would else make files beside the database.
+    """
+    quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
+    return f"file:{quote(path)}?mode=ro{quiet}"
 
 
 def _prepare(connection: sa.Connection, store_path: str) -> None:
@@ -101,8 +126,8 @@ def _prepare(connection: sa.Connection, store_path: str) -> None:
     if found is not None:
         backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
         connection.exec_driver_sql("VACUUM INTO ?", (backup,))
-    from alembic import command  # noqa: PLC0415 -- 0.4 s, wanted once in a store's life
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", os.path.dirname(__file__))

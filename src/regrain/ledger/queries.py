@@ -21,7 +21,7 @@ from regrain.model import clock
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _m = store_migration.c
 _CLAIM_COLUMNS = (
@@ -35,6 +35,7 @@ _CLAIM_COLUMNS = (
     _m.attempts,
 )
 _PIECE = 5000
+_NANOSECONDS = 10**9
 
 
 class Ledger:
@@ -342,9 +343,7 @@ def _total(rows: Sequence[sa.Row[tuple[object, ...]]], column: int) -> int:
     return sum(row[column] or 0 for row in rows)  # type: ignore[misc]
 
 
-def _remember(
-    connection: sa.Connection, event: str, package_hash: str | None, detail: str
-) -> None:
+def _remember(connection: sa.Connection, event: str, package_hash: str | None, detail: str) -> None:
     connection.execute(
         sa.insert(history).values(
             at=clock.now(), event=event, package_hash=package_hash, detail=detail
@@ -352,9 +351,7 @@ def _remember(
     )
 
 
-def _insert_objects(
-    connection: sa.Connection, carriers: Sequence[NewCarrier], now: int
-) -> None:
+def _insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], now: int) -> None:
     if not carriers:
         return
     connection.exec_driver_sql(
@@ -362,11 +359,16 @@ def _insert_objects(
         [(carrier.digest, carrier.size, now) for carrier in carriers],
     )
     connection.exec_driver_sql(
-        "INSERT INTO carriers(object_id, mode, is_bare, mtime_ns, allocated_bytes)"
-        " SELECT id, ?, ?, ?, ? FROM objects WHERE digest = ?"
-        " ON CONFLICT(object_id, mode) DO UPDATE SET mtime_ns = excluded.mtime_ns,"
-        " is_bare = excluded.is_bare, allocated_bytes = excluded.allocated_bytes",
-        [(c.mode, c.is_bare, c.mtime_ns, c.allocated, c.digest) for c in carriers],
+        "INSERT INTO carriers(object_id, mode, is_bare, mtime_seconds, mtime_nanoseconds,"
+        " allocated_bytes) SELECT id, ?, ?, ?, ?, ? FROM objects WHERE digest = ?"
+        " ON CONFLICT(object_id, mode) DO UPDATE SET is_bare = excluded.is_bare,"
+        " mtime_seconds = excluded.mtime_seconds,"
+        " mtime_nanoseconds = excluded.mtime_nanoseconds,"
+        " allocated_bytes = excluded.allocated_bytes",
+        [
+            (c.mode, c.is_bare, *divmod(c.mtime_ns, _NANOSECONDS), c.allocated, c.digest)
+            for c in carriers
+        ],
     )
 
 
@@ -383,9 +385,7 @@ def _insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> in
     ).scalar_one()
     connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
     connection.execute(
-        sa.update(store_refs)
-        .where(store_refs.c.hash == package_hash)
-        .values(size=outcome.size)
+        sa.update(store_refs).where(store_refs.c.hash == package_hash).values(size=outcome.size)
     )
     return int(package_id)
 

@@ -62,7 +62,6 @@ sa.Index(
     "objects_unreferenced",
     objects.c.unreferenced_since,
     sqlite_where=objects.c.unreferenced_since.is_not(None),
-    postgresql_where=objects.c.unreferenced_since.is_not(None),
 )
 
 carriers = sa.Table(
@@ -71,7 +70,8 @@ carriers = sa.Table(
     sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
     sa.Column("mode", sa.Integer, primary_key=True),
     sa.Column("is_bare", sa.Boolean, nullable=False),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+    sa.Column("mtime_seconds", sa.BigInteger, nullable=False),
+    sa.Column("mtime_nanoseconds", sa.Integer, nullable=False),
     sa.Column("allocated_bytes", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -108,7 +108,9 @@ history = sa.Table(
 def move_trigger() -> str:
     """Return the SQLite trigger that refuses every move of status not in ``NEXT``."""
     legal = ", ".join(
-        f"'{before.value}>{after.value}'" for before, afters in NEXT.items() for after in sorted(afters)
+        f"'{before.value}>{after.value}'"
+        for before, afters in NEXT.items()
+        for after in sorted(afters)
     )
     return f"""
         CREATE TRIGGER store_migration_moves BEFORE UPDATE OF status ON store_migration

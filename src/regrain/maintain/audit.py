@@ -255,9 +255,7 @@ def audit(
             tasks += [("shard", [shard]) for shard in sorted(wanted)]
         else:
             digests = sorted(_digests(root, package_hashes, wanted))
-            tasks += [
-                ("objects", [digests[at : at + 500]]) for at in range(0, len(digests), 500)
-            ]
+            tasks += [("objects", [digests[at : at + 500]]) for at in range(0, len(digests), 500)]
     result = _work(root, tasks, level, jobs, on_result, stopping)
     result.damages = sorted(_concerned(root, result.damages, package_hashes))
     result.changes.sort()

@@ -381,7 +381,7 @@ class Ingester:
                 "a file cannot be reflinked",
                 path=entry.path,
                 why=reason(error),
-                advice="Use [store] ingest = \"auto\" on this file system.",
+                advice='Use [store] ingest = "auto" on this file system.',
             ) from error
         return True
 

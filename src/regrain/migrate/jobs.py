@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from regrain.model.entry import Entry  # noqa: TC001 -- msgspec resolves it at run time
+from regrain.model.entry import Entry
 
 
 class Ingest(StrEnum):

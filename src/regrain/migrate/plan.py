@@ -99,9 +99,7 @@ def make_plan(
     return plan
 
 
-def _add(
-    plan: Plan, usage: Usage, *, ingest: str, can_reflink: bool, link_outside: bool
-) -> None:
+def _add(plan: Plan, usage: Usage, *, ingest: str, can_reflink: bool, link_outside: bool) -> None:
     plan.packages += 1
     plan.files += usage.files
     plan.directories += usage.directories
@@ -139,6 +137,4 @@ def _find_blockers(plan: Plan, owner: Owner, *, has_inode_limit: bool) -> None:
             f"not enough inodes: up to {plan.extra_inodes} are needed, {plan.free_inodes} are free"
         )
     if os.geteuid() not in (0, owner.uid):
-        plan.blockers.append(
-            f"the store belongs to user {owner.uid}: run as that user, or as root"
-        )
+        plan.blockers.append(f"the store belongs to user {owner.uid}: run as that user, or as root")

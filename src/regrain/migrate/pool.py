@@ -34,8 +34,20 @@ if TYPE_CHECKING:
 SLICE_ENTRIES = 2500
 SLICE_BYTES = 128 << 20
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Record]).decode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[Record]).decode
+_unpack_json = msgspec.json.Decoder(list[Record]).decode
+
+
+def _encode(records: list[Record]) -> bytes:
+    try:
+        return _pack(records)
+    except OverflowError:  # a time no 64 bits hold; JSON knows no such limit
+        return msgspec.json.encode(records)
+
+
+def _decode(raw: bytes) -> list[Record]:
+    return _unpack_json(raw) if raw.startswith(b"[") else _unpack(raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,7 @@ KNOWN_AFTER_SECONDS = 1.0
 class Tracker:
     """Counts what was done and keeps a moving average of the bytes read a second."""
 
-    def __init__(
-        self, packages: int, size: int, clock: Callable[[], float] = monotonic
-    ) -> None:
+    def __init__(self, packages: int, size: int, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._packages_total = packages
         self._bytes_total = size
@@ -32,7 +30,7 @@ class Tracker:
         self._bytes_done += size
         now = self._clock()
         self._samples.append((now, self._bytes_done))
-        while self._samples[0][0] < now - WINDOW_SECONDS and len(self._samples) > 2:  # noqa: PLR2004 -- a rate takes two
+        while self._samples[0][0] < now - WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
 
     def completed(self, files: int) -> None:

@@ -84,9 +84,7 @@ class Publisher:
         if not self._fsync_each:
             self._sync("the names of objects")
             return
-        shards = {
-            f"{first:02x}" for result in results for first in result.digests[::32]
-        }
+        shards = {f"{first:02x}" for result in results for first in result.digests[::32]}
         for shard in sorted(shards):
             with disk.Closing(disk.open_directory(shard, self._root.objects)) as fd:
                 self._fsync(fd, f"objects/{shard}")
@@ -163,9 +161,7 @@ class Publisher:
         """
         path = object_path(target)
         try:
-            disk.rename_noreplace(
-                name.encode(), self._run.pool, path.encode(), self._root.objects
-            )
+            disk.rename_noreplace(name.encode(), self._run.pool, path.encode(), self._root.objects)
         except FileExistsError:
             there = os.stat(path, dir_fd=self._root.objects, follow_symlinks=False)
             good = (

@@ -58,9 +58,7 @@ def queue_new(root: StoreRoot, ledger: Ledger, settle_seconds: float) -> int:
         How many were queued.
     """
     names = set(legacy_names(root.fd)[0]) - ledger.known_packages()
-    settled = [
-        usage for name in sorted(names) if (usage := _settled(root, name, settle_seconds))
-    ]
+    settled = [usage for name in sorted(names) if (usage := _settled(root, name, settle_seconds))]
     return ledger.queue(scanned(usage) for usage in settled) if settled else 0
 
 

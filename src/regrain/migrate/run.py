@@ -166,7 +166,9 @@ class Run:
             self._running[executor.submit(task, *arguments)] = arguments
 
     def _claim(self) -> bool:
-        count = self._batch_packages if self._left is None else min(self._batch_packages, self._left)
+        count = (
+            self._batch_packages if self._left is None else min(self._batch_packages, self._left)
+        )
         claims = self._ledger.claim(count, only=self._only) if count else []
         if not claims:
             return False
@@ -356,9 +358,7 @@ def _packages_of(arguments: tuple[Any, ...]) -> list[str]:
     return [first.package_hash if isinstance(first, Slice) else first]
 
 
-def _outcome(
-    claim: Claim, result: PackageResult, new: int, added: int, verified: bool
-) -> Outcome:
+def _outcome(claim: Claim, result: PackageResult, new: int, added: int, verified: bool) -> Outcome:
     return Outcome(
         claim,
         tree_hash=result.tree_hash,

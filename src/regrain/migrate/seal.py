@@ -62,12 +62,17 @@ def seal(
     for record in records():
         summary.add(record)
     for group in summary.groups.values():
-        ingester.stage_group(source, group)
+        if group[0].entry.kind is Kind.FILE:
+            ingester.stage_group(source, group)
     tree_hash = summary.hasher.hexdigest()
     try:
         allocated = _write_directory(
-            package_hash, source, staging, _content(package_hash, tree_hash, records, summary),
-            owner, fsync=fsync,
+            package_hash,
+            source,
+            staging,
+            _content(package_hash, tree_hash, records, summary),
+            owner,
+            fsync=fsync,
         )
     except OSError as error:
         raise staging_error(error, package_hash.encode()) from error
@@ -100,23 +105,23 @@ class _Summary:
         entry = record.entry
         if entry.path:
             self.hasher.update(file_list.hashed_form(entry))
-        if entry.kind is not Kind.FILE:
+        if entry.kind is Kind.DIRECTORY:
             return
-        self.files += 1
-        self.size += entry.size
-        if entry.size:
-            self.objects_named += 1
-            self.digests.add(entry.digest)
         if record.links > 1:
             self.groups.setdefault((record.device, record.inode), []).append(record)
+        if entry.kind is Kind.FILE:
+            self.files += 1
+            self.size += entry.size
+            if entry.size:
+                self.objects_named += 1
+                self.digests.add(entry.digest)
 
     def with_group(self, record: Record) -> Entry:
         """Return the entry; a later member of a group names the group's first path."""
-        if record.links > 1 and record.entry.kind is Kind.FILE:
-            first = self.groups[record.device, record.inode][0].entry.path
-            if first != record.entry.path:
-                return replace(record.entry, hardlink=first)
-        return record.entry
+        group = self.groups.get((record.device, record.inode))
+        if group is None or group[0] is record or group[0].entry.path == record.entry.path:
+            return record.entry
+        return replace(record.entry, hardlink=group[0].entry.path)
 
 
 def _content(
@@ -186,5 +191,3 @@ def _for_people(source: int) -> Iterator[tuple[bytes, bytes, int]]:
                 yield name, disk.read_all(name, source, _COPY_BYTES_MAX), mode
             except OSError as error:
                 raise source_error(error, name) from error
-
-

@@ -8,7 +8,6 @@ import msgspec
 
 from regrain.errors import CorruptionError
 
-
 NAME_BYTES_MAX = 255
 """The longest name of one component on every file system regrain runs on."""
 

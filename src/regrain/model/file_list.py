@@ -103,10 +103,10 @@ def entry_line(entry: Entry) -> bytes:
     )
     if entry.kind is Kind.FILE:
         line.hash, line.size = entry.digest, entry.size
-        if entry.hardlink is not None:
-            line.hardlink, line.hardlink_b64 = _either(entry.hardlink)
     elif entry.kind is Kind.SYMLINK:
         line.target, line.target_b64 = _either(entry.target)
+    if entry.hardlink is not None:
+        line.hardlink, line.hardlink_b64 = _either(entry.hardlink)
     if entry.xattrs:
         line.xattrs, line.xattrs_b64 = _split_xattrs(entry.xattrs)
     return _encode(line)
@@ -183,10 +183,12 @@ def parse_line(raw: bytes) -> Entry:
         is_file != (line.hash is not None)
         or is_file != (line.size is not None)
         or is_symlink != has_target
-        or (has_hardlink and not is_file)
+        or (has_hardlink and line.type is Kind.DIRECTORY)
     ):
         raise CorruptionError(f"fields that do not belong to a {line.type.value}", path=path)
-    hardlink = check_path(_raw(line.hardlink, line.hardlink_b64, "hardlink")) if has_hardlink else None
+    hardlink = (
+        check_path(_raw(line.hardlink, line.hardlink_b64, "hardlink")) if has_hardlink else None
+    )
     return Entry(
         path=path,
         kind=line.type,
@@ -257,7 +259,9 @@ def parse(lines: Iterable[bytes], package_hash: str) -> Iterator[Entry]:
     if not closed or checker.count == 0:
         raise CorruptionError("a file list that ends too early", package=package_hash)
     if hasher.hexdigest() != wanted:
-        raise CorruptionError("a file list whose entries do not give its tree_hash", package=package_hash)
+        raise CorruptionError(
+            "a file list whose entries do not give its tree_hash", package=package_hash
+        )
 
 
 class _Order:

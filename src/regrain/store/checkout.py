@@ -138,13 +138,13 @@ class _Tree:
         at = self._at(parent)
         if entry.kind is Kind.DIRECTORY:
             os.mkdir(name, 0o700, dir_fd=at)
-        elif entry.kind is Kind.SYMLINK:
-            os.symlink(entry.target, name, dir_fd=at)
-            _dress_symlink(entry, name, at)
         elif entry.hardlink is not None:
             first_parent, _, first = entry.hardlink.rpartition(b"/")
             with disk.Closing(disk.descend(first_parent, self._root)) as first_at:
                 disk.link(first, first_at, name, at)
+        elif entry.kind is Kind.SYMLINK:
+            os.symlink(entry.target, name, dir_fd=at)
+            _dress_symlink(entry, name, at)
         else:
             self._add_file(entry, name, at)
 
@@ -214,8 +214,11 @@ def dress(entry: Entry, fd: int) -> None:
 def _dress_symlink(entry: Entry, name: bytes, at: int) -> None:
     status = os.stat(name, dir_fd=at, follow_symlinks=False)
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-        _must(entry, "owner", lambda: os.chown(
-            name, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False))
+        _must(
+            entry,
+            "owner",
+            lambda: os.chown(name, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False),
+        )
     for attribute, value in (entry.xattrs or {}).items():
         try:
             os.setxattr(

@@ -154,7 +154,7 @@ def listing(root: int) -> Iterator[Found]:
         except OSError as error:
             raise source_error(error, path) from error
         status = found.status
-        if found.entry.kind is Kind.FILE and status.st_nlink > 1:
+        if found.entry.kind is not Kind.DIRECTORY and status.st_nlink > 1:
             first = firsts.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 found = Found(replace(found.entry, hardlink=first), status)

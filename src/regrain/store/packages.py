@@ -151,5 +151,3 @@ def is_published(packages: int, package_hash: str) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISDIR(found.st_mode)
-
-
