@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests import awkward, mounts, stores, trees
 from tests.command import Regrain
 
 DEFAULT_SEED = 20_261_122
+
+# A run that was cut off leaves very deep trees behind, and pytest removes the directories of
+# older runs by recursion.
+sys.setrecursionlimit(20_000)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

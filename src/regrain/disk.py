@@ -14,21 +14,68 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from regrain.disk_linux import NO_REFLINK as NO_REFLINK
-from regrain.disk_linux import die_with_parent as die_with_parent
-from regrain.disk_linux import reflink as reflink
-from regrain.disk_linux import rename_exchange as rename_exchange
-from regrain.disk_linux import rename_noreplace as rename_noreplace
-from regrain.disk_linux import syncfs as syncfs
+from regrain.disk_bytes import (
+    PIECE,
+    SourceReadError,
+    allocated,
+    copy_bytes,
+    read_xattrs,
+    write_all,
+)
+from regrain.disk_linux import (
+    NO_REFLINK,
+    die_with_parent,
+    reflink,
+    rename_exchange,
+    rename_noreplace,
+    syncfs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PIECE = 1 << 20
+__all__ = [
+    "DIRECTORY",
+    "FILE",
+    "NO_REFLINK",
+    "PIECE",
+    "SPECIAL",
+    "SYMLINK",
+    "Closing",
+    "Held",
+    "SourceReadError",
+    "allocated",
+    "copy_bytes",
+    "create",
+    "descend",
+    "die_with_parent",
+    "fsync",
+    "kind_of",
+    "link",
+    "list_directory",
+    "lock",
+    "make_directory",
+    "open_directory",
+    "open_file",
+    "read_all",
+    "read_xattrs",
+    "reflink",
+    "remove_tree",
+    "rename_exchange",
+    "rename_noreplace",
+    "rename_replace",
+    "shares_extents",
+    "syncfs",
+    "unlink",
+    "walk",
+    "write_all",
+    "write_atomic",
+    "write_snapshot",
+]
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK = 512
 
 
 class Closing:
@@ -145,31 +192,6 @@ def _replace(name: str, content: bytes, at: int, mode: int, *, durable: bool) ->
         fsync(at)
 
 
-def shares_extents(at: int) -> bool:
-    """Find out, by trying, whether files in the directory ``at`` can be reflinked."""
-    names = (".reflink-from", ".reflink-to")
-    with Closing(create(names[0], at)) as source, Closing(create(names[1], at)) as target:
-        try:
-            write_all(source, b"x" * 4096)
-            reflink(source, target)
-        except OSError as error:
-            if error.errno not in NO_REFLINK:
-                raise
-            return False
-        else:
-            return True
-        finally:
-            for name in names:
-                unlink(name, at)
-
-
-def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Write ``content``, however many calls that takes."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def read_all(name: str | bytes, at: int, bytes_max: int = 64 << 20) -> bytes:
     """Return the content of a small regular file.
 
@@ -188,68 +210,22 @@ def read_all(name: str | bytes, at: int, bytes_max: int = 64 << 20) -> bytes:
         return b"".join(pieces)
 
 
-def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
-    """Return the extended attributes of a descriptor (or of a path, not followed)."""
-    follow = isinstance(target, int)
-    try:
-        names = os.listxattr(target, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return None
-        raise
-    if not names:
-        return None
-    return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
-
-
-def allocated(status: os.stat_result) -> int:
-    """Return the bytes an inode takes on its file system."""
-    return status.st_blocks * _BLOCK
-
-
-class SourceReadError(OSError):
-    """The source of a copy could not be read; the target is not to blame."""
-
-
-def copy_bytes(source_fd: int, target_fd: int, size: int) -> None:
-    """Copy ``size`` bytes, leaving holes where the source has them.
-
-    Raises:
-        SourceReadError: Reading failed.
-        OSError: Writing failed.
-    """
-    os.ftruncate(target_fd, size)
-    position = 0
-    while position < size:
-        start, end = _next_data(source_fd, position, size)
-        _copy_range(source_fd, target_fd, start, end)
-        position = end
-
-
-def _next_data(fd: int, position: int, size: int) -> tuple[int, int]:
-    """Return the next stretch of data; an empty one at ``size`` if only a hole is left."""
-    try:
-        start = os.lseek(fd, position, os.SEEK_DATA)
-        return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size, size
-        raise SourceReadError(*error.args) from error
-
-
-def _copy_range(source_fd: int, target_fd: int, start: int, end: int) -> None:
-    while start < end:
+def shares_extents(at: int) -> bool:
+    """Find out, by trying, whether files in the directory ``at`` can be reflinked."""
+    names = (".reflink-from", ".reflink-to")
+    with Closing(create(names[0], at)) as source, Closing(create(names[1], at)) as target:
         try:
-            piece = os.pread(source_fd, min(PIECE, end - start), start)
+            write_all(source, b"x" * 4096)
+            reflink(source, target)
         except OSError as error:
-            raise SourceReadError(*error.args) from error
-        if not piece:  # it shrank: who calls compares sizes and digests
-            return
-        view = memoryview(piece)
-        while view:
-            written = os.pwrite(target_fd, view, start)
-            start += written
-            view = view[written:]
+            if error.errno not in NO_REFLINK:
+                raise
+            return False
+        else:
+            return True
+        finally:
+            for name in names:
+                unlink(name, at)
 
 
 FILE, DIRECTORY, SYMLINK, SPECIAL = "file", "directory", "symlink", "special"

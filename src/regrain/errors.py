@@ -22,7 +22,6 @@ A message says what happened, where, why, and what to do.
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
 
@@ -142,4 +141,4 @@ class LockedError(RegrainError):
 
 def reason(error: OSError) -> str:
     """Return the operating system's words for ``error``, without Python's decoration."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)

@@ -21,8 +21,8 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import queue_all, queue_new
-from regrain.migrate.recover import recover
-from regrain.migrate.run import Run, Summary
+from regrain.migrate.recover import adopt, recover
+from regrain.migrate.run import Orders, Run, Summary
 from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -154,7 +154,7 @@ class Migration:
         self._root = root
         self._settings = settings
 
-    def run(
+    def run(  # noqa: PLR0913 -- a facade: every option by its keyword
         self,
         on_event: Callable[[Event], None] = _ignore,
         *,
@@ -211,11 +211,14 @@ class Migration:
                         Publisher(self._root, directory, fsync_each=options.fsync_each),
                         emit,
                         stopping,
-                        batch=batch or self._settings.store.migration_batch_size,
-                        jobs=jobs,
-                        limit=limit,
-                        only=only,
-                        verified=options.verify,
+                        partial(adopt, self._root, ledger),
+                        Orders(
+                            batch=batch or self._settings.store.migration_batch_size,
+                            jobs=jobs,
+                            limit=limit,
+                            only=only,
+                            verified=options.verify,
+                        ),
                     )
                     place = pool.Workplace(
                         self._root.path, directory.name, self._root.owner, options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from blake3 import blake3
 
@@ -50,19 +50,25 @@ class Package:
         return self._source.layout
 
     @property
-    def manifest(self) -> Manifest:
-        """Its own manifest: ``.name``, ``.version`` and the whole ``.table``."""
-        return self._again(lambda: self._source.manifest())
+    def manifest(self) -> dict[str, Any]:
+        """Its own ``manifest.toml``, parsed; empty where it has none that can be read."""
+        return self._manifest().table
+
+    def _manifest(self) -> Manifest:
+        return self._again(self._read_manifest)
+
+    def _read_manifest(self) -> Manifest:
+        return self._source.manifest()
 
     @property
     def name(self) -> str:
         """The name in its manifest, empty where it has none."""
-        return self.manifest.name
+        return self._manifest().name
 
     @property
     def version(self) -> str:
         """The version in its manifest, empty where it has none."""
-        return self.manifest.version
+        return self._manifest().version
 
     def files(self) -> Iterator[Entry]:
         """Yield every entry of its tree, the root first, in the order of raw path bytes.
@@ -200,8 +206,8 @@ class PackageStore:
 
     Example:
         >>> store = PackageStore.open("/opt/pm/store")
-        >>> package = store.get_package(store.packages()[0])
-        >>> package.read("manifest.toml")
+        >>> for package in store.packages():
+        ...     print(package.name, len(package.read("manifest.toml")))
     """
 
     def __init__(self, root: StoreRoot, settings: Settings) -> None:
@@ -233,9 +239,13 @@ class PackageStore:
         """The phase as it is now."""
         return self._root.phase()
 
-    def packages(self) -> list[PackageHash]:
-        """Return the hashes of all packages, sorted."""
-        return dual.package_hashes(self._root)
+    def packages(self) -> Iterator[Package]:
+        """Yield all packages, by hash; one that is removed meanwhile is left out."""
+        for package_hash in dual.package_hashes(self._root):
+            try:
+                yield Package(self._root, package_hash)
+            except UnknownPackageError:
+                continue
 
     def has_package(self, package_hash: str) -> bool:
         """Tell whether the store has the package.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain.errors import CorruptionError, UsageError
-from regrain.maintain.audit import Audit, Level, audit
+from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import SHARDS
 from regrain.store import dual
@@ -40,7 +40,9 @@ class Verdict:
     def is_damaged(self) -> bool:
         """Whether anything stored is not what was stored."""
         return bool(
-            self.audit.damages or self.ledger_problem or (self.books and self.books.unpublished)
+            self.audit.damages
+            or self.ledger_problem
+            or (self.books and (self.books.unpublished or self.books.changed_lists))
         )
 
 
@@ -53,9 +55,8 @@ def shards_of(subset: str | None) -> list[str]:
     if subset is None:
         return list(SHARDS)
     first, slash, last = subset.partition("/")
-    if not (
-        slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= len(SHARDS)
-    ):
+    is_pair = slash and first.isdigit() and last.isdigit()
+    if not (is_pair and 1 <= int(first) <= int(last) <= len(SHARDS)):
         raise UsageError(
             f"'{subset}' is no part of a store",
             why=f"N/T with 1 <= N <= T <= {len(SHARDS)} is wanted",
@@ -64,7 +65,7 @@ def shards_of(subset: str | None) -> list[str]:
     return [shard for number, shard in enumerate(SHARDS) if number % int(last) == int(first) - 1]
 
 
-def verify(
+def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     root: StoreRoot,
     settings: Settings,
     texts: list[str],
@@ -82,16 +83,13 @@ def verify(
     """
     shards = shards_of(subset)
     names = [dual.find_hash(root, text) for text in texts] or dual.package_hashes(root)
-    there = [name for name in names if is_published(root.packages, name)]
+    there = [str(name) for name in names if is_published(root.packages, name)]
     if not texts:
         there += [name for name in published(root.packages) if not is_package_hash(name)]
     found = audit(
         root,
-        [str(name) for name in there],
-        shards,
-        level=level,
+        Scope(there, shards, level, whole=not texts),
         jobs=settings.store.migration_parallel_files,
-        whole=not texts,
         on_result=on_result,
         stopping=stopping,
     )

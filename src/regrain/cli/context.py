@@ -12,11 +12,11 @@ import click
 from regrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from regrain.app.store import PackageStore
-    from regrain.settings import Settings
-
     from collections.abc import Callable
     from types import FrameType
+
+    from regrain.app.store import PackageStore
+    from regrain.settings import Settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 dry_run_option = click.option(

@@ -91,6 +91,7 @@ def verify(
             changes=changes,
             ledger_problem=verdict.ledger_problem or None,
             unpublished=books.unpublished if books else [],
+            changed_lists=books.changed_lists if books else [],
             unrecorded=books.unrecorded if books else [],
             orphans=books.unknown_carriers if books else [],
             missing=books.missing_carriers if books else [],
@@ -111,6 +112,7 @@ def verify(
         )
     if books:
         _show_books(books.unpublished, "recorded but not published (lost)")
+        _show_books(books.changed_lists, "file list is not the one recorded (damaged)")
         _show_books(books.unrecorded, "published but not recorded")
         _show_books(books.unknown_carriers, "object without a row (orphan, no failure)")
         _show_books(books.leftovers, "left over by a run that was killed (no failure)")

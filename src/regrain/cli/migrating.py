@@ -108,21 +108,27 @@ def _show_plan(found: Plan, command: str) -> None:
             ("packages", f"{found.packages:,}"),
             (
                 "files",
-                f"{found.files:,} in {found.directories:,} directories, "
-                f"{found.symlinks:,} symbolic links",
+                (
+                    f"{found.files:,} in {found.directories:,} directories, "
+                    f"{found.symlinks:,} symbolic links"
+                ),
             ),
             ("bytes", f"{output.size(found.size)}; {output.size(found.allocated)} on disk"),
             ("inodes", f"{found.inodes:,}"),
             (
                 "needs at most",
-                f"{output.size(found.extra_bytes)} and {found.extra_inodes:,} inodes more "
-                "while both layouts exist",
+                (
+                    f"{output.size(found.extra_bytes)} and {found.extra_inodes:,} inodes more "
+                    "while both layouts exist"
+                ),
             ),
             ("free", f"{output.size(found.free_bytes)} and {found.free_inodes:,} inodes"),
             (
                 "copied",
-                f"{found.copied_files:,} files ({output.size(found.copied_bytes)}); "
-                "all others share their bytes with the legacy tree",
+                (
+                    f"{found.copied_files:,} files ({output.size(found.copied_bytes)}); "
+                    "all others share their bytes with the legacy tree"
+                ),
             ),
             ("linked from outside", f"{found.linked_outside:,} files"),
         ]
@@ -356,8 +362,10 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
         ("running", str(figures["running"] or "nothing")),
         (
             "packages",
-            f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
-            f"{count('failed_packages'):,} failed, {count('pending_packages'):,} pending",
+            (
+                f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
+                f"{count('failed_packages'):,} failed, {count('pending_packages'):,} pending"
+            ),
         ),
         ("files", f"{count('migrated_files'):,} of {count('total_files'):,}"),
         (
@@ -370,8 +378,10 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
         ("shared", f"{count('deduplicated_files'):,} files share an object that was there"),
         (
             "space",
-            f"{output.size(count('legacy_allocated_bytes'))} in legacy directories; removing "
-            f"them will free {output.size(count('space_saved_bytes'))} on balance",
+            (
+                f"{output.size(count('legacy_allocated_bytes'))} in legacy directories; removing "
+                f"them will free {output.size(count('space_saved_bytes'))} on balance"
+            ),
         ),
         ("health", ", ".join([str(state), *map(str, issues)])),
     ]

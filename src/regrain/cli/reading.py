@@ -26,11 +26,8 @@ def list_packages(context: Context, *, as_json: bool) -> None:
     """
     store = context.store
     rows = []
-    for package_hash in store.packages():
-        if store.has_package(package_hash):
-            package = store.get_package(package_hash)
-            manifest = package.manifest
-            rows.append((package_hash, manifest.name, manifest.version, package.layout.value))
+    for package in store.packages():
+        rows.append((package.hash, package.name, package.version, package.layout.value))
     if as_json:
         heads = ("package_hash", "name", "version", "layout")
         output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])
@@ -81,8 +78,10 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
             ("tree hash", str(fields["tree_hash"])),
             (
                 "holds",
-                f"{counts[Kind.FILE]:,} files, {counts[Kind.DIRECTORY]:,} directories, "
-                f"{counts[Kind.SYMLINK]:,} symbolic links",
+                (
+                    f"{counts[Kind.FILE]:,} files, {counts[Kind.DIRECTORY]:,} directories, "
+                    f"{counts[Kind.SYMLINK]:,} symbolic links"
+                ),
             ),
             ("bytes", f"{size:,} ({output.size(size)})"),
         ]

@@ -5,6 +5,7 @@ Readers never open it; what lies on disk is the truth, the ledger can be rebuilt
 
 from regrain.ledger.connection import open_ledger
 from regrain.ledger.queries import Ledger
+from regrain.ledger.recording import UnrecordedObjectsError
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "PackageRow",
     "Scanned",
     "Totals",
+    "UnrecordedObjectsError",
     "open_ledger",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -15,8 +15,9 @@ from regrain.errors import (
     NoSpaceError,
     RegrainError,
 )
+from regrain.ledger.recording import insert_objects, insert_owners, insert_package, remember
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
-from regrain.ledger.schema import history, objects, packages, store_migration, store_refs
+from regrain.ledger.schema import objects, packages, store_migration
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -35,7 +36,6 @@ _CLAIM_COLUMNS = (
     _m.attempts,
 )
 _PIECE = 5000
-_NANOSECONDS = 10**9
 
 
 class Ledger:
@@ -165,7 +165,7 @@ class Ledger:
                     error_path=path,
                 )
             )
-            _remember(connection, "package_failed", package_hash, message)
+            remember(connection, "package_failed", package_hash, message)
 
     def retry_failed(self, *, only: str | None = None) -> int:
         """Put failed packages (that match ``only``) back to pending; return how many."""
@@ -188,10 +188,10 @@ class Ledger:
         """Record a published batch: objects, carriers, owners, status, in one transaction."""
         now = clock.now()
         with self._transaction() as connection:
-            _insert_objects(connection, carriers, now)
+            insert_objects(connection, carriers, now)
             for outcome in outcomes:
-                package_id = _insert_package(connection, outcome, now)
-                _insert_owners(connection, package_id, outcome.digests)
+                package_id = insert_package(connection, outcome, now)
+                insert_owners(connection, package_id, outcome.digests)
                 connection.execute(
                     sa.update(store_migration)
                     .where(_m.package_hash == outcome.claim.package_hash)
@@ -212,7 +212,7 @@ class Ledger:
         """Record objects that were found on disk without a row; no package owns them yet."""
         now = clock.now()
         with self._transaction() as connection:
-            _insert_objects(connection, carriers, now)
+            insert_objects(connection, carriers, now)
             connection.exec_driver_sql(
                 "UPDATE objects SET unreferenced_since = ? WHERE unreferenced_since IS NULL"
                 " AND NOT EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)",
@@ -276,10 +276,10 @@ class Ledger:
             return None if row is None else _package_row(row)
 
     def recorded_packages(self) -> dict[str, str]:
-        """Return the tree hash of every published package that was recorded."""
+        """Return the hash of every recorded package's file list, by package."""
         with self._transaction() as connection:
-            query = sa.select(packages.c.package_hash, packages.c.tree_hash)
-            return {row.package_hash: row.tree_hash for row in connection.execute(query)}
+            query = sa.select(packages.c.package_hash, packages.c.list_hash)
+            return {row.package_hash: row.list_hash for row in connection.execute(query)}
 
     def object_sizes(self) -> Iterator[tuple[bytes, int]]:
         """Yield (raw digest, size) of every recorded object, by digest."""
@@ -293,7 +293,8 @@ class Ledger:
         with self._transaction() as connection:
             return list(
                 connection.exec_driver_sql(
-                    "SELECT package_hash FROM packages JOIN object_owners ON package_id = packages.id"
+                    "SELECT package_hash FROM packages"
+                    " JOIN object_owners ON package_id = packages.id"
                     " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
                     (digest,),
                 ).scalars()
@@ -304,7 +305,7 @@ class Ledger:
     def remember(self, event: str, package_hash: str | None = None, detail: str = "") -> None:
         """Add a line to the history."""
         with self._transaction() as connection:
-            _remember(connection, event, package_hash, detail)
+            remember(connection, event, package_hash, detail)
 
 
 def _translated(error: sa.exc.DatabaseError) -> RegrainError:
@@ -335,75 +336,12 @@ def _matches(package_hash: str, name: str, glob: str) -> bool:
     return fnmatchcase(package_hash, glob) or fnmatchcase(name, glob)
 
 
-def _claim(row: sa.Row[tuple[int, str, str, str, int, int, int, int]]) -> Claim:
+def _claim(row: sa.Row[*tuple[Any, ...]]) -> Claim:
     return Claim(*row)
 
 
 def _total(rows: Sequence[sa.Row[tuple[object, ...]]], column: int) -> int:
     return sum(row[column] or 0 for row in rows)  # type: ignore[misc]
-
-
-def _remember(connection: sa.Connection, event: str, package_hash: str | None, detail: str) -> None:
-    connection.execute(
-        sa.insert(history).values(
-            at=clock.now(), event=event, package_hash=package_hash, detail=detail
-        )
-    )
-
-
-def _insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], now: int) -> None:
-    if not carriers:
-        return
-    connection.exec_driver_sql(
-        "INSERT INTO objects(digest, size, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(carrier.digest, carrier.size, now) for carrier in carriers],
-    )
-    connection.exec_driver_sql(
-        "INSERT INTO carriers(object_id, mode, is_bare, mtime_seconds, mtime_nanoseconds,"
-        " allocated_bytes) SELECT id, ?, ?, ?, ?, ? FROM objects WHERE digest = ?"
-        " ON CONFLICT(object_id, mode) DO UPDATE SET is_bare = excluded.is_bare,"
-        " mtime_seconds = excluded.mtime_seconds,"
-        " mtime_nanoseconds = excluded.mtime_nanoseconds,"
-        " allocated_bytes = excluded.allocated_bytes",
-        [
-            (c.mode, c.is_bare, *divmod(c.mtime_ns, _NANOSECONDS), c.allocated, c.digest)
-            for c in carriers
-        ],
-    )
-
-
-def _insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int:
-    package_hash = outcome.claim.package_hash
-    connection.exec_driver_sql(
-        "INSERT INTO packages(package_hash, tree_hash, published_at) VALUES (?, ?, ?)"
-        " ON CONFLICT(package_hash) DO UPDATE SET tree_hash = excluded.tree_hash,"
-        " published_at = excluded.published_at",
-        (package_hash, outcome.tree_hash, now),
-    )
-    package_id = connection.execute(
-        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
-    ).scalar_one()
-    connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
-    connection.execute(
-        sa.update(store_refs).where(store_refs.c.hash == package_hash).values(size=outcome.size)
-    )
-    return int(package_id)
-
-
-def _insert_owners(connection: sa.Connection, package_id: int, digests: list[bytes]) -> None:
-    """Note which objects a package holds; they are referenced from now on."""
-    if not digests:
-        return
-    inserted = connection.exec_driver_sql(
-        "INSERT INTO object_owners(package_id, object_id) SELECT ?, id FROM objects WHERE digest = ?",
-        [(package_id, digest) for digest in digests],
-    ).rowcount
-    if inserted not in (-1, len(digests)):
-        raise AssertionError(f"{len(digests)} objects named, {inserted} recorded")
-    connection.exec_driver_sql(
-        "UPDATE objects SET unreferenced_since = NULL WHERE unreferenced_since IS NOT NULL"
-        " AND EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)"
-    )
 
 
 def _package_row(row: sa.Row[tuple[object, ...]]) -> PackageRow:

@@ -63,6 +63,7 @@ class Outcome:
     Attributes:
         claim: The package.
         tree_hash: Of its file list.
+        list_hash: BLAKE3 of the bytes of ``files.json``, which covers what tree_hash leaves out.
         digests: Raw digests of its distinct objects.
         files: Regular files in its tree.
         size: Their bytes.
@@ -73,6 +74,7 @@ class Outcome:
 
     claim: Claim
     tree_hash: str
+    list_hash: str
     digests: list[bytes] = field(repr=False)
     files: int
     size: int

@@ -91,6 +91,7 @@ packages = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("package_hash", sa.Text, nullable=False, unique=True),
     sa.Column("tree_hash", sa.Text, nullable=False),
+    sa.Column("list_hash", sa.Text, nullable=False),
     sa.Column("published_at", sa.Integer, nullable=False),
 )
 

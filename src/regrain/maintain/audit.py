@@ -32,10 +32,13 @@ from regrain.store.root import StoreRoot
 from regrain.store.workers import spawn_executor, stop_flag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 _DIGESTS_REMEMBERED_MAX = 500_000
 _TICK_SECONDS = 0.2
+TASKS_AHEAD = 4
+PACKAGES_A_TASK = 8
+OBJECTS_A_TASK = 500
 
 
 class Level(StrEnum):
@@ -133,6 +136,9 @@ class _Inspector:
         """Say why the bytes of an entry cannot be had; empty if they can."""
         if self._good.get(entry.digest) == entry.size:
             return ""
+        if self._bare_size(entry.digest) == entry.size:
+            self._remember(entry)
+            return ""
         sizes = [
             carrier.status.st_size
             for carrier in carriers_of(self.root.objects, entry.digest)
@@ -142,10 +148,20 @@ class _Inspector:
             return "missing"
         if entry.size not in sizes:
             return f"its size is {sizes[0]}, not {entry.size}"
+        self._remember(entry)
+        return ""
+
+    def _bare_size(self, digest: str) -> int:
+        try:
+            status = os.stat(object_path(digest), dir_fd=self.root.objects, follow_symlinks=False)
+        except FileNotFoundError:
+            return -1
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+    def _remember(self, entry: Entry) -> None:
         if len(self._good) >= _DIGESTS_REMEMBERED_MAX:
             self._good.clear()
         self._good[entry.digest] = entry.size
-        return ""
 
     def _compare_with_legacy(self, package: FileLevelPackage, audit: Audit) -> None:
         try:
@@ -219,14 +235,28 @@ def _inspect(task: str, argument: Any) -> Audit:  # noqa: ANN401 -- a name or a 
 # in the coordinator
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to look at.
+
+    Attributes:
+        package_hashes: Published packages.
+        shards: The shards of ``objects/`` whose carriers are hashed (not at ``quick``).
+        level: How closely.
+        whole: Whether the packages are all there are; else only their objects are hashed.
+    """
+
+    package_hashes: list[str]
+    shards: list[str]
+    level: Level
+    whole: bool
+
+
 def audit(
     root: StoreRoot,
-    package_hashes: list[str],
-    shards: Iterable[str],
+    scope: Scope,
     *,
-    level: Level,
     jobs: int,
-    whole: bool,
     on_result: Callable[[Audit], None],
     stopping: Callable[[], bool],
 ) -> Audit:
@@ -234,62 +264,53 @@ def audit(
 
     Args:
         root: The store.
-        package_hashes: The published packages to look at.
-        shards: The shards of ``objects/`` whose carriers are hashed (not at ``quick``).
-        level: How closely.
+        scope: What to look at, and how closely.
         jobs: Worker processes.
-        whole: Whether ``package_hashes`` is every package; else only their objects are
-            hashed.
         on_result: Told the findings so far, now and then.
         stopping: Tells whether to stop.
 
     Returns:
         All findings; every damage names the packages and paths it concerns.
     """
-    tasks: list[tuple[str, list[Any]]] = [
-        ("package", package_hashes[at : at + 8]) for at in range(0, len(package_hashes), 8)
-    ]
-    if level is not Level.QUICK:
-        wanted = set(shards)
-        if whole:
-            tasks += [("shard", [shard]) for shard in sorted(wanted)]
-        else:
-            digests = sorted(_digests(root, package_hashes, wanted))
-            tasks += [("objects", [digests[at : at + 500]]) for at in range(0, len(digests), 500)]
-    result = _work(root, tasks, level, jobs, on_result, stopping)
-    result.damages = sorted(_concerned(root, result.damages, package_hashes))
-    result.changes.sort()
-    return result
-
-
-def _work(
-    root: StoreRoot,
-    tasks: list[tuple[str, list[Any]]],
-    level: Level,
-    jobs: int,
-    on_result: Callable[[Audit], None],
-    stopping: Callable[[], bool],
-) -> Audit:
     result = Audit()
     stop = stop_flag()
-    executor = spawn_executor(jobs, _start, root.path, level, stop)
+    executor = spawn_executor(jobs, _start, root.path, scope.level, stop)
+    tasks = _tasks(root, scope)
+    tasks.reverse()
+    running: set[Future[Audit]] = set()
     try:
-        running: set[Future[Audit]] = set()
-        tasks.reverse()
-        while tasks or running:
-            if stopping():
-                result.stopped = True
-                break
-            while tasks and len(running) < 4 * jobs:
+        while (tasks or running) and not result.stopped:
+            while tasks and len(running) < TASKS_AHEAD * jobs:
                 running.add(executor.submit(_inspect, *tasks.pop()))
             done, running = wait(running, _TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 _merge(result, future.result())
             on_result(result)
+            result.stopped = stopping()
     finally:
         stop.value = 1
         executor.shutdown(wait=True, cancel_futures=True)
+    result.damages = sorted(_concerned(root, result.damages, scope.package_hashes))
+    result.changes.sort()
     return result
+
+
+def _tasks(root: StoreRoot, scope: Scope) -> list[tuple[str, list[str] | list[list[str]]]]:
+    """Return units of work: (what to do, with each of which)."""
+    names = scope.package_hashes
+    tasks: list[tuple[str, list[str] | list[list[str]]]] = [
+        ("package", names[at : at + PACKAGES_A_TASK])
+        for at in range(0, len(names), PACKAGES_A_TASK)
+    ]
+    if scope.level is Level.QUICK:
+        return tasks
+    if scope.whole:
+        return tasks + [("shard", [shard]) for shard in scope.shards]
+    digests = sorted(_digests(root, names, set(scope.shards)))
+    return tasks + [
+        ("objects", [digests[at : at + OBJECTS_A_TASK]])
+        for at in range(0, len(digests), OBJECTS_A_TASK)
+    ]
 
 
 def _merge(into: Audit, other: Audit) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.status import Status
 from regrain.store.objects import carriers_in
-from regrain.store.packages import published
+from regrain.store.packages import FileLevelPackage, published
 
 if TYPE_CHECKING:
     from regrain.ledger import Ledger
@@ -25,6 +26,7 @@ class Books:
 
     Attributes:
         unpublished: Packages the ledger calls completed that are not there: a loss.
+        changed_lists: Published packages whose file list is not the one recorded: damage.
         unrecorded: Published packages the ledger does not know.
         unknown_carriers: Carriers on disk without a row: orphans of a run that was killed.
         missing_carriers: Rows whose carrier is not there.
@@ -33,6 +35,7 @@ class Books:
     """
 
     unpublished: list[str] = field(default_factory=list)
+    changed_lists: list[str] = field(default_factory=list)
     unrecorded: list[str] = field(default_factory=list)
     unknown_carriers: list[str] = field(default_factory=list)
     missing_carriers: list[str] = field(default_factory=list)
@@ -43,11 +46,14 @@ class Books:
 def check_books(root: StoreRoot, ledger: Ledger) -> Books:
     """Compare every package and carrier on disk with its row; change nothing."""
     there = {name for name in published(root.packages) if is_package_hash(name)}
-    recorded = set(ledger.recorded_packages())
+    recorded = ledger.recorded_packages()
     completed = {row.package_hash for row in ledger.package_rows(Status.COMPLETED)}
     books = Books(
-        unpublished=sorted((recorded | completed) - there),
-        unrecorded=sorted(there - recorded),
+        unpublished=sorted((recorded.keys() | completed) - there),
+        unrecorded=sorted(there - recorded.keys()),
+        changed_lists=sorted(
+            name for name in there & recorded.keys() if _list_hash(root, name) != recorded[name]
+        ),
         leftovers=[
             f"{place}/{name}"
             for place in (layout.TEMP, layout.TRASH)
@@ -66,6 +72,13 @@ def check_books(root: StoreRoot, ledger: Ledger) -> Books:
             layout.further_carrier(digest.hex(), mode) for digest, mode in known - found.keys()
         )
     return books
+
+
+def _list_hash(root: StoreRoot, package_hash: str) -> str:
+    try:
+        return FileLevelPackage(root.packages, root.objects, package_hash).list_hash()
+    except (CorruptionError, UnknownFormatError, OSError):
+        return ""  # it is damaged beyond comparing; the audit says how
 
 
 def _names(root: StoreRoot, place: str) -> list[str]:

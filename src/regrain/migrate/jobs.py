@@ -120,10 +120,12 @@ class PackageResult:
     Attributes:
         package_hash: The package.
         tree_hash: Of its file list.
+        list_hash: BLAKE3 of the bytes of ``files.json``.
         files: Regular files, every path counted.
         objects_named: Files that are not empty.
         size: Sum of ``st_size`` of the files.
         digests: Raw digests of the distinct objects, 32 bytes each, joined.
+        needed: Carriers that waited in the pool when the package named them.
         staged: Carriers this package staged.
         list_allocated: Bytes on disk of ``packages/<hash>``.
         bytes_read: Bytes read from the source.
@@ -132,6 +134,7 @@ class PackageResult:
 
     package_hash: str
     tree_hash: str = ""
+    list_hash: str = ""
     files: int = 0
     objects_named: int = 0
     size: int = 0

@@ -11,7 +11,7 @@ import msgspec
 
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError
-from regrain.migrate.ingest import Ingester, StoppedError, staging_error
+from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
     FailureKind,
@@ -21,18 +21,19 @@ from regrain.migrate.jobs import (
     Slice,
     SliceResult,
 )
-from regrain.migrate.seal import seal
+from regrain.migrate.seal import Sealer
+from regrain.migrate.staging import staging_error
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner
 from regrain.store.workers import spawn_executor, stop_flag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import Executor
 
 SLICE_ENTRIES = 2500
 SLICE_BYTES = 128 << 20
+SLICES_HELD_MAX = 16
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
@@ -64,13 +65,11 @@ class _Worker:
     """What one worker process keeps open."""
 
     def __init__(self, place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-        self.options = place.options
-        self.owner = place.owner
         self.store = disk.open_directory(place.store)
         self._open: list[int] = []
         objects = self._below(layout.OBJECTS)
         run = f"{layout.TEMP}/{place.run}"
-        self.staging = self._below(f"{run}/{layout.PACKAGES}")
+        staging = self._below(f"{run}/{layout.PACKAGES}")
         self.spills = self._below(f"{run}/slices")
         self.ingester = Ingester(
             objects,
@@ -79,6 +78,7 @@ class _Worker:
             place.options,
             stopping=lambda: bool(stop.value),
         )
+        self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
 
     def _below(self, path: str) -> int:
         self._open.append(disk.descend(path.encode(), self.store))
@@ -96,20 +96,15 @@ class _Worker:
         except OSError as error:
             raise source_error(error, b"") from error
 
-    def seal(self, package_hash: str, source: int, spilled: list[Any]) -> PackageResult:
-        def records() -> Iterator[Record]:
-            for piece in spilled:
-                yield from piece if isinstance(piece, list) else self._read_spill(piece)
-
-        return seal(
+    def seal_slices(self, package_hash: str, source: int, slices: list[Slice]) -> PackageResult:
+        """Seal a package from spill files: held in memory if they are few, else read again."""
+        if len(slices) <= SLICES_HELD_MAX:
+            held = [record for piece in slices for record in self._read_spill(piece)]
+            return self.sealer.seal(package_hash, source, lambda: iter(held))
+        return self.sealer.seal(
             package_hash,
             source,
-            self.staging,
-            records,
-            self.ingester,
-            self.owner,
-            verify=self.options.verify,
-            fsync=self.options.fsync_each,
+            lambda: (record for piece in slices for record in self._read_spill(piece)),
         )
 
     def write_spill(self, piece: Slice, records: list[Record]) -> None:
@@ -154,15 +149,22 @@ def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
 # what workers are asked to do
 
 
-def survey(package_hash: str) -> tuple[list[Slice], Failure | None]:
-    """Cut a large package into slices of about equal work."""
+def survey(package_hash: str, *, weigh: bool) -> tuple[list[Slice], Failure | None]:
+    """Cut a large package into slices of about equal work.
+
+    Args:
+        package_hash: The package.
+        weigh: Whether to look at the sizes of its files, too; many small ones need only
+            be counted.
+    """
     cuts = [b""]
     entries = size = 0
     try:
         with _here().source(package_hash) as root:
             for at, name, path, _ in disk.walk(root):
                 entries += 1
-                size += os.stat(name, dir_fd=at, follow_symlinks=False).st_size
+                if weigh:
+                    size += os.stat(name, dir_fd=at, follow_symlinks=False).st_size
                 if entries >= SLICE_ENTRIES or size >= SLICE_BYTES:
                     cuts.append(path)
                     entries = size = 0
@@ -188,7 +190,7 @@ def _bring_in_one(package_hash: str) -> PackageResult:
     try:
         with worker.source(package_hash) as root:
             records = list(worker.ingester.ingest(root, b"", None))
-            return worker.seal(package_hash, root, [records])
+            return worker.sealer.seal(package_hash, root, lambda: iter(records))
     except RegrainError as error:
         return _failed(package_hash, error)
 
@@ -206,7 +208,7 @@ def bring_in_slice(piece: Slice) -> SliceResult:
         failure = failure_of(error)
     ingester = worker.ingester
     return SliceResult(
-        piece, ingester.staged, sorted(ingester.needed), ingester.bytes_read, failure
+        piece, ingester.stager.staged, sorted(ingester.stager.needed), ingester.bytes_read, failure
     )
 
 
@@ -216,7 +218,7 @@ def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
     worker.ingester.begin()
     try:
         with worker.source(package_hash) as root:
-            return worker.seal(package_hash, root, list(slices))
+            return worker.seal_slices(package_hash, root, slices)
     except RegrainError as error:
         return _failed(package_hash, error)
 
@@ -225,7 +227,7 @@ def _failed(package_hash: str, error: RegrainError) -> PackageResult:
     ingester = _here().ingester
     return PackageResult(
         package_hash,
-        staged=ingester.staged,
+        staged=ingester.stager.staged,
         bytes_read=ingester.bytes_read,
         failure=failure_of(error),
     )

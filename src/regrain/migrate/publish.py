@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import CorruptionError, HaltedError, RegrainError, reason
 from regrain.ledger import NewCarrier
-from regrain.migrate.ingest import staging_error
+from regrain.migrate.staging import staging_error
 from regrain.model import layout
 from regrain.model.layout import further_carrier, parse_carrier
 from regrain.store.objects import hash_fd, object_path
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from regrain.migrate.jobs import PackageResult, StagedCarrier
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
+
+_NAMES_REMEMBERED_MAX = 200_000
 
 
 class StaleCarrierError(RegrainError):
@@ -50,6 +52,7 @@ class Publisher:
         self._run = run
         self._fsync_each = fsync_each
         self._staged: dict[str, StagedCarrier] = {}
+        self._done: set[str] = set()
         self.published: list[NewCarrier] = []
 
     def staged(self, carriers: Iterable[StagedCarrier]) -> None:
@@ -72,7 +75,12 @@ class Publisher:
         """
         count = allocated = 0
         for name in result.needed:
+            if name in self._done:
+                continue
             carrier = self._publish(name)
+            if len(self._done) >= _NAMES_REMEMBERED_MAX:
+                self._done.clear()
+            self._done.add(name)
             if carrier is not None:
                 self.published.append(carrier)
                 count += 1

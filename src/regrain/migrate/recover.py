@@ -13,7 +13,14 @@ from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered
 from regrain.store.locks import sweep
-from regrain.store.objects import Carrier, carrier_flaw, carriers_in, hash_fd
+from regrain.store.objects import (
+    Carrier,
+    carrier_flaw,
+    carriers_in,
+    carriers_of,
+    hash_fd,
+    object_path,
+)
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.quarantine import quarantine
 
@@ -56,21 +63,45 @@ def _adopt_objects(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], i
     bad = 0
     for shard in layout.SHARDS:
         known = ledger.carriers_in(shard)
-        found: list[NewCarrier] = []
-        for carrier in list(carriers_in(root.objects, shard)):
-            mode = stat.S_IMODE(carrier.status.st_mode)
-            digest = bytes.fromhex(carrier.digest)
-            if (digest, mode) in known:
-                continue
-            if carrier_flaw(carrier, root.owner) or not _hashes(root, carrier):
-                quarantine(root, layout.OBJECTS, f"{shard}/{carrier.name}")
-                bad += 1
-                continue
-            found.append(_row(carrier, mode))
-            adopted[digest] = disk.allocated(carrier.status)
-        if found:
-            ledger.record_objects(found)
+        strangers = [
+            carrier
+            for carrier in carriers_in(root.objects, shard)
+            if (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)) not in known
+        ]
+        rows = _proven(root, strangers)
+        bad += len(strangers) - len(rows)
+        if rows:
+            ledger.record_objects(rows)
+            adopted.update((row.digest, row.allocated) for row in rows)
     return adopted, bad
+
+
+def adopt(root: StoreRoot, ledger: Ledger, digests: list[bytes]) -> None:
+    """Record objects that are on disk without a row, once their bytes are proven.
+
+    Raises:
+        CorruptionError: One of them is not what its name says, or is gone.
+    """
+    for digest in digests:
+        rows = _proven(root, list(carriers_of(root.objects, digest.hex())))
+        if not rows:
+            raise CorruptionError(
+                "an object is damaged; it was moved to quarantine",
+                path=f"objects/{object_path(digest.hex())}",
+                advice="Run 'regrain migrate' again: it brings the object in anew.",
+            )
+        ledger.record_objects(rows)
+
+
+def _proven(root: StoreRoot, carriers: list[Carrier]) -> list[NewCarrier]:
+    """Return rows for the carriers that hash to their names; quarantine the others."""
+    rows = []
+    for carrier in carriers:
+        if carrier_flaw(carrier, root.owner) or not _hashes(root, carrier):
+            quarantine(root, layout.OBJECTS, object_path(carrier.name))
+        else:
+            rows.append(_row(carrier, stat.S_IMODE(carrier.status.st_mode)))
+    return rows
 
 
 def _row(carrier: Carrier, mode: int) -> NewCarrier:
@@ -86,8 +117,7 @@ def _row(carrier: Carrier, mode: int) -> NewCarrier:
 
 
 def _hashes(root: StoreRoot, carrier: Carrier) -> bool:
-    path = f"{carrier.digest[:2]}/{carrier.name}"
-    with disk.Closing(disk.open_file(path, root.objects)) as fd:
+    with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
         return hash_fd(fd)[0] == carrier.digest
 
 
@@ -110,6 +140,7 @@ def _check(root: StoreRoot, claim: Claim, adopted: dict[bytes, int]) -> Outcome 
     return Outcome(
         claim,
         tree_hash=package.tree_hash,
+        list_hash=package.list_hash(),
         digests=sorted(digests),
         files=files,
         size=size,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
-from regrain.ledger import Claim, Ledger, Outcome
+from regrain.ledger import Claim, Ledger, Outcome, UnrecordedObjectsError
 from regrain.migrate import pool
 from regrain.migrate.jobs import Failure, FailureKind, PackageResult, Slice, SliceResult
 from regrain.migrate.progress import Tracker
@@ -58,6 +59,25 @@ class _Large:
 
 
 @dataclass(frozen=True, slots=True)
+class Orders:
+    """What a run is to take, and how.
+
+    Attributes:
+        batch: Packages committed together.
+        jobs: Worker processes.
+        limit: How many packages to take at the most.
+        only: A glob packages must match.
+        verified: Whether workers compare packages with their source.
+    """
+
+    batch: int
+    jobs: int
+    limit: int | None = None
+    only: str | None = None
+    verified: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did."""
 
@@ -74,10 +94,8 @@ class Run:
         publisher: Makes a batch durable and visible.
         emit: Told every event.
         stopping: Tells whether a stop was asked for.
-        batch: Packages committed together.
-        jobs: Worker processes.
-        limit: How many packages to take at the most.
-        only: A glob packages must match.
+        adopt: Records objects that are on disk without a row, once they are proven.
+        orders: What to take, and how.
     """
 
     def __init__(
@@ -86,24 +104,18 @@ class Run:
         publisher: Publisher,
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
-        *,
-        batch: int,
-        jobs: int,
-        limit: int | None,
-        only: str | None,
-        verified: bool,
+        adopt: Callable[[list[bytes]], None],
+        orders: Orders,
     ) -> None:
         self._ledger = ledger
         self._publisher = publisher
         self._emit = emit
         self._stopping = stopping
-        self._batch_packages = batch
-        self._jobs = jobs
-        self._left = limit
-        self._only = only
-        self._verified = verified
-        packages, _, size = ledger.pending(only=only)
-        self._tracker = Tracker(packages if limit is None else min(packages, limit), size)
+        self._adopt = adopt
+        self._orders = orders
+        self._left = orders.limit
+        packages, _, size = ledger.pending(only=orders.only)
+        self._tracker = Tracker(min(packages, packages if self._left is None else self._left), size)
         self._batches: deque[_Batch] = deque()
         self._large: dict[str, _Large] = {}
         self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -161,15 +173,14 @@ class Run:
                 break
         if self._is_ending():
             self._drop_unstarted()
-        while self._todo and len(self._running) < 2 * self._jobs + 2:
+        while self._todo and len(self._running) < 2 * self._orders.jobs + 2:
             task, arguments = self._todo.popleft()
             self._running[executor.submit(task, *arguments)] = arguments
 
     def _claim(self) -> bool:
-        count = (
-            self._batch_packages if self._left is None else min(self._batch_packages, self._left)
-        )
-        claims = self._ledger.claim(count, only=self._only) if count else []
+        batch = self._orders.batch
+        count = batch if self._left is None else min(batch, self._left)
+        claims = self._ledger.claim(count, only=self._orders.only) if count else []
         if not claims:
             return False
         if self._left is not None:
@@ -179,7 +190,8 @@ class Run:
         files = size = 0
         for claim in claims:
             if claim.files > LARGE_FILES or claim.size > LARGE_BYTES:
-                self._todo.append((pool.survey, (claim.package_hash,)))
+                survey = partial(pool.survey, weigh=claim.size > LARGE_BYTES)
+                self._todo.append((survey, (claim.package_hash,)))
                 continue
             unit.append(claim.package_hash)
             files, size = files + claim.files, size + claim.size
@@ -286,10 +298,16 @@ class Run:
         self._publisher.flush_objects(results)
         self._publisher.publish_packages(results)
         outcomes = [
-            _outcome(batch.claims[result.package_hash], result, new, added, self._verified)
+            _outcome(
+                batch.claims[result.package_hash],
+                result,
+                new,
+                added,
+                verified=self._orders.verified,
+            )
             for result, new, added in ready
         ]
-        self._ledger.record(outcomes, self._publisher.published)
+        self._record(outcomes)
         self._publisher.published.clear()
         for outcome in outcomes:
             self._completed += 1
@@ -305,6 +323,14 @@ class Run:
                     outcome.claim.allocated - outcome.added,
                 )
             )
+
+    def _record(self, outcomes: list[Outcome]) -> None:
+        """Record a batch; objects somebody else published meanwhile are proven first."""
+        try:
+            self._ledger.record(outcomes, self._publisher.published)
+        except UnrecordedObjectsError as error:
+            self._adopt(error.digests)
+            self._ledger.record(outcomes, self._publisher.published)
 
     def _not_brought_in(self, claim: Claim, failure: Failure) -> None:
         if failure.kind is not FailureKind.PACKAGE:
@@ -358,10 +384,13 @@ def _packages_of(arguments: tuple[Any, ...]) -> list[str]:
     return [first.package_hash if isinstance(first, Slice) else first]
 
 
-def _outcome(claim: Claim, result: PackageResult, new: int, added: int, verified: bool) -> Outcome:
+def _outcome(
+    claim: Claim, result: PackageResult, new: int, added: int, *, verified: bool
+) -> Outcome:
     return Outcome(
         claim,
         tree_hash=result.tree_hash,
+        list_hash=result.list_hash,
         digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
         files=result.files,
         size=result.size,

@@ -14,8 +14,8 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from regrain import disk
-from regrain.migrate.ingest import staging_error
-from regrain.migrate.jobs import PackageResult, Record
+from regrain.migrate.jobs import Options, PackageResult, Record
+from regrain.migrate.staging import staging_error
 from regrain.migrate.verify import verify_unchanged
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind
@@ -32,64 +32,98 @@ _LINES_AT_ONCE = 1000
 _COPY_BYTES_MAX = 16 << 20
 
 
-def seal(
-    package_hash: str,
-    source: int,
-    staging: int,
-    records: Callable[[], Iterator[Record]],
-    ingester: Ingester,
-    owner: Owner,
-    *,
-    verify: bool,
-    fsync: bool,
-) -> PackageResult:
-    """Write a package's file list, and verify that its source is still what was read.
+class Sealer:
+    """Finishes packages whose files were staged.
 
     Args:
-        package_hash: The package.
-        source: Its open legacy directory.
         staging: The open ``temp/<run>/packages``.
-        records: Gives an iterator over all records, root first, sorted; called repeatedly.
         ingester: What staged the files; hard-link groups are staged here.
-        owner: Who the new files belong to.
-        verify: Whether to compare with a fresh listing.
-        fsync: Whether to flush here rather than once a batch.
-
-    Raises:
-        RegrainError: The package failed, or the disk did.
+        owner: Who new files belong to.
+        options: How.
     """
-    summary = _Summary()
-    for record in records():
-        summary.add(record)
-    for group in summary.groups.values():
-        if group[0].entry.kind is Kind.FILE:
-            ingester.stage_group(source, group)
-    tree_hash = summary.hasher.hexdigest()
-    try:
-        allocated = _write_directory(
+
+    def __init__(self, staging: int, ingester: Ingester, owner: Owner, options: Options) -> None:
+        self._staging = staging
+        self._ingester = ingester
+        self._owner = owner
+        self._options = options
+
+    def seal(
+        self, package_hash: str, source: int, records: Callable[[], Iterator[Record]]
+    ) -> PackageResult:
+        """Write a package's file list, and verify that its source is still what was read.
+
+        Args:
+            package_hash: The package.
+            source: Its open legacy directory.
+            records: Gives an iterator over all records, root first, sorted; called
+                repeatedly.
+
+        Raises:
+            RegrainError: The package failed, or the disk did.
+        """
+        summary = _Summary()
+        for record in records():
+            summary.add(record)
+        for group in summary.groups.values():
+            if group[0].entry.kind is Kind.FILE:
+                self._ingester.stage_group(source, group)
+        tree_hash = summary.hasher.hexdigest()
+        content = _content(package_hash, tree_hash, records, summary)
+        try:
+            list_hash, allocated = self._write_directory(package_hash, source, content)
+        except OSError as error:
+            raise staging_error(error, package_hash.encode()) from error
+        if self._options.verify:
+            verify_unchanged(source, records())
+        stager = self._ingester.stager
+        return PackageResult(
             package_hash,
-            source,
-            staging,
-            _content(package_hash, tree_hash, records, summary),
-            owner,
-            fsync=fsync,
+            tree_hash=tree_hash,
+            list_hash=list_hash,
+            files=summary.files,
+            objects_named=summary.objects_named,
+            size=summary.size,
+            digests=bytes.fromhex("".join(sorted(summary.digests))),
+            needed=sorted(stager.needed),
+            staged=stager.staged,
+            list_allocated=allocated,
+            bytes_read=self._ingester.bytes_read,
         )
-    except OSError as error:
-        raise staging_error(error, package_hash.encode()) from error
-    if verify:
-        verify_unchanged(source, records())
-    return PackageResult(
-        package_hash,
-        tree_hash=tree_hash,
-        files=summary.files,
-        objects_named=summary.objects_named,
-        size=summary.size,
-        digests=bytes.fromhex("".join(sorted(summary.digests))),
-        needed=sorted(ingester.needed),
-        staged=ingester.staged,
-        list_allocated=allocated,
-        bytes_read=ingester.bytes_read,
-    )
+
+    def _write_directory(
+        self, package_hash: str, source: int, content: Iterator[bytes]
+    ) -> tuple[str, int]:
+        """Write ``packages/<hash>`` into staging; return its list's hash, and its bytes on disk.
+
+        It is never more open than the package's own root directory was.
+        """
+        root_mode = stat.S_IMODE(os.fstat(source).st_mode)
+        with contextlib.suppress(FileNotFoundError):  # a try in this run that did not succeed
+            disk.remove_tree(package_hash, self._staging)
+        disk.make_directory(package_hash, self._staging, 0o700)
+        with disk.Closing(disk.open_directory(package_hash, self._staging)) as directory:
+            hasher = blake3()
+            with disk.Closing(disk.create(FILE_LIST, directory)) as fd:
+                for piece in content:
+                    hasher.update(piece)
+                    disk.write_all(fd, piece)
+                allocated = self._finish(fd, root_mode & 0o444 | 0o600)
+            for name, raw, mode in _for_people(source):
+                with disk.Closing(disk.create(name, directory)) as fd:
+                    disk.write_all(fd, raw)
+                    allocated += self._finish(fd, carrier_mode(mode) | 0o400)
+            allocated += self._finish(directory, carrier_mode(root_mode) | 0o700)
+        return hasher.hexdigest(), allocated
+
+    def _finish(self, fd: int, mode: int) -> int:
+        """Give a new file its owner and mode, flush it if asked to; return its bytes on disk."""
+        if os.geteuid() == 0:
+            os.fchown(fd, *self._owner)
+        os.fchmod(fd, mode)
+        if self._options.fsync_each:
+            disk.fsync(fd)
+        return disk.allocated(os.fstat(fd))
 
 
 class _Summary:
@@ -140,46 +174,6 @@ def _content(
     if lines:
         yield separator + b",\n".join(lines)
     yield b"\n" + file_list.FOOTER
-
-
-def _write_directory(
-    package_hash: str,
-    source: int,
-    staging: int,
-    content: Iterator[bytes],
-    owner: Owner,
-    *,
-    fsync: bool,
-) -> int:
-    """Write ``packages/<hash>`` into staging; return the bytes it takes on disk.
-
-    It is never more open than the package's own root directory was.
-    """
-    root_mode = stat.S_IMODE(os.fstat(source).st_mode)
-    with contextlib.suppress(FileNotFoundError):  # a try in this run that did not succeed
-        disk.remove_tree(package_hash, staging)
-    disk.make_directory(package_hash, staging, 0o700)
-    with disk.Closing(disk.open_directory(package_hash, staging)) as directory:
-        allocated = 0
-        with disk.Closing(disk.create(FILE_LIST, directory)) as fd:
-            for piece in content:
-                disk.write_all(fd, piece)
-            allocated += _finish(fd, root_mode & 0o444 | 0o600, owner, fsync=fsync)
-        for name, raw, mode in _for_people(source):
-            with disk.Closing(disk.create(name, directory)) as fd:
-                disk.write_all(fd, raw)
-                allocated += _finish(fd, carrier_mode(mode) | 0o400, owner, fsync=fsync)
-        allocated += _finish(directory, carrier_mode(root_mode) | 0o700, owner, fsync=fsync)
-    return allocated
-
-
-def _finish(fd: int, mode: int, owner: Owner, *, fsync: bool) -> int:
-    if os.geteuid() == 0:
-        os.fchown(fd, *owner)
-    os.fchmod(fd, mode)
-    if fsync:
-        disk.fsync(fd)
-    return disk.allocated(os.fstat(fd))
 
 
 def _for_people(source: int) -> Iterator[tuple[bytes, bytes, int]]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from regrain.errors import PackageError
     from regrain.migrate.jobs import Record
 
+ANY_CTIME = -1
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 
 
@@ -54,7 +55,7 @@ def _check(record: Record, status: os.stat_result) -> None:
     entry = record.entry
     if (
         status.st_ino != record.inode
-        or (status.st_ctime_ns != record.ctime_ns and record.ctime_ns != -1)
+        or record.ctime_ns not in (status.st_ctime_ns, ANY_CTIME)
         or status.st_mtime_ns != entry.mtime_ns
         or status.st_mode != _FORMATS[entry.kind] | entry.mode
         or status.st_uid != entry.uid

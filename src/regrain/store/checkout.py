@@ -249,7 +249,7 @@ def _refuse_unless_label(entry: Entry, name: bytes, error: OSError) -> None:
         f"cannot restore the extended attribute {os.fsdecode(name)}",
         path=entry.path,
         why=reason(error),
-        advice="Check out to a file system that keeps such attributes, with the rights to set them.",
+        advice="Check out to a file system that keeps such attributes, with rights to set them.",
     ) from error
 
 

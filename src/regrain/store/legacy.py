@@ -28,6 +28,9 @@ _SPECIAL = {
 }
 
 
+_NO_SUCH_PATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
+
 class SpecialFileError(PackageError):
     """A file that is neither regular nor a directory nor a symbolic link."""
 
@@ -202,14 +205,13 @@ class LegacyPackage:
         try:
             with disk.Closing(disk.descend(parent, self._held.fd)) as at:
                 return find(at, name, path, disk.kind_of(name, at)).entry
-        except (FileNotFoundError, NotADirectoryError):
-            return self._missing()
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
-                return self._missing()
-            raise
+            if error.errno not in _NO_SUCH_PATH:
+                raise
+        self._check_there()
+        return None
 
-    def _missing(self) -> None:
+    def _check_there(self) -> None:
         """Tell "no such path" from "the directory itself was removed under us"."""
         if not os.fstat(self._held.fd).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "the legacy directory was removed", self.hash)

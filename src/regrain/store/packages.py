@@ -6,6 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
@@ -56,6 +58,15 @@ class FileLevelPackage:
     def entries(self) -> Iterator[Entry]:
         """Yield all entries, checked on the way (see ``file_list.parse``)."""
         return file_list.parse(self._lines(), self.hash)
+
+    def list_hash(self) -> str:
+        """Return the BLAKE3 of the file list's bytes, all its metadata included."""
+        hasher = blake3()
+        position = 0
+        while piece := os.pread(self._held.fd, disk.PIECE, position):
+            hasher.update(piece)
+            position += len(piece)
+        return hasher.hexdigest()
 
     def tree(self) -> Iterator[Entry]:
         """Yield all entries; digests cost nothing here."""

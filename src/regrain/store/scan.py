@@ -109,12 +109,7 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
         status = os.stat(name, dir_fd=at, follow_symlinks=False)
         usage.path_bytes += len(path)
         usage.newest_ctime_ns = max(usage.newest_ctime_ns, status.st_ctime_ns)
-        if status.st_nlink > 1 and kind is not disk.DIRECTORY:
-            known = usage.shared.setdefault((status.st_dev, status.st_ino), [status.st_nlink, 0])
-            known[1] += 1
-            first = known[1] == 1
-        else:
-            first = True
+        first = kind is disk.DIRECTORY or _is_first(status, usage)
         if first:
             usage.inodes += 1
             usage.allocated += disk.allocated(status)
@@ -133,6 +128,15 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
     for links, inside in usage.shared.values():
         if links > inside:
             usage.linked_outside += inside
+
+
+def _is_first(status: os.stat_result, usage: Usage) -> bool:
+    """Tell whether an inode is seen for the first time in its package."""
+    if status.st_nlink == 1:
+        return True
+    known = usage.shared.setdefault((status.st_dev, status.st_ino), [status.st_nlink, 0])
+    known[1] += 1
+    return known[1] == 1
 
 
 def _is_linkable(at: int, name: bytes, status: os.stat_result, owner: Owner) -> bool:
@@ -160,10 +164,10 @@ def processes_using(path: str, package_hashes: frozenset[str]) -> Iterator[tuple
         if int(pid) == os.getpid():
             continue
         for target in _files_of(pid):
-            if target.startswith(prefix):
-                if target[len(prefix) :].partition("/")[0] in package_hashes:
-                    yield int(pid), target
-                    break
+            below = target.removeprefix(prefix) if target.startswith(prefix) else ""
+            if below.partition("/")[0] in package_hashes:
+                yield int(pid), target
+                break
 
 
 def _files_of(pid: str) -> Iterator[str]:

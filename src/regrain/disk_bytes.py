@@ -1,0 +1,80 @@
+"""The bytes and attributes of open files: read, write, copy with holes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+PIECE = 1 << 20
+_BLOCK = 512
+
+
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    """Write ``content``, however many calls that takes."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
+    """Return the extended attributes of a descriptor (or of a path, not followed)."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return None
+        raise
+    if not names:
+        return None
+    return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
+
+
+def allocated(status: os.stat_result) -> int:
+    """Return the bytes an inode takes on its file system."""
+    return status.st_blocks * _BLOCK
+
+
+class SourceReadError(OSError):
+    """The source of a copy could not be read; the target is not to blame."""
+
+
+def copy_bytes(source_fd: int, target_fd: int, size: int) -> None:
+    """Copy ``size`` bytes, leaving holes where the source has them.
+
+    Raises:
+        SourceReadError: Reading failed.
+        OSError: Writing failed.
+    """
+    os.ftruncate(target_fd, size)
+    position = 0
+    while position < size:
+        start, end = _next_data(source_fd, position, size)
+        _copy_range(source_fd, target_fd, start, end)
+        position = end
+
+
+def _next_data(fd: int, position: int, size: int) -> tuple[int, int]:
+    """Return the next stretch of data; an empty one at ``size`` if only a hole is left."""
+    try:
+        start = os.lseek(fd, position, os.SEEK_DATA)
+        return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size, size
+        raise SourceReadError(*error.args) from error
+
+
+def _copy_range(source_fd: int, target_fd: int, start: int, end: int) -> None:
+    while start < end:
+        try:
+            piece = os.pread(source_fd, min(PIECE, end - start), start)
+        except OSError as error:
+            raise SourceReadError(*error.args) from error
+        if not piece:  # it shrank: who calls compares sizes and digests
+            return
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(target_fd, view, start)
+            start += written
+            view = view[written:]

@@ -1,0 +1,105 @@
+"""The statements that record what was published; each runs inside a caller's transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from regrain.errors import RegrainError
+from regrain.ledger.schema import history, packages, store_refs
+from regrain.model import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from regrain.ledger.rows import NewCarrier, Outcome
+
+_NANOSECONDS = 10**9
+
+
+class UnrecordedObjectsError(RegrainError):
+    """A package names objects that have no row: another program's, or a killed run's.
+
+    Args:
+        digests: Them, raw.
+    """
+
+    def __init__(self, digests: list[bytes]) -> None:
+        super().__init__(f"{len(digests)} objects have no row in the ledger")
+        self.digests = digests
+
+
+def _without_row(connection: sa.Connection, digests: list[bytes]) -> list[bytes]:
+    query = "SELECT 1 FROM objects WHERE digest = ?"
+    return [
+        digest for digest in digests if connection.exec_driver_sql(query, (digest,)).first() is None
+    ]
+
+
+def remember(connection: sa.Connection, event: str, package_hash: str | None, detail: str) -> None:
+    """Add a line to the history."""
+    connection.execute(
+        sa.insert(history).values(
+            at=clock.now(), event=event, package_hash=package_hash, detail=detail
+        )
+    )
+
+
+def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], now: int) -> None:
+    """Add rows for carriers, and for their objects where they are new."""
+    if not carriers:
+        return
+    connection.exec_driver_sql(
+        "INSERT INTO objects(digest, size, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(carrier.digest, carrier.size, now) for carrier in carriers],
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO carriers(object_id, mode, is_bare, mtime_seconds, mtime_nanoseconds,"
+        " allocated_bytes) SELECT id, ?, ?, ?, ?, ? FROM objects WHERE digest = ?"
+        " ON CONFLICT(object_id, mode) DO UPDATE SET is_bare = excluded.is_bare,"
+        " mtime_seconds = excluded.mtime_seconds,"
+        " mtime_nanoseconds = excluded.mtime_nanoseconds,"
+        " allocated_bytes = excluded.allocated_bytes",
+        [
+            (c.mode, c.is_bare, *divmod(c.mtime_ns, _NANOSECONDS), c.allocated, c.digest)
+            for c in carriers
+        ],
+    )
+
+
+def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int:
+    """Add or renew the row of a published package, without owners yet; return its id."""
+    package_hash = outcome.claim.package_hash
+    connection.exec_driver_sql(
+        "INSERT INTO packages(package_hash, tree_hash, list_hash, published_at)"
+        " VALUES (?, ?, ?, ?) ON CONFLICT(package_hash) DO UPDATE SET"
+        " tree_hash = excluded.tree_hash, list_hash = excluded.list_hash,"
+        " published_at = excluded.published_at",
+        (package_hash, outcome.tree_hash, outcome.list_hash, now),
+    )
+    package_id = connection.execute(
+        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+    ).scalar_one()
+    connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
+    connection.execute(
+        sa.update(store_refs).where(store_refs.c.hash == package_hash).values(size=outcome.size)
+    )
+    return int(package_id)
+
+
+def insert_owners(connection: sa.Connection, package_id: int, digests: list[bytes]) -> None:
+    """Note which objects a package holds; they are referenced from now on."""
+    if not digests:
+        return
+    inserted = connection.exec_driver_sql(
+        "INSERT INTO object_owners(package_id, object_id)"
+        " SELECT ?, id FROM objects WHERE digest = ?",
+        [(package_id, digest) for digest in digests],
+    ).rowcount
+    if inserted != len(digests):
+        raise UnrecordedObjectsError(_without_row(connection, digests))
+    connection.exec_driver_sql(
+        "UPDATE objects SET unreferenced_since = NULL WHERE unreferenced_since IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)"
+    )

@@ -1,0 +1,135 @@
+"""Runs a migration inside this process: its workers' tasks are executed as they are submitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regrain.app import migration
+from regrain.app.store import PackageStore
+from regrain.migrate import pool
+from regrain.migrate.run import Summary
+from regrain.model.events import Event
+from regrain.settings import Migration as MigrationSettings
+from regrain.settings import Settings
+from regrain.settings import Store as StoreSettings
+
+
+@dataclass(slots=True)
+class Flag:
+    """The byte that tells workers to stop."""
+
+    value: int = 0
+
+
+class Inline(Executor):
+    """One worker, in this process; it ends like a process does: everything is closed."""
+
+    def __init__(self, place: pool.Workplace, stop: Flag) -> None:
+        pool.start(place, stop)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Do it now."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 -- what a worker raises, its future holds
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the worker."""
+        close_worker()
+
+
+def close_worker() -> None:
+    """Close what the worker of this process has open."""
+    worker, pool._worker = pool._worker, None
+    if worker is not None:
+        for fd in (worker.store, *worker._open):
+            os.close(fd)
+
+
+@contextmanager
+def inline_workers() -> Iterator[None]:
+    """Have every migration in this process work inline."""
+    original = pool.make_executor
+
+    def make_executor(jobs: int, place: pool.Workplace) -> tuple[Executor, Any]:
+        stop = Flag()
+        return Inline(place, stop), stop
+
+    pool.make_executor = make_executor
+    try:
+        yield
+    finally:
+        pool.make_executor = original
+        close_worker()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a store is migrated.
+
+    Attributes:
+        ingest: Link, copy, or as the program chooses.
+        sync: Flush the file system, or file by file.
+        batch: Packages committed together.
+        slice_entries: Packages of more entries are cut into slices of so many; 0: none are.
+    """
+
+    ingest: str = "auto"
+    sync: str = "syncfs"
+    batch: int = 2
+    slice_entries: int = 0
+
+    def settings(self) -> Settings:
+        """The settings of such a migration; directories count as settled at once."""
+        return Settings(
+            StoreSettings(ingest=self.ingest, sync=self.sync, migration_batch_size=self.batch),  # type: ignore[arg-type]
+            MigrationSettings(settle=0.0),
+        )
+
+
+@dataclass(slots=True)
+class Told:
+    """The events of a run."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """Those of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@contextmanager
+def slices_of(entries: int) -> Iterator[None]:
+    """Cut packages into small slices, so that small ones go the way of large ones."""
+    from regrain.migrate import run
+
+    before = pool.SLICE_ENTRIES, run.LARGE_FILES
+    if entries:
+        pool.SLICE_ENTRIES, run.LARGE_FILES = entries, entries
+    try:
+        yield
+    finally:
+        pool.SLICE_ENTRIES, run.LARGE_FILES = before
+
+
+def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
+    """Migrate a store inside this process."""
+    way = way or Way()
+    with inline_workers(), slices_of(way.slice_entries):
+        opened = PackageStore.open(store, way.settings())
+        return opened.migration().run(jobs=1, **options)
+
+
+def initialise(store: Path) -> migration.Initialised:
+    """Make a store of a legacy directory."""
+    return migration.initialise(str(store))
