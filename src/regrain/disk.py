@@ -32,7 +32,7 @@ from regrain.disk_linux import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 __all__ = [
     "DIRECTORY",
@@ -257,7 +257,7 @@ def kind_of(name: str | bytes, at: int) -> str:
 
 def walk(
     root: int, start: bytes = b"", stop: bytes | None = None
-) -> Iterator[tuple[int, bytes, bytes, str]]:
+) -> Generator[tuple[int, bytes, bytes, str], None, None]:
     """Yield what lies below ``root`` in the order of raw path bytes.
 
     A directory comes as an entry of its own, later its content does: between ``a`` and

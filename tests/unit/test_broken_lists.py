@@ -107,7 +107,7 @@ BAD_LINES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("line", BAD_LINES.values(), ids=BAD_LINES)
+@pytest.mark.parametrize("line", [*BAD_LINES.values()], ids=[*BAD_LINES])
 def test_a_bad_line(line: Any) -> None:
     with pytest.raises(CorruptionError):
         file_list.parse_line(json.dumps(line).encode())
@@ -173,7 +173,7 @@ BAD_TEXT = {
 }
 
 
-@pytest.mark.parametrize("raw", BAD_TEXT.values(), ids=BAD_TEXT)
+@pytest.mark.parametrize("raw", [*BAD_TEXT.values()], ids=[*BAD_TEXT])
 def test_text_that_is_no_line(raw: bytes) -> None:
     with pytest.raises(CorruptionError):
         file_list.parse_line(raw)
@@ -199,7 +199,7 @@ BAD_TREES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("tree", BAD_TREES.values(), ids=BAD_TREES)
+@pytest.mark.parametrize("tree", [*BAD_TREES.values()], ids=[*BAD_TREES])
 def test_entries_that_make_no_tree(tree: list[dict[str, Any]]) -> None:
     with pytest.raises(CorruptionError):
         parsed(render_json(tree))
@@ -218,7 +218,7 @@ BAD_GROUPS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("tree", BAD_GROUPS.values(), ids=BAD_GROUPS)
+@pytest.mark.parametrize("tree", [*BAD_GROUPS.values()], ids=[*BAD_GROUPS])
 def test_a_hard_link_whose_first_path_is_not_the_same_file(tree: list[dict[str, Any]]) -> None:
     with pytest.raises(CorruptionError):
         parsed(render_json(tree))

@@ -18,11 +18,12 @@ from regrain.ledger import Ledger, PackageRow, Totals, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
+from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import queue_all, queue_new
 from regrain.migrate.recover import adopt, recover
-from regrain.migrate.run import Orders, Run, Summary
+from regrain.migrate.run import Run
 from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -111,7 +112,7 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
         try:
             store_root.prepare(fd)
             ledger = open_ledger(path, create=True)
-            _own_ledger(path, fd)
+            _own_ledger(fd)
         except OSError as error:
             raise RegrainError(
                 "cannot make a store of the directory",
@@ -132,14 +133,12 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
     return Initialised(created, queued, len(names), foreign)
 
 
-def _own_ledger(path: str, fd: int) -> None:
+def _own_ledger(fd: int) -> None:
     """Give the ledger to the store's owner, readable by whom the store is."""
     status = os.fstat(fd)
-    for name in (layout.LEDGER, f"{layout.LEDGER}-wal", f"{layout.LEDGER}-shm"):
-        file = os.path.join(path, name)
-        if os.path.exists(file):
-            os.chown(file, status.st_uid, status.st_gid)
-            os.chmod(file, status.st_mode & 0o044 | 0o600)
+    with disk.Closing(disk.open_file(layout.LEDGER, fd)) as ledger:
+        os.fchown(ledger, status.st_uid, status.st_gid)
+        os.fchmod(ledger, status.st_mode & 0o044 | 0o600)
 
 
 class Migration:

@@ -11,8 +11,8 @@ import click
 
 from regrain import __version__
 from regrain.cli.context import Context
-from regrain.cli.output import exit_error
-from regrain.errors import RegrainError
+from regrain.cli.output import exit_error, use_json_log
+from regrain.errors import RegrainError, UsageError, reason
 
 EXIT_SIGINT = 130
 
@@ -52,9 +52,17 @@ class _Verbs(click.Group):
 @click.option("--store", "path", metavar="PATH", help="The store's directory.")
 @click.option("--config", metavar="FILE", help="The configuration; default /etc/regrain.toml.")
 @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks, too.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How remarks on stderr are written.",
+)
 @click.version_option(__version__, prog_name="regrain")
 @click.pass_context
-def main(context: click.Context, path: str | None, config: str | None, verbose: int) -> None:
+def main(
+    context: click.Context, path: str | None, config: str | None, verbose: int, log_format: str
+) -> None:
     r"""Move a package manager's store, live, from one directory a package to one object a file.
 
     \b
@@ -64,6 +72,8 @@ def main(context: click.Context, path: str | None, config: str | None, verbose: 
       regrain --store /opt/pm/store migrate
       regrain --store /opt/pm/store verify
     """
+    if log_format == "json":
+        use_json_log()
     context.obj = Context(path, config, verbose)
 
 
@@ -73,14 +83,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = main.main(arguments, prog_name="regrain", standalone_mode=False)
         sys.stdout.flush()
-    except RegrainError as error:
-        if _verbosity(arguments) > 1:
-            raise
-        return exit_error(error, as_json="--json" in arguments)
     except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("regrain: interrupted", err=True)
@@ -89,7 +92,34 @@ def run(arguments: list[str]) -> int:
         # Whoever read our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001 -- the last place that can turn it into words
+        return _report(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception, arguments: list[str]) -> int:
+    """Print an error as it was asked for; return its exit code."""
+    as_json = "--json" in arguments
+    if isinstance(error, click.ClickException):
+        if not as_json:
+            error.show()
+            return error.exit_code
+        return exit_error(UsageError(error.format_message()), as_json=True)
+    if _verbosity(arguments) > 1:
+        raise error
+    known = error if isinstance(error, RegrainError) else _unforeseen(error)
+    return exit_error(known, as_json=as_json)
+
+
+def _unforeseen(error: Exception) -> RegrainError:
+    """Return what to say of an error nobody thought of; nothing is known to be damaged."""
+    if isinstance(error, OSError):
+        return RegrainError("the system refused", path=error.filename, why=reason(error))
+    return RegrainError(
+        "an unforeseen error, which is a defect of regrain",
+        why=f"{type(error).__name__}: {error}",
+        advice="Run the command again with -vv before it for the details, and report them.",
+    )
 
 
 def _verbosity(arguments: list[str]) -> int:

@@ -41,7 +41,7 @@ def exit_error(error: RegrainError, *, as_json: bool) -> int:
             advice=error.advice,
             exit_code=error.exit_code,
         )
-    click.echo(f"regrain: {error}", err=True)
+    note(f"regrain: {error}", "error")
     return error.exit_code
 
 
@@ -86,8 +86,23 @@ def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         click.echo("  ".join([*cells, row[-1]]).rstrip())
 
 
-def note(text: str) -> None:
+class _Log:
+    """How remarks are written to stderr."""
+
+    as_json = False
+
+
+def use_json_log() -> None:
+    """Write remarks as JSON Lines from now on."""
+    _Log.as_json = True
+
+
+def note(text: str, level: str = "info") -> None:
     """Print a remark to stderr."""
+    if _Log.as_json:
+        import msgspec
+
+        text = msgspec.json.encode({"level": level, "message": text}).decode()
     click.echo(text, err=True)
 
 

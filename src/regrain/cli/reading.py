@@ -25,9 +25,10 @@ def list_packages(context: Context, *, as_json: bool) -> None:
     Example: regrain --store /opt/pm/store list
     """
     store = context.store
-    rows = []
-    for package in store.packages():
-        rows.append((package.hash, package.name, package.version, package.layout.value))
+    rows = [
+        (package.hash, package.name, package.version, package.layout.value)
+        for package in store.packages()
+    ]
     if as_json:
         heads = ("package_hash", "name", "version", "layout")
         output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])

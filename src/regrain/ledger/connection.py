@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from regrain.errors import CorruptionError
 from regrain.ledger.queries import Ledger
-from regrain.ledger.schema import REVISION
+from regrain.ledger.schema import REVISION, create_schema
 from regrain.model import layout
 
 if TYPE_CHECKING:
@@ -123,9 +123,12 @@ def _prepare(connection: sa.Connection, store_path: str) -> None:
         found = _revision(connection)
     if found == REVISION:
         return
-    if found is not None:
-        backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
-        connection.exec_driver_sql("VACUUM INTO ?", (backup,))
+    if found is None:
+        with connection.begin():
+            create_schema(connection)
+        return
+    backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
+    connection.exec_driver_sql("VACUUM INTO ?", (backup,))
     from alembic import command
     from alembic.config import Config
 

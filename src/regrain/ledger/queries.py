@@ -35,6 +35,9 @@ _CLAIM_COLUMNS = (
     _m.allocated_bytes,
     _m.attempts,
 )
+_PENDING = (
+    sa.select(*_CLAIM_COLUMNS).where(_m.status == Status.PENDING).order_by(_m.byte_count, _m.id)
+)
 _PIECE = 5000
 
 
@@ -104,13 +107,7 @@ class Ledger:
             only: A glob that a package's name or hash must match.
         """
         with self._transaction() as connection:
-            query = (
-                sa.select(*_CLAIM_COLUMNS)
-                .where(_m.status == Status.PENDING)
-                .order_by(_m.byte_count, _m.id)
-            )
-            if only is None:
-                query = query.limit(limit)
+            query = _PENDING.limit(limit) if only is None else _PENDING
             chosen = []
             for row in connection.execute(query):
                 if only is None or _matches(row.package_hash, row.name, only):
@@ -124,14 +121,13 @@ class Ledger:
             ) if chosen else None
         return chosen
 
-    def pending(self, *, only: str | None = None) -> tuple[int, int, int]:
-        """Return packages, files and bytes that are pending (and match ``only``)."""
-        query = sa.select(_m.package_hash, _m.name, _m.file_count, _m.byte_count).where(
-            _m.status == Status.PENDING
-        )
+    def pending(self, *, only: str | None = None, limit: int | None = None) -> tuple[int, int, int]:
+        """Return packages, files and bytes that ``claim`` would take, one call after another."""
         count = files = size = 0
         with self._transaction() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(_PENDING):
+                if count == limit:
+                    break
                 if only is None or _matches(row.package_hash, row.name, only):
                     count, files, size = count + 1, files + row.file_count, size + row.byte_count
         return count, files, size

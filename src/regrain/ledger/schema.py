@@ -106,6 +106,14 @@ history = sa.Table(
 )
 
 
+def create_schema(connection: sa.Connection) -> None:
+    """Make an empty database what all upgrades together would make of it."""
+    metadata.create_all(connection)
+    connection.exec_driver_sql(move_trigger())
+    connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT PRIMARY KEY)")
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (REVISION,))
+
+
 def move_trigger() -> str:
     """Return the SQLite trigger that refuses every move of status not in ``NEXT``."""
     legal = ", ".join(

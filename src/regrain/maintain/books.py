@@ -12,6 +12,7 @@ from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.status import Status
+from regrain.store.locks import dead_runs
 from regrain.store.objects import carriers_in
 from regrain.store.packages import FileLevelPackage, published
 
@@ -55,9 +56,8 @@ def check_books(root: StoreRoot, ledger: Ledger) -> Books:
             name for name in there & recorded.keys() if _list_hash(root, name) != recorded[name]
         ),
         leftovers=[
-            f"{place}/{name}"
-            for place in (layout.TEMP, layout.TRASH)
-            for name in _names(root, place)
+            *(f"{layout.TEMP}/{name}" for name in dead_runs(root)),
+            *(f"{layout.TRASH}/{name}" for name in _names(root, layout.TRASH)),
         ],
         quarantined=_names(root, layout.QUARANTINE),
     )

@@ -34,6 +34,8 @@ class Journal:
         name = f"logs/{clock.day_name(clock.now())}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._log = disk.Held(os.open(name, flags, 0o644, dir_fd=self._migration.fd))
+        if os.geteuid() == 0:
+            os.fchown(self._log.fd, *root.owner)
         self._clock = clock_
         self._last = float("-inf")
 

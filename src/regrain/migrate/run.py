@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from regrain.errors import HaltedError, NoSpaceError, RegrainError
 from regrain.ledger import Claim, Ledger, Outcome, UnrecordedObjectsError
 from regrain.migrate import pool
 from regrain.migrate.jobs import Failure, FailureKind, PackageResult, Slice, SliceResult
+from regrain.migrate.orders import Batch, Large, Orders, Summary
 from regrain.migrate.progress import Tracker
 from regrain.migrate.publish import Publisher, StaleCarrierError
 from regrain.model.events import (
@@ -33,57 +33,6 @@ UNIT_FILES = 1500
 BATCHES_OPEN_MAX = 2
 ATTEMPTS_MAX = 3
 TICK_SECONDS = 0.2
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Packages that are committed together."""
-
-    claims: dict[str, Claim]
-    done: dict[str, PackageResult] = field(default_factory=dict)
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.done) == len(self.claims)
-
-
-@dataclass(slots=True)
-class _Large:
-    """A large package while its slices are brought in."""
-
-    slices: list[Slice]
-    waiting: int
-    needed: set[str] = field(default_factory=set)
-    bytes_read: int = 0
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a run is to take, and how.
-
-    Attributes:
-        batch: Packages committed together.
-        jobs: Worker processes.
-        limit: How many packages to take at the most.
-        only: A glob packages must match.
-        verified: Whether workers compare packages with their source.
-    """
-
-    batch: int
-    jobs: int
-    limit: int | None = None
-    only: str | None = None
-    verified: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did."""
-
-    completed: int
-    failed: int
-    stopped: bool
 
 
 class Run:
@@ -114,10 +63,11 @@ class Run:
         self._adopt = adopt
         self._orders = orders
         self._left = orders.limit
-        packages, _, size = ledger.pending(only=orders.only)
-        self._tracker = Tracker(min(packages, packages if self._left is None else self._left), size)
-        self._batches: deque[_Batch] = deque()
-        self._large: dict[str, _Large] = {}
+        packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
+        self._tracker = Tracker(packages, size)
+        self._is_careful = False
+        self._batches: deque[Batch] = deque()
+        self._large: dict[str, Large] = {}
         self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._running: dict[Future[Any], tuple[Any, ...]] = {}
         self._completed = self._failed = 0
@@ -147,7 +97,7 @@ class Run:
                     self._collect()
                 except BrokenExecutor:
                     executor.shutdown(wait=False, cancel_futures=True)
-                    self._give_up_all("a worker process died")
+                    self._after_worker_death()
                     executor, stop = make_executor()
                 self._commit_batches()
                 self._emit(self._tracker.snapshot())
@@ -168,7 +118,8 @@ class Run:
 
     def _fill(self, executor: Executor) -> None:
         """Keep the workers busy: a few tasks ahead of each, no more."""
-        while len(self._batches) < BATCHES_OPEN_MAX and not self._is_ending():
+        open_max = 1 if self._is_careful else BATCHES_OPEN_MAX
+        while len(self._batches) < open_max and not self._is_ending():
             if not self._claim():
                 break
         if self._is_ending():
@@ -178,14 +129,14 @@ class Run:
             self._running[executor.submit(task, *arguments)] = arguments
 
     def _claim(self) -> bool:
-        batch = self._orders.batch
+        batch = 1 if self._is_careful else self._orders.batch
         count = batch if self._left is None else min(batch, self._left)
         claims = self._ledger.claim(count, only=self._orders.only) if count else []
         if not claims:
             return False
         if self._left is not None:
             self._left -= len(claims)
-        self._batches.append(_Batch({claim.package_hash: claim for claim in claims}))
+        self._batches.append(Batch({claim.package_hash: claim for claim in claims}))
         unit: list[str] = []
         files = size = 0
         for claim in claims:
@@ -239,7 +190,7 @@ class Run:
         if failure is not None:
             self._take(PackageResult(name, failure=failure))
             return
-        self._large[name] = _Large(slices, len(slices))
+        self._large[name] = Large(slices, len(slices))
         self._todo.extendleft((pool.bring_in_slice, (piece,)) for piece in reversed(slices))
 
     def _take_slice(self, result: SliceResult) -> None:
@@ -262,7 +213,7 @@ class Run:
         result.needed.extend(large.needed)
         return result
 
-    def _batch_of(self, package_hash: str) -> _Batch:
+    def _batch_of(self, package_hash: str) -> Batch:
         return next(batch for batch in self._batches if package_hash in batch.claims)
 
     # committing
@@ -272,7 +223,7 @@ class Run:
             self._commit(self._batches[0])
             self._batches.popleft()
 
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         good = [result for result in batch.done.values() if result.failure is None]
         if good and not isinstance(self._end, HaltedError):
             try:
@@ -285,7 +236,7 @@ class Run:
             if result.failure is not None:
                 self._not_brought_in(batch.claims[result.package_hash], result.failure)
 
-    def _publish(self, batch: _Batch, good: list[PackageResult]) -> None:
+    def _publish(self, batch: Batch, good: list[PackageResult]) -> None:
         """Run the write protocol over one batch, up to its row in the ledger."""
         self._publisher.flush()
         ready: list[tuple[PackageResult, int, int]] = []
@@ -356,17 +307,23 @@ class Run:
         self._ledger.give_up([package_hash])
         self._emit(PackageGivenUp(package_hash, why))
 
+    def _after_worker_death(self) -> None:
+        """Go on with one package at a time, until one alone has killed a worker repeatedly."""
+        in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
+        if len(in_hand) == 1 and in_hand[0].attempts + 1 >= ATTEMPTS_MAX:
+            words = "a worker process died while it had this package, and again when retried"
+            self._not_brought_in(in_hand[0], Failure(FailureKind.PACKAGE, words, None))
+            self._batches.clear()
+            self._is_careful = False
+        else:
+            self._is_careful = True
+        self._give_up_all("a worker process died")
+
     def _give_up_all(self, why: str) -> None:
-        """Put everything in hand back; a package in hand too often has failed."""
+        """Put everything in hand back."""
         for batch in self._batches:
-            for claim in batch.claims.values():
-                if claim.attempts + 1 >= ATTEMPTS_MAX and why == "a worker process died":
-                    self._not_brought_in(
-                        claim,
-                        Failure(FailureKind.PACKAGE, f"{why} while it had this package", None),
-                    )
-                else:
-                    self._give_up(claim.package_hash, why)
+            for name in batch.claims:
+                self._give_up(name, why)
         self._batches.clear()
         self._large.clear()
         self._todo.clear()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _NOTE_BYTES_MAX = 200
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
@@ -69,7 +70,7 @@ def is_running(root: StoreRoot) -> str:
 
 def _open(root: StoreRoot, name: str) -> int:
     try:
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=root.fd)
+        return os.open(name, _LOCK_FILE, 0o600, dir_fd=root.fd)
     except OSError as error:
         raise RegrainError(
             "cannot open a lock of the store",
@@ -111,18 +112,22 @@ class RunDirectory:
 
 
 def sweep(root: StoreRoot) -> int:
-    """Remove the temporary directories whose run is dead: their lock is free.
-
-    Returns:
-        How many there were.
-    """
-    count = 0
+    """Remove the temporary directories whose run is dead; return how many there were."""
+    names = dead_runs(root)
     with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
-        for name, kind in disk.list_directory(temp):
-            if kind is disk.DIRECTORY and _is_dead(name, temp):
-                disk.remove_tree(name, temp)
-                count += 1
-    return count
+        for name in names:
+            disk.remove_tree(name, temp)
+    return len(names)
+
+
+def dead_runs(root: StoreRoot) -> list[str]:
+    """Return the temporary directories nobody works in: their lock is free."""
+    with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+        return [
+            os.fsdecode(name)
+            for name, kind in disk.list_directory(temp)
+            if kind is disk.DIRECTORY and _is_dead(name, temp)
+        ]
 
 
 def _is_dead(name: bytes, temp: int) -> bool:

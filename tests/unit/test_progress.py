@@ -1,0 +1,108 @@
+"""How far a run is, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from regrain.migrate.progress import KNOWN_AFTER_SECONDS, WINDOW_SECONDS, Tracker
+from regrain.model.events import Progress
+
+
+class Clock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def turn(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_nothing_is_claimed_before_it_can_be_known(clock: Clock) -> None:
+    tracker = Tracker(3, 1000, clock)
+    assert tracker.snapshot() == Progress(3, 0, 0, 0, 1000, 0, None, None)
+    tracker.read(100)
+    clock.turn(KNOWN_AFTER_SECONDS / 2)
+    found = tracker.snapshot()
+    assert (found.bytes_done, found.rate_bytes_per_second, found.seconds_left) == (100, None, None)
+
+
+def test_time_alone_gives_no_rate(clock: Clock) -> None:
+    tracker = Tracker(3, 1000, clock)
+    clock.turn(60)
+    found = tracker.snapshot()
+    assert (found.rate_bytes_per_second, found.seconds_left) == (None, None)
+
+
+def test_rate_and_time_left(clock: Clock) -> None:
+    tracker = Tracker(2, 1000, clock)
+    for _ in range(4):
+        clock.turn(1)
+        tracker.read(50)
+    found = tracker.snapshot()
+    assert found.rate_bytes_per_second == pytest.approx(50)
+    assert found.seconds_left == pytest.approx((1000 - 200) / 50)
+
+
+def test_the_rate_is_that_of_late(clock: Clock) -> None:
+    tracker = Tracker(2, 10**9, clock)
+    for _ in range(100):
+        clock.turn(1)
+        tracker.read(1_000_000)
+    for _ in range(round(3 * WINDOW_SECONDS)):
+        clock.turn(1)
+        tracker.read(10)
+    rate = tracker.snapshot().rate_bytes_per_second
+    assert rate == pytest.approx(10, rel=0.2)
+
+
+def test_the_rate_sinks_while_nothing_comes(clock: Clock) -> None:
+    tracker = Tracker(2, 10**6, clock)
+    clock.turn(1)
+    tracker.read(1000)
+    clock.turn(1)
+    early = tracker.snapshot().rate_bytes_per_second
+    clock.turn(10)
+    late = tracker.snapshot().rate_bytes_per_second
+    assert early is not None
+    assert late is not None
+    assert 0 < late < early
+
+
+def test_more_than_was_expected_leaves_no_negative_time(clock: Clock) -> None:
+    tracker = Tracker(1, 100, clock)
+    clock.turn(2)
+    tracker.read(500)
+    found = tracker.snapshot()
+    assert (found.bytes_done, found.seconds_left) == (500, 0)
+
+
+def test_an_empty_run(clock: Clock) -> None:
+    tracker = Tracker(0, 0, clock)
+    clock.turn(100)
+    assert tracker.snapshot() == Progress(0, 0, 0, 0, 0, 0, None, None)
+
+
+def test_packages_and_files_are_counted(clock: Clock) -> None:
+    tracker = Tracker(3, 0, clock)
+    tracker.completed(10)
+    tracker.completed(5)
+    tracker.failed()
+    found = tracker.snapshot()
+    assert (found.packages_done, found.packages_failed, found.files_done) == (2, 1, 15)
+
+
+def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:
+    tracker = Tracker(1, 10**9, clock)
+    for _ in range(5000):
+        clock.turn(0.5)
+        tracker.read(1)
+    assert len(tracker._samples) <= 2 * WINDOW_SECONDS + 2
