@@ -17,6 +17,9 @@ setup: $(READY)  ## make .venv and install regrain with its tools into it
 
 # A candidate is tested by running it, since a version manager's shim may exist without its Python.
 # uv installs faster; where it cannot be had or cannot reach what pip is set up for, pip does it.
+# Without bytecode on disk every start of a command would compile its libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 $(READY): pyproject.toml constraints.txt
 	@probe='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; \
 	$(BIN)/python -c "$$probe" 2>/dev/null && exit; \
@@ -32,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	exit 1
 	@if $(BIN)/python -m pip install --quiet --constraint constraints.txt uv; then \
 		$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt \
-			--build-constraint constraints.txt --group dev --editable . && exit; \
+			--build-constraint constraints.txt --group dev --compile-bytecode --editable . && exit; \
 	fi; \
 	echo "uv could not do it, so pip does" >&2; \
 	$(BIN)/python -m pip install --quiet 'pip>=25.1' && \

@@ -99,18 +99,25 @@ class Ledger:
         with self._transaction() as connection:
             return set(connection.scalars(sa.select(_m.package_hash)))
 
-    def claim(self, limit: int, *, only: str | None = None) -> list[Claim]:
+    def claim(
+        self, limit: int, *, only: str | None = None, files_max: int | None = None
+    ) -> list[Claim]:
         """Take up to ``limit`` pending packages, the smallest first, and mark them.
 
         Args:
             limit: How many.
             only: A glob that a package's name or hash must match.
+            files_max: How many files they may have together; one package is always taken.
         """
         with self._transaction() as connection:
             query = _PENDING.limit(limit) if only is None else _PENDING
-            chosen = []
+            chosen: list[Claim] = []
+            files = 0
             for row in connection.execute(query):
                 if only is None or _matches(row.package_hash, row.name, only):
+                    files += row.file_count
+                    if chosen and files_max is not None and files > files_max:
+                        break
                     chosen.append(_claim(row))
                 if len(chosen) == limit:
                     break

@@ -81,7 +81,10 @@ def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int
     package_id = connection.execute(
         sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
     ).scalar_one()
-    connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
+    if outcome.claim.attempts:
+        # It may have been recorded before. No index finds the owners of one package, since
+        # the other way round is asked for far more often: look at them all.
+        connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
     connection.execute(
         sa.update(store_refs).where(store_refs.c.hash == package_hash).values(size=outcome.size)
     )
@@ -92,10 +95,13 @@ def insert_owners(connection: sa.Connection, package_id: int, digests: list[byte
     """Note which objects a package holds; they are referenced from now on."""
     if not digests:
         return
+    # The digests go over as one value and are cut up in the database: a third of the time
+    # that one statement a digest takes.
     inserted = connection.exec_driver_sql(
-        "INSERT INTO object_owners(package_id, object_id)"
-        " SELECT ?, id FROM objects WHERE digest = ?",
-        [(package_id, digest) for digest in digests],
+        "WITH RECURSIVE cut(at) AS (SELECT 1 UNION ALL SELECT at + 32 FROM cut WHERE at + 32 < ?1)"
+        " INSERT INTO object_owners(object_id, package_id)"
+        " SELECT id, ?2 FROM cut JOIN objects ON digest = substr(?3, at, 32)",
+        (32 * len(digests), package_id, b"".join(digests)),
     ).rowcount
     if inserted != len(digests):
         raise UnrecordedObjectsError(_without_row(connection, digests))

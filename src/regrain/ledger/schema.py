@@ -79,9 +79,8 @@ carriers = sa.Table(
 object_owners = sa.Table(
     "object_owners",
     metadata,
-    sa.Column("package_id", sa.Integer, primary_key=True),
     sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
-    sa.Index("object_owners_by_object", "object_id"),
+    sa.Column("package_id", sa.Integer, primary_key=True),
     sqlite_with_rowid=False,
 )
 

@@ -30,7 +30,13 @@ LARGE_BYTES = 3 * pool.SLICE_BYTES // 2
 UNIT_FILES = 1500
 """Small packages are put together into units of work of about this many files."""
 
-BATCHES_OPEN_MAX = 2
+BATCH_FILES_MAX = 20_000
+"""A batch is closed at so many files: the workers must not wait for a long commit."""
+
+BATCHES_OPEN_MAX = 3
+TASKS_AHEAD = 6
+"""Tasks handed to the executor for each worker, enough to outlast a commit."""
+
 ATTEMPTS_MAX = 3
 TICK_SECONDS = 0.2
 
@@ -124,14 +130,15 @@ class Run:
                 break
         if self._is_ending():
             self._drop_unstarted()
-        while self._todo and len(self._running) < 2 * self._orders.jobs + 2:
+        while self._todo and len(self._running) < TASKS_AHEAD * self._orders.jobs:
             task, arguments = self._todo.popleft()
             self._running[executor.submit(task, *arguments)] = arguments
 
     def _claim(self) -> bool:
         batch = 1 if self._is_careful else self._orders.batch
         count = batch if self._left is None else min(batch, self._left)
-        claims = self._ledger.claim(count, only=self._orders.only) if count else []
+        only = self._orders.only
+        claims = self._ledger.claim(count, only=only, files_max=BATCH_FILES_MAX) if count else []
         if not claims:
             return False
         if self._left is not None:

@@ -1,0 +1,139 @@
+"""Opening a ledger: read-only without a trace, and what is no ledger."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from regrain.errors import CorruptionError, HaltedError
+from regrain.ledger import open_ledger
+from regrain.ledger.connection import SAFE_VERSION, driver
+from tests.compare import differences, snapshot
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    open_ledger(str(folder), create=True).close()
+    return folder
+
+
+def test_closing_leaves_one_file(place: Path) -> None:
+    assert os.listdir(place) == ["state.sqlite"]
+
+
+def test_reading_leaves_no_trace(place: Path) -> None:
+    os.utime(place, ns=(5, 5))
+    before = snapshot(place)
+    ledger = open_ledger(str(place), read_only=True)
+    assert ledger.totals().packages == 0
+    assert os.listdir(place) == ["state.sqlite"]  # not even for the time it is open
+    ledger.close()
+    assert differences(before, snapshot(place), identity=True) == []
+
+
+@pytest.mark.root
+def test_reading_where_nothing_may_be_written() -> None:
+    """As a monitoring user does, or from a snapshot that is mounted read-only."""
+    code = (
+        "import os, sys\n"
+        "from regrain.ledger import open_ledger\n"
+        "read = lambda: open_ledger(sys.argv[1], read_only=True).totals().packages\n"
+        "read()  # all modules are loaded while they may be\n"
+        "os.setuid(65534)\n"
+        "print(read())"
+    )
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        open_ledger(folder, create=True).close()
+        os.chmod(f"{folder}/state.sqlite", 0o444)
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=False
+        )
+        assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+        assert os.listdir(folder) == ["state.sqlite"]
+
+
+def test_a_reader_cannot_write(place: Path) -> None:
+    ledger = open_ledger(str(place), read_only=True)
+    with pytest.raises(HaltedError, match="readonly"):
+        ledger.remember("never")
+    ledger.close()
+
+
+def test_a_reader_sees_what_a_running_writer_committed(place: Path) -> None:
+    writer = open_ledger(str(place))
+    writer.remember("first")
+    reader = open_ledger(str(place), read_only=True)
+    with reader._transaction() as connection:
+        query = "SELECT event FROM history"
+        assert [tuple(row) for row in connection.exec_driver_sql(query)] == [("first",)]
+    reader.close()
+    writer.remember("second")
+    writer.close()
+    assert os.listdir(place) == ["state.sqlite"]
+
+
+def test_an_absent_ledger_is_not_made_by_the_way(tmp_path: Path) -> None:
+    for read_only in (False, True):
+        with pytest.raises(CorruptionError, match="missing") as caught:
+            open_ledger(str(tmp_path), read_only=read_only)
+        assert caught.value.exit_code == 4
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("damage", ["no database", "cut", "overwritten"])
+def test_what_is_no_ledger_is_refused(place: Path, damage: str, read_only: bool) -> None:
+    path = place / "state.sqlite"
+    raw = bytearray(path.read_bytes())
+    if damage == "no database":
+        raw = bytearray(b"not a database, but long enough to be looked at\n" * 100)
+    elif damage == "cut":
+        del raw[5000:]
+    else:
+        raw[100:5000] = bytes(4900)
+    path.write_bytes(raw)
+    with pytest.raises(CorruptionError):
+        open_ledger(str(place), read_only=read_only).totals()
+
+
+def test_an_empty_file_is_no_ledger_to_read(place: Path) -> None:
+    (place / "state.sqlite").write_bytes(b"")
+    with pytest.raises(CorruptionError):
+        open_ledger(str(place), read_only=True)
+
+
+def test_another_schema_is_not_read(place: Path) -> None:
+    ledger = open_ledger(str(place))
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    ledger.close()
+    with pytest.raises(CorruptionError, match="schema"):
+        open_ledger(str(place), read_only=True)
+
+
+def test_names_that_a_uri_could_misread(tmp_path: Path) -> None:
+    place = tmp_path / "a?b#c%41 d&mode=memory"
+    place.mkdir()
+    ledger = open_ledger(str(place), create=True)
+    ledger.remember("here")
+    ledger.close()
+    assert os.listdir(place) == ["state.sqlite"]
+    open_ledger(str(place), read_only=True).close()
+
+
+def test_the_sqlite_in_use_has_no_known_corruption() -> None:
+    """A wheel brings it where there is one; elsewhere the journal mode is another."""
+    try:
+        import pysqlite3
+    except ImportError:
+        pytest.skip("no pysqlite3 for this platform")
+    assert driver() is pysqlite3.dbapi2
+    assert driver().sqlite_version_info >= SAFE_VERSION

@@ -1,0 +1,235 @@
+"""Workers that meet: one package's fate must not be another's."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from regrain.app.store import PackageStore
+from regrain.migrate import pool
+from regrain.migrate.publish import Publisher
+from regrain.migrate.run import Summary
+from regrain.model.events import PackageFailed, PackageGivenUp
+from tests.conftest import remove
+from tests.faults.inline import Flag, Inline, Told, Way, close_worker, initialise, migrate, slices_of
+from tests.faults.small import quick_place
+from tests.stores import assert_complete, record, statuses
+from tests.trees import LegacyPackage, Tree, describe, package_hash
+
+SHARED = b"what both packages hold\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    with quick_place(tmp_path) as found:
+        yield found / "store"
+        remove(found / "store")
+
+
+def build(store: Path, **files: int) -> dict[str, LegacyPackage]:
+    """Packages of so many files each, one of which they all share."""
+    made = {}
+    for name, count in files.items():
+        label = package_hash(1, name)
+        with Tree(store / label, Random(name)) as tree:
+            describe(tree, name, "1", sbom=())
+            tree.file(b"a-shared", SHARED)
+            for number in range(count):
+                tree.file(b"f%03d" % number, b"%d of %s\n" % (number, name.encode()))
+        made[label] = LegacyPackage(label, store / label, name, "1", name)
+    initialise(store)
+    return made
+
+
+class Ordered(Executor):
+    """One worker that takes tasks in an order it is told, as a second worker's luck may have it.
+
+    Args:
+        place: Where it works.
+        may_start: Told a task's name and the names of those that are done.
+    """
+
+    def __init__(
+        self, place: pool.Workplace, stop: Flag, may_start: Callable[[str, list[str]], bool]
+    ) -> None:
+        pool.start(place, stop)
+        self.done: list[str] = []
+        self._may_start = may_start
+        self._tasks: list[tuple[Future[Any], str, Callable[[], Any]]] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        name = getattr(fn, "func", fn).__name__
+        with self._changed:
+            self._tasks.append((future, name, lambda: fn(*args, **kwargs)))
+            self._changed.notify()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._ended and not (task := self._next()):
+                    self._changed.wait(0.01)  # a task may become ready by what others did
+                if self._ended:
+                    return
+                self._tasks.remove(task)
+            future, name, call = task
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 -- as an executor does
+                future.set_exception(error)
+            self.done.append(name)
+
+    def _next(self) -> tuple[Future[Any], str, Callable[[], Any]] | None:
+        return next((task for task in self._tasks if self._may_start(task[1], self.done)), None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
+        close_worker()
+
+
+def run(store: Path, way: Way, told: Told, make: Callable[[Any, Flag], Executor]) -> Summary:
+    """Migrate with an executor of the test's own."""
+
+    def make_executor(jobs: int, place: pool.Workplace) -> tuple[Executor, Any]:
+        stop = Flag()
+        return make(place, stop), stop
+
+    original, pool.make_executor = pool.make_executor, make_executor
+    try:
+        with slices_of(way.slice_entries):
+            migration = PackageStore.open(store, way.settings()).migration()
+            return migration.run(told.events.append, jobs=2)
+    finally:
+        pool.make_executor = original
+
+
+def test_a_file_that_another_package_publishes_first_is_no_change(place: Path) -> None:
+    """The large package staged a link; a small one that holds the same bytes is committed
+    first, which renames that link: its change time moves, its bytes do not.
+    """
+    packages = build(place, large=40, small=2)
+    before = record(packages)
+    small = package_hash(1, "small")
+
+    def may_start(task: str, done: list[str]) -> bool:
+        if task == "bring_in":
+            return done.count("bring_in_slice") >= 3
+        if task == "finish":
+            return (place / "packages" / small).exists()
+        return True
+
+    executors: list[Ordered] = []
+
+    def make(workplace: Any, stop: Flag) -> Executor:
+        executors.append(Ordered(workplace, stop, may_start))
+        return executors[-1]
+
+    told = Told()
+    done = run(place, Way(batch=1, slice_entries=16), told, make)
+    assert executors[0].done.index("bring_in") < executors[0].done.index("finish")
+    assert [event.message for event in told.of(PackageFailed)] == []
+    assert (done.completed, done.failed) == (2, 0)
+    assert_complete(place, packages, before)
+
+
+def test_a_file_that_changed_after_it_was_staged_fails_its_package_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes were staged for both packages; the other one has them still."""
+    packages = build(place, first=2, second=3)
+    original = Publisher.publish_objects
+    touched: list[Path] = []
+
+    def publish_objects(publisher: Publisher, result: Any) -> Any:
+        if not touched:
+            linked = [p.path / "a-shared" for p in packages.values()]
+            touched.extend(path for path in linked if path.stat().st_nlink > 1)
+            (path,) = touched
+            path.chmod(0o600)
+            path.chmod(0o644)
+        return original(publisher, result)
+
+    monkeypatch.setattr(Publisher, "publish_objects", publish_objects)
+    migrate(place, Way())
+    changed = touched[0].parent.name
+    other = next(name for name in packages if name != changed)
+    assert statuses(place)[other] == "completed"
+    migrate(place, Way(), retry_failed=True)
+    assert set(statuses(place).values()) == {"completed"}
+
+
+def test_a_worker_that_dies_costs_no_package(place: Path) -> None:
+    packages = build(place, first=2, second=3)
+    before = record(packages)
+    made: list[Executor] = []
+
+    class Dying(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            super().submit(fn, *args, **kwargs)  # it died when it was almost done
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    def make(workplace: Any, stop: Flag) -> Executor:
+        made.append((Inline if made else Dying)(workplace, stop))
+        return made[-1]
+
+    told = Told()
+    done = run(place, Way(), told, make)
+    assert len(made) == 2
+    assert len(told.of(PackageGivenUp)) == 2
+    assert (done.completed, done.failed) == (2, 0)
+    assert_complete(place, packages, before)
+
+
+def test_workers_that_always_die_end_the_run(place: Path) -> None:
+    packages = build(place, first=2, second=3)
+
+    class Dying(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    told = Told()
+    done = run(place, Way(), told, Dying)
+    assert (done.completed, done.failed) == (0, 2)
+    assert all("died" in event.message for event in told.of(PackageFailed))
+    before = record(packages)
+    migrate(place, Way(), retry_failed=True)
+    assert_complete(place, packages, before)
+
+
+@pytest.mark.parametrize("slices", [0, 4])
+def test_a_stop_puts_back_what_was_not_begun(place: Path, slices: int) -> None:
+    packages = build(place, **{f"package{number}": 12 for number in range(9)})
+    before = record(packages)
+    done = migrate(
+        place,
+        Way(batch=1, slice_entries=slices),
+        stopping=lambda: any((place / "packages").iterdir()),
+    )
+    assert done.stopped
+    assert 0 < done.completed < 9
+    assert done.failed == 0
+    found = sorted(statuses(place).values())
+    assert found == ["completed"] * done.completed + ["pending"] * (9 - done.completed)
+    assert os.listdir(place / "temp") == []
+    migrate(place, Way())
+    assert_complete(place, packages, before)
