@@ -50,6 +50,7 @@ __all__ = [
     "descend",
     "die_with_parent",
     "fsync",
+    "give_to_owner_of",
     "kind_of",
     "link",
     "list_directory",
@@ -75,6 +76,7 @@ __all__ = [
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_UNNAMED_FILE = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -163,6 +165,13 @@ def unlink(name: str | bytes, at: int) -> None:
     os.unlink(name, dir_fd=at)
 
 
+def give_to_owner_of(directory: int, fd: int) -> None:
+    """Give an open file to the owner of a directory, where we are root and may."""
+    if os.geteuid() == 0:
+        status = os.fstat(directory)
+        os.fchown(fd, status.st_uid, status.st_gid)
+
+
 def fsync(fd: int) -> None:
     """Flush a file or directory to stable storage."""
     os.fsync(fd)
@@ -184,6 +193,7 @@ def _replace(name: str, content: bytes, at: int, mode: int, *, durable: bool) ->
         unlink(temporary, at)
     with Closing(create(temporary, at)) as fd:
         write_all(fd, content)
+        give_to_owner_of(at, fd)
         os.fchmod(fd, mode)
         if durable:
             fsync(fd)
@@ -211,21 +221,20 @@ def read_all(name: str | bytes, at: int, bytes_max: int = 64 << 20) -> bytes:
 
 
 def shares_extents(at: int) -> bool:
-    """Find out, by trying, whether files in the directory ``at`` can be reflinked."""
-    names = (".reflink-from", ".reflink-to")
-    with Closing(create(names[0], at)) as source, Closing(create(names[1], at)) as target:
-        try:
+    """Find out, by trying, whether files in the directory ``at`` can be reflinked.
+
+    The trial files never get a name, so that even a dry run may ask.
+    """
+    try:
+        with (
+            Closing(os.open(b".", _UNNAMED_FILE, 0o600, dir_fd=at)) as source,
+            Closing(os.open(b".", _UNNAMED_FILE, 0o600, dir_fd=at)) as target,
+        ):
             write_all(source, b"x" * 4096)
             reflink(source, target)
-        except OSError as error:
-            if error.errno not in NO_REFLINK:
-                raise
-            return False
-        else:
-            return True
-        finally:
-            for name in names:
-                unlink(name, at)
+    except OSError:  # whatever the reason, it cannot be relied on
+        return False
+    return True
 
 
 FILE, DIRECTORY, SYMLINK, SPECIAL = "file", "directory", "symlink", "special"

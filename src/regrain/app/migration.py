@@ -90,7 +90,7 @@ def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _i
             path,
             fd,
             ingest=settings.store.ingest,
-            can_reflink=False,
+            can_reflink=disk.shares_extents(fd),
             link_outside=settings.store.link_outside,
             on_package=on_package,
         )
@@ -195,7 +195,8 @@ class Migration:
                     on_event(event)
 
                 self._go_dual(ledger)
-                recovered = recover(self._root, ledger)
+                verified = self._settings.store.verify_after_migration
+                recovered = recover(self._root, ledger, verified=verified)
                 if recovered is not None:
                     emit(recovered)
                 if retry_failed:
@@ -246,7 +247,9 @@ class Migration:
             )
         if self._root.phase() is Phase.ROLLING_BACK:
             raise RefusedError(
-                "a rollback is under way", advice="Finish it with 'regrain rollback'."
+                "a rollback is under way",
+                why="the store's phase is rolling_back",
+                advice="Finish it with the version of regrain that began it.",
             )
         if os.geteuid() not in (0, self._root.owner.uid):
             raise RegrainError(

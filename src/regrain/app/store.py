@@ -133,12 +133,22 @@ class Package:
         return self._again(lambda: checkout_exact(self._source, path, on_entry))
 
     def _again(self, call: Callable[[], _T]) -> _T:
-        """Call; if the package moved away under us, find it once more and call again."""
+        """Call; if the package moved away under us, find it once more and call again.
+
+        If it is damaged, and its legacy directory is still there, that serves.
+        """
         try:
             return call()
         except (FileNotFoundError, CorruptionError):
             self._source = dual.open_package(self._root, self.hash)
+        try:
             return call()
+        except CorruptionError:
+            legacy = dual.open_legacy(self._root, self.hash)
+            if legacy is None or self._source.layout is legacy.layout:
+                raise
+            self._source = legacy
+        return call()
 
     def __repr__(self) -> str:
         """Return a short description."""

@@ -37,13 +37,17 @@ class Verdict:
     not_migrated: int
 
     @property
+    def findings(self) -> int:
+        """How many things that are stored are not what was stored."""
+        count = len(self.audit.damages) + bool(self.ledger_problem)
+        if self.books is not None:
+            count += len(self.books.unpublished) + len(self.books.changed_lists)
+        return count
+
+    @property
     def is_damaged(self) -> bool:
         """Whether anything stored is not what was stored."""
-        return bool(
-            self.audit.damages
-            or self.ledger_problem
-            or (self.books and (self.books.unpublished or self.books.changed_lists))
-        )
+        return self.findings > 0
 
 
 def shards_of(subset: str | None) -> list[str]:

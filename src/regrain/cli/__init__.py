@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import traceback
 from importlib import import_module
 
 import click
@@ -63,7 +64,7 @@ class _Verbs(click.Group):
 def main(
     context: click.Context, path: str | None, config: str | None, verbose: int, log_format: str
 ) -> None:
-    r"""Move a package manager's store, live, from one directory a package to one object a file.
+    """Move a package manager's store, live, from one directory a package to one object a file.
 
     \b
     A first migration:
@@ -71,7 +72,7 @@ def main(
       regrain --store /opt/pm/store init
       regrain --store /opt/pm/store migrate
       regrain --store /opt/pm/store verify
-    """
+    """  # noqa: D301 -- click reads the backspace: keep these lines as they are
     if log_format == "json":
         use_json_log()
     context.obj = Context(path, config, verbose)
@@ -106,7 +107,7 @@ def _report(error: Exception, arguments: list[str]) -> int:
             return error.exit_code
         return exit_error(UsageError(error.format_message()), as_json=True)
     if _verbosity(arguments) > 1:
-        raise error
+        traceback.print_exception(error)
     known = error if isinstance(error, RegrainError) else _unforeseen(error)
     return exit_error(known, as_json=as_json)
 

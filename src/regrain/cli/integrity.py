@@ -115,6 +115,7 @@ def verify(
         _show_books(books.changed_lists, "file list is not the one recorded (damaged)")
         _show_books(books.unrecorded, "published but not recorded")
         _show_books(books.unknown_carriers, "object without a row (orphan, no failure)")
+        _show_books(books.missing_carriers, "row without its object")
         _show_books(books.leftovers, "left over by a run that was killed (no failure)")
         _show_books(books.quarantined, "in quarantine (no failure)")
     if verdict.ledger_problem:
@@ -127,7 +128,7 @@ def verify(
     if stop():
         click.echo("stopped before the end: what was not looked at is not judged")
     elif code == EXIT_DAMAGED:
-        click.echo(f"damaged: {len(found.damages):,} findings")
+        click.echo(f"damaged: {verdict.findings:,} findings")
     elif code == EXIT_CHANGED:
         click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
     else:

@@ -364,7 +364,8 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
             "packages",
             (
                 f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
-                f"{count('failed_packages'):,} failed, {count('pending_packages'):,} pending"
+                f"{count('failed_packages'):,} failed, "
+                f"{count('pending_packages') + count('in_progress_packages'):,} pending"
             ),
         ),
         ("files", f"{count('migrated_files'):,} of {count('total_files'):,}"),

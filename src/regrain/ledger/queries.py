@@ -15,7 +15,13 @@ from regrain.errors import (
     NoSpaceError,
     RegrainError,
 )
-from regrain.ledger.recording import insert_objects, insert_owners, insert_package, remember
+from regrain.ledger.recording import (
+    UnrecordedObjectsError,
+    insert_objects,
+    insert_owners,
+    insert_package,
+    remember,
+)
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
 from regrain.model import clock
@@ -188,13 +194,18 @@ class Ledger:
     # recording what was published
 
     def record(self, outcomes: Sequence[Outcome], carriers: Sequence[NewCarrier]) -> None:
-        """Record a published batch: objects, carriers, owners, status, in one transaction."""
+        """Record a published batch: objects, carriers, owners, status, in one transaction.
+
+        Raises:
+            UnrecordedObjectsError: Packages name objects without a row; nothing was recorded.
+        """
         now = clock.now()
+        without_row: list[bytes] = []
         with self._transaction() as connection:
             insert_objects(connection, carriers, now)
             for outcome in outcomes:
                 package_id = insert_package(connection, outcome, now)
-                insert_owners(connection, package_id, outcome.digests)
+                without_row += insert_owners(connection, package_id, outcome.digests)
                 connection.execute(
                     sa.update(store_migration)
                     .where(_m.package_hash == outcome.claim.package_hash)
@@ -210,6 +221,8 @@ class Ledger:
                         verified_at=now if outcome.verified else None,
                     )
                 )
+            if without_row:
+                raise UnrecordedObjectsError(sorted(set(without_row)))
 
     def record_objects(self, carriers: Sequence[NewCarrier]) -> None:
         """Record objects that were found on disk without a row; no package owns them yet."""

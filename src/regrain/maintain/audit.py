@@ -290,7 +290,9 @@ def audit(
     finally:
         stop.value = 1
         executor.shutdown(wait=True, cancel_futures=True)
-    result.damages = sorted(_concerned(root, result.damages, scope.package_hashes))
+    concerned = _concerned(root, result.damages, scope.package_hashes)
+    once = {(damage.object, damage.package_hash, damage.path): damage for damage in concerned}
+    result.damages = sorted(once.values())
     result.changes.sort()
     return result
 

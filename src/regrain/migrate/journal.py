@@ -54,7 +54,8 @@ class Journal:
 
     def _snapshot(self, progress: Progress) -> None:
         now = self._clock()
-        if now - self._last < SNAPSHOT_SECONDS:
+        is_last = progress.packages_done + progress.packages_failed == progress.packages_total
+        if now - self._last < SNAPSHOT_SECONDS and not is_last:
             return
         self._last = now
         fields = {"schema": 1, "at": clock.now(), "pid": os.getpid(), **asdict(progress)}

@@ -29,22 +29,27 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 
-def recover(root: StoreRoot, ledger: Ledger) -> Recovered | None:
+def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | None:
     """Bring disk and ledger together again; None where the last run ended well.
 
     Temporary directories of dead runs go. Objects no row names are hashed: good ones are
     recorded, others moved to quarantine. A claimed package that was published is checked
     and recorded; one that was not goes back to pending. Doing it twice changes nothing.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        verified: Whether runs compare packages with their source before publishing.
     """
     claims = ledger.in_progress()
     swept = sweep(root)
     if not claims and not swept:
         return None
     adopted, damaged = _adopt_objects(root, ledger)
-    completed = 0
+    proven, completed = len(adopted), 0
     for claim in claims:
         if is_published(root.packages, claim.package_hash):
-            outcome = _check(root, claim, adopted)
+            outcome = _check(root, claim, adopted, verified=verified)
             if outcome is not None:
                 ledger.record([outcome], [])
                 completed += 1
@@ -52,7 +57,7 @@ def recover(root: StoreRoot, ledger: Ledger) -> Recovered | None:
             quarantine(root, layout.PACKAGES, claim.package_hash)
             damaged += 1
         ledger.give_up([claim.package_hash])
-    found = Recovered(swept, completed, len(claims) - completed, len(adopted), damaged)
+    found = Recovered(swept, completed, len(claims) - completed, proven, damaged)
     ledger.remember("recovered", detail=repr(found))
     return found
 
@@ -121,7 +126,9 @@ def _hashes(root: StoreRoot, carrier: Carrier) -> bool:
         return hash_fd(fd)[0] == carrier.digest
 
 
-def _check(root: StoreRoot, claim: Claim, adopted: dict[bytes, int]) -> Outcome | None:
+def _check(
+    root: StoreRoot, claim: Claim, adopted: dict[bytes, int], *, verified: bool
+) -> Outcome | None:
     """Return what to record of a published package; None if it is not whole."""
     digests: set[bytes] = set()
     files = size = named = 0
@@ -146,7 +153,7 @@ def _check(root: StoreRoot, claim: Claim, adopted: dict[bytes, int]) -> Outcome 
         size=size,
         added=sum(new) + _list_allocated(root, claim.package_hash),
         deduplicated=named - len(new),
-        verified=True,
+        verified=verified,
     )
 
 

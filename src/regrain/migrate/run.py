@@ -71,7 +71,7 @@ class Run:
         self._left = orders.limit
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
-        self._is_careful = False
+        self._careful_packages = 0
         self._batches: deque[Batch] = deque()
         self._large: dict[str, Large] = {}
         self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -124,7 +124,7 @@ class Run:
 
     def _fill(self, executor: Executor) -> None:
         """Keep the workers busy: a few tasks ahead of each, no more."""
-        open_max = 1 if self._is_careful else BATCHES_OPEN_MAX
+        open_max = 1 if self._careful_packages else BATCHES_OPEN_MAX
         while len(self._batches) < open_max and not self._is_ending():
             if not self._claim():
                 break
@@ -135,7 +135,7 @@ class Run:
             self._running[executor.submit(task, *arguments)] = arguments
 
     def _claim(self) -> bool:
-        batch = 1 if self._is_careful else self._orders.batch
+        batch = 1 if self._careful_packages else self._orders.batch
         count = batch if self._left is None else min(batch, self._left)
         only = self._orders.only
         claims = self._ledger.claim(count, only=only, files_max=BATCH_FILES_MAX) if count else []
@@ -229,6 +229,7 @@ class Run:
         while self._batches and self._batches[0].is_done:
             self._commit(self._batches[0])
             self._batches.popleft()
+            self._careful_packages = max(0, self._careful_packages - 1)
 
     def _commit(self, batch: Batch) -> None:
         good = [result for result in batch.done.values() if result.failure is None]
@@ -315,15 +316,15 @@ class Run:
         self._emit(PackageGivenUp(package_hash, why))
 
     def _after_worker_death(self) -> None:
-        """Go on with one package at a time, until one alone has killed a worker repeatedly."""
+        """Try what was in hand one by one; a package that alone kills a worker again fails."""
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
-        if len(in_hand) == 1 and in_hand[0].attempts + 1 >= ATTEMPTS_MAX:
-            words = "a worker process died while it had this package, and again when retried"
+        if len(in_hand) == 1 and self._careful_packages:
+            words = "a worker process died twice while it had this package"
             self._not_brought_in(in_hand[0], Failure(FailureKind.PACKAGE, words, None))
+            self._careful_packages -= 1
             self._batches.clear()
-            self._is_careful = False
         else:
-            self._is_careful = True
+            self._careful_packages = len(in_hand)
         self._give_up_all("a worker process died")
 
     def _give_up_all(self, why: str) -> None:

@@ -137,14 +137,14 @@ class Stager:
 
         One that is published but broken is replaced: publishing moves it to quarantine.
         """
-        further = further_carrier(entry.digest, mode)
-        for name in (entry.digest, further):
+        free = ""
+        for name in (entry.digest, further_carrier(entry.digest, mode)):
             status = _lstat(object_path(name), self._objects)
-            if status is None or status.st_size != entry.size:
-                return name
-            if self._is_good(status, mode, entry.size):
+            if status is not None and self._is_good(status, mode, entry.size):
                 return _PUBLISHED
-        return further
+            if status is None or status.st_size != entry.size:
+                free = free or name
+        return free or name
 
     def _is_good(self, status: os.stat_result, mode: int, size: int) -> bool:
         return (

@@ -12,7 +12,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     Attributes:
         name: ``[package] name``, empty where the manifest does not say.
-        version: ``[package] version``, with ``-revision`` where there is one.
+        version: ``[package] version``, empty where the manifest does not say.
         table: The whole document.
     """
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regrain.errors import UnknownPackageError, UsageError
+from regrain.errors import CorruptionError, UnknownPackageError, UsageError
 from regrain.model.digest import PackageHash, is_package_hash, is_prefix
-from regrain.model.phase import Layout
+from regrain.model.phase import Layout, Phase
 from regrain.store.legacy import LegacyPackage
 from regrain.store.packages import FileLevelPackage, is_published, published
 from regrain.store.root import legacy_names
@@ -33,9 +33,27 @@ def open_package(root: StoreRoot, package_hash: str) -> PackageSource:
                 return LegacyPackage(root.fd, package_hash)
             except FileNotFoundError:
                 continue
+            except CorruptionError:
+                legacy = open_legacy(root, package_hash)
+                if legacy is None:
+                    raise
+                return legacy
     raise UnknownPackageError(
         "no such package", package=package_hash, advice="'regrain list' shows what there is."
     )
+
+
+def open_legacy(root: StoreRoot, package_hash: str) -> PackageSource | None:
+    """Open a package's legacy directory as a way out of damage; None outside ``dual``.
+
+    In ``dual`` every legacy directory is still there and untouched.
+    """
+    if root.phase() is not Phase.DUAL:
+        return None
+    try:
+        return LegacyPackage(root.fd, package_hash)
+    except FileNotFoundError:
+        return None
 
 
 def has_package(root: StoreRoot, package_hash: str) -> bool:

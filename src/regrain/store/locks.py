@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING, Self
 
 from regrain import disk
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _NOTE_BYTES_MAX = 200
+_TRIES = 5
+_TRY_SECONDS = 0.02
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -32,7 +35,7 @@ def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
         LockedError: Another run holds it; the message names that one.
     """
     with disk.Closing(_open(root, layout.RUN_LOCK)) as fd:
-        if not disk.lock(fd, exclusive=True, wait=False):
+        if not _lock_soon(fd):
             holder = os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
             raise LockedError(
                 "another run holds the store",
@@ -46,6 +49,15 @@ def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
             yield
         finally:
             os.ftruncate(fd, 0)
+
+
+def _lock_soon(fd: int) -> bool:
+    """Take the lock; whoever only looks whether it is held lets go within an instant."""
+    for _ in range(_TRIES):
+        if disk.lock(fd, exclusive=True, wait=False):
+            return True
+        time.sleep(_TRY_SECONDS)
+    return False
 
 
 @contextlib.contextmanager
@@ -131,10 +143,12 @@ def dead_runs(root: StoreRoot) -> list[str]:
 
 
 def _is_dead(name: bytes, temp: int) -> bool:
-    with disk.Closing(disk.open_directory(name, temp)) as directory:
-        try:
+    try:
+        with disk.Closing(disk.open_directory(name, temp)) as directory:
             fd = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        except FileNotFoundError:
-            return True
-        with disk.Closing(fd):
-            return disk.lock(fd, exclusive=True, wait=False)
+    except FileNotFoundError:
+        return True
+    except PermissionError:  # root's, and we are not: it is for root to sweep
+        return False
+    with disk.Closing(fd):
+        return disk.lock(fd, exclusive=True, wait=False)

@@ -64,7 +64,7 @@ def open_object(objects: int, digest: str, mode: int, size: int) -> int:
     raise CorruptionError(
         "an object is missing or has the wrong size",
         path=f"objects/{object_path(digest)}",
-        advice="Run 'regrain verify'; 'regrain verify --repair' heals from legacy or a backup.",
+        advice="Run 'regrain verify' to find all that is damaged.",
     )
 
 
