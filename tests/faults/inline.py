@@ -12,12 +12,13 @@ from typing import Any
 
 from regrain.app import migration
 from regrain.app.store import PackageStore
-from regrain.migrate import pool
+from regrain.migrate import pool, run
 from regrain.migrate.run import Summary
 from regrain.model.events import Event
 from regrain.settings import Migration as MigrationSettings
 from regrain.settings import Settings
 from regrain.settings import Store as StoreSettings
+from regrain.store import scan
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Inline(Executor):
     """One worker, in this process; it ends like a process does: everything is closed."""
 
     def __init__(self, place: pool.Workplace, stop: Flag) -> None:
-        pool.start(place, stop)
+        start_worker(place, stop)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Do it now."""
@@ -48,12 +49,27 @@ class Inline(Executor):
         close_worker()
 
 
+def start_worker(place: pool.Workplace, stop: Flag) -> None:
+    """Make this process a worker."""
+    before = _open_descriptors()
+    pool.start(place, stop)
+    _opened.extend(_open_descriptors() - before)
+
+
 def close_worker() -> None:
-    """Close what the worker of this process has open."""
-    worker, pool._worker = pool._worker, None
-    if worker is not None:
-        for fd in (worker.store, *worker._open):
-            os.close(fd)
+    """Close what the worker of this process has open, as the end of a process would."""
+    pool._worker = None
+    while _opened:
+        os.close(_opened.pop())
+
+
+_opened: list[int] = []
+
+
+def _open_descriptors() -> set[int]:
+    """The open descriptors, the one that looks for them left out."""
+    found = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {fd for fd in found if os.path.exists(f"/proc/self/fd/{fd}")}
 
 
 @contextmanager
@@ -111,15 +127,20 @@ class Told:
 @contextmanager
 def slices_of(entries: int) -> Iterator[None]:
     """Cut packages into small slices, so that small ones go the way of large ones."""
-    from regrain.migrate import run
-
-    before = pool.SLICE_ENTRIES, run.LARGE_FILES
-    if entries:
-        pool.SLICE_ENTRIES, run.LARGE_FILES = entries, entries
+    places = [
+        (module, name)
+        for module in (pool, run, scan)
+        for name in ("SLICE_ENTRIES", "LARGE_FILES")
+        if entries and hasattr(module, name)
+    ]
+    before = [getattr(module, name) for module, name in places]
+    for module, name in places:
+        setattr(module, name, entries)
     try:
         yield
     finally:
-        pool.SLICE_ENTRIES, run.LARGE_FILES = before
+        for (module, name), value in zip(places, before, strict=True):
+            setattr(module, name, value)
 
 
 def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
@@ -130,6 +151,7 @@ def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
         return opened.migration().run(jobs=1, **options)
 
 
-def initialise(store: Path) -> migration.Initialised:
+def initialise(store: Path, slice_entries: int = 0) -> migration.Initialised:
     """Make a store of a legacy directory."""
-    return migration.initialise(str(store))
+    with slices_of(slice_entries):
+        return migration.initialise(str(store))

@@ -81,7 +81,7 @@ def _sliced(tree: Tree, name: str) -> None:
 
 
 _PACKAGES = {"linkable": _linkable, "grouped": _grouped, "copied": _copied, "sliced": _sliced}
-SLICE_ENTRIES = 13
+SLICE_ENTRIES = 7
 """Only ``sliced`` has more regular files than its claim may have in one piece."""
 
 
@@ -93,7 +93,7 @@ def make_template(place: Path, seed: int) -> Scene:
         with Tree(place / label, Random(f"{seed}:small:{name}")) as tree:
             fill(tree, name)
         packages[label] = LegacyPackage(label, place / label, name, "1.0", name)
-    initialise(place)
+    initialise(place, SLICE_ENTRIES)
     return Scene(place, packages, record(packages))
 
 

@@ -19,7 +19,17 @@ from regrain.migrate.publish import Publisher
 from regrain.migrate.run import Summary
 from regrain.model.events import PackageFailed, PackageGivenUp
 from tests.conftest import remove
-from tests.faults.inline import Flag, Inline, Told, Way, close_worker, initialise, migrate, slices_of
+from tests.faults.inline import (
+    Flag,
+    Inline,
+    Told,
+    Way,
+    close_worker,
+    initialise,
+    migrate,
+    slices_of,
+    start_worker,
+)
 from tests.faults.small import quick_place
 from tests.stores import assert_complete, record, statuses
 from tests.trees import LegacyPackage, Tree, describe, package_hash
@@ -60,7 +70,7 @@ class Ordered(Executor):
     def __init__(
         self, place: pool.Workplace, stop: Flag, may_start: Callable[[str, list[str]], bool]
     ) -> None:
-        pool.start(place, stop)
+        start_worker(place, stop)
         self.done: list[str] = []
         self._may_start = may_start
         self._tasks: list[tuple[Future[Any], str, Callable[[], Any]]] = []

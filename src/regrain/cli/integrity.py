@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, Stop, json_option, pass_context
+
+if TYPE_CHECKING:
+    from regrain.app.verification import Verdict
 
 EXIT_CHANGED = 3
 EXIT_DAMAGED = 4
@@ -101,6 +106,25 @@ def verify(
             exit_code=code,
         )
         return code
+    _show_findings(verdict)
+    click.echo(
+        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
+        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
+        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
+    )
+    if stop():
+        click.echo("stopped before the end: what was not looked at is not judged")
+    elif code == EXIT_DAMAGED:
+        click.echo(f"damaged: {verdict.findings:,} findings")
+    elif code == EXIT_CHANGED:
+        click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
+    else:
+        click.echo("no damage found")
+    return code
+
+
+def _show_findings(verdict: Verdict) -> None:
+    found, books = verdict.audit, verdict.books
     for damage in found.damages[:_SHOWN_MAX]:
         what = f"object {damage.object}" if damage.object else "file list"
         where = f": package {damage.package_hash} '{output.shown(damage.path)}'"
@@ -120,20 +144,6 @@ def verify(
         _show_books(books.quarantined, "in quarantine (no failure)")
     if verdict.ledger_problem:
         click.echo(verdict.ledger_problem)
-    click.echo(
-        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
-        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
-        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
-    )
-    if stop():
-        click.echo("stopped before the end: what was not looked at is not judged")
-    elif code == EXIT_DAMAGED:
-        click.echo(f"damaged: {verdict.findings:,} findings")
-    elif code == EXIT_CHANGED:
-        click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
-    else:
-        click.echo("no damage found")
-    return code
 
 
 def _show_books(names: list[str], what: str) -> None:

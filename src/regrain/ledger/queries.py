@@ -40,6 +40,7 @@ _CLAIM_COLUMNS = (
     _m.byte_count,
     _m.allocated_bytes,
     _m.attempts,
+    _m.cuts,
 )
 _PENDING = (
     sa.select(*_CLAIM_COLUMNS).where(_m.status == Status.PENDING).order_by(_m.byte_count, _m.id)
@@ -85,7 +86,8 @@ class Ledger:
                 )
                 added += connection.exec_driver_sql(
                     "INSERT INTO store_migration(package_hash, status, name, version, file_count,"
-                    " byte_count, allocated_bytes, inode_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                    " byte_count, allocated_bytes, inode_count, cuts)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
                     (
                         item.package_hash,
@@ -96,6 +98,7 @@ class Ledger:
                         item.size,
                         item.allocated,
                         item.inodes,
+                        b"\0".join(item.cuts) or None,
                     ),
                 ).rowcount
         return added
@@ -353,7 +356,17 @@ def _matches(package_hash: str, name: str, glob: str) -> bool:
 
 
 def _claim(row: sa.Row[*tuple[Any, ...]]) -> Claim:
-    return Claim(*row)
+    return Claim(
+        package_id=row.id,
+        package_hash=row.package_hash,
+        name=row.name,
+        version=row.version,
+        files=row.file_count,
+        size=row.byte_count,
+        allocated=row.allocated_bytes,
+        attempts=row.attempts,
+        cuts=tuple(row.cuts.split(b"\0")) if row.cuts else (),
+    )
 
 
 def _total(rows: Sequence[sa.Row[tuple[object, ...]]], column: int) -> int:

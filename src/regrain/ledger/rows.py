@@ -20,6 +20,7 @@ class Scanned:
         inodes: Inodes, directories and the root included, each once.
         size: Sum of ``st_size`` of its regular files, each path counted.
         allocated: Bytes on disk, each inode once.
+        cuts: Paths that part it into slices of about equal work, ends left out.
     """
 
     package_hash: str
@@ -29,6 +30,7 @@ class Scanned:
     inodes: int
     size: int
     allocated: int
+    cuts: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Claim:
     size: int
     allocated: int
     attempts: int
+    cuts: tuple[bytes, ...] = ()
 
 
 class NewCarrier(NamedTuple):

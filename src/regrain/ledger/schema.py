@@ -41,6 +41,7 @@ store_migration = sa.Table(
     sa.Column("allocated_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("inode_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("added_bytes", sa.BigInteger),
+    sa.Column("cuts", sa.LargeBinary),
     sa.Column("deduplicated_files", sa.Integer),
     sa.Column("tree_hash", sa.Text),
     sa.Column("verified_at", sa.Integer),

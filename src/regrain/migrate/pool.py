@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,8 @@ from regrain.store.workers import spawn_executor, stop_flag
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-SLICE_ENTRIES = 2500
-SLICE_BYTES = 128 << 20
 SLICES_HELD_MAX = 16
+GC_OBJECTS = 500_000
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[Record]).decode
@@ -137,6 +136,8 @@ def _here() -> _Worker:
 def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
     """Begin a worker process."""
     global _worker  # noqa: PLW0603 -- an executor gives its processes no other place
+    # What is made here by the hundred thousand has no cycles: looking for them is for nothing.
+    gc.set_threshold(GC_OBJECTS)
     _worker = _Worker(place, stop)
 
 
@@ -147,36 +148,6 @@ def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
 
 
 # what workers are asked to do
-
-
-def survey(package_hash: str, *, weigh: bool) -> tuple[list[Slice], Failure | None]:
-    """Cut a large package into slices of about equal work.
-
-    Args:
-        package_hash: The package.
-        weigh: Whether to look at the sizes of its files, too; many small ones need only
-            be counted.
-    """
-    cuts = [b""]
-    entries = size = 0
-    try:
-        with _here().source(package_hash) as root:
-            for at, name, path, _ in disk.walk(root):
-                entries += 1
-                if weigh:
-                    size += os.stat(name, dir_fd=at, follow_symlinks=False).st_size
-                if entries >= SLICE_ENTRIES or size >= SLICE_BYTES:
-                    cuts.append(path)
-                    entries = size = 0
-    except OSError as error:
-        return [], failure_of(source_error(error, os.fsencode(error.filename or b"")))
-    except RegrainError as error:
-        return [], failure_of(error)
-    ends = [*cuts[1:], None]
-    return [
-        Slice(package_hash, number, start, stop)
-        for number, (start, stop) in enumerate(zip(cuts, ends, strict=True))
-    ], None
 
 
 def bring_in(package_hashes: list[str]) -> list[PackageResult]:

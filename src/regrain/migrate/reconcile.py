@@ -31,6 +31,7 @@ def scanned(usage: Usage) -> Scanned:
         usage.inodes,
         usage.size,
         usage.allocated,
+        tuple(usage.cuts),
     )
 
 

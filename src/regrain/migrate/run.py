@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-LARGE_FILES = 3 * pool.SLICE_ENTRIES // 2
-LARGE_BYTES = 3 * pool.SLICE_BYTES // 2
 UNIT_FILES = 1500
-"""Small packages are put together into units of work of about this many files."""
+UNIT_BYTES = 128 << 20
+"""Small packages are put together into units of work of about so many files or bytes."""
 
 BATCH_FILES_MAX = 20_000
 """A batch is closed at so many files: the workers must not wait for a long commit."""
@@ -91,6 +90,7 @@ class Run:
             HaltedError: The disk failed, or workers keep dying.
         """
         executor, stop = make_executor()
+        gc.freeze()  # the libraries stay: looking through them again and again is for nothing
         try:
             while True:
                 if self._is_ending():
@@ -147,18 +147,25 @@ class Run:
         unit: list[str] = []
         files = size = 0
         for claim in claims:
-            if claim.files > LARGE_FILES or claim.size > LARGE_BYTES:
-                survey = partial(pool.survey, weigh=claim.size > LARGE_BYTES)
-                self._todo.append((survey, (claim.package_hash,)))
+            if claim.cuts:
+                self._slice(claim)
                 continue
             unit.append(claim.package_hash)
             files, size = files + claim.files, size + claim.size
-            if files >= UNIT_FILES or size >= pool.SLICE_BYTES:
+            if files >= UNIT_FILES or size >= UNIT_BYTES:
                 self._todo.append((pool.bring_in, (unit,)))
                 unit, files, size = [], 0, 0
         if unit:
             self._todo.append((pool.bring_in, (unit,)))
         return True
+
+    def _slice(self, claim: Claim) -> None:
+        """Part a large package; its slices cover all paths, whatever it holds by now."""
+        name = claim.package_hash
+        bounds = zip((b"", *claim.cuts), (*claim.cuts, None), strict=True)
+        slices = [Slice(name, number, *bound) for number, bound in enumerate(bounds)]
+        self._large[name] = Large(slices, len(slices))
+        self._todo.extend((pool.bring_in_slice, (piece,)) for piece in slices)
 
     def _drop_unstarted(self) -> None:
         """Count packages nobody works on any more as stopped."""
@@ -172,17 +179,15 @@ class Run:
     def _collect(self) -> None:
         done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
-            arguments = self._running.pop(future)
-            result = future.result()
+            del self._running[future]
+            result: list[PackageResult] | PackageResult | SliceResult = future.result()
             if isinstance(result, list):
                 for package in result:
                     self._take(package)
             elif isinstance(result, PackageResult):
                 self._take(self._with_slices(result))
-            elif isinstance(result, SliceResult):
-                self._take_slice(result)
             else:
-                self._take_survey(arguments[0], *result)
+                self._take_slice(result)
 
     def _take(self, result: PackageResult) -> None:
         self._publisher.staged(result.staged)
@@ -192,13 +197,6 @@ class Run:
         if failure is not None and failure.kind in (FailureKind.SPACE, FailureKind.HALT):
             kind = NoSpaceError if failure.kind is FailureKind.SPACE else HaltedError
             self._end = self._end or kind(failure.message)
-
-    def _take_survey(self, name: str, slices: list[Slice], failure: Failure | None) -> None:
-        if failure is not None:
-            self._take(PackageResult(name, failure=failure))
-            return
-        self._large[name] = Large(slices, len(slices))
-        self._todo.extendleft((pool.bring_in_slice, (piece,)) for piece in reversed(slices))
 
     def _take_slice(self, result: SliceResult) -> None:
         name = result.piece.package_hash

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from regrain.store.root import Owner
 
+SLICE_ENTRIES = 2500
+SLICE_BYTES = 128 << 20
+"""A slice of a large package ends at so many entries or bytes, whichever comes first."""
+
 _LIST_BYTES_A_FILE = 330
 _LEDGER_BYTES_A_FILE = 260
 """What an entry costs in ``files.json`` and in the ledger, rounded up (measured)."""
@@ -42,6 +46,7 @@ class Usage:
         copied_files: Files that cannot be linked and would have to be copied.
         copied_bytes: What those copies take.
         linked_outside: Files with names outside this package.
+        cuts: Paths that part a large package into slices of about equal work.
         newest_ctime_ns: Latest change time of anything in it.
         problem: Why it will fail, empty if nothing is known.
     """
@@ -59,6 +64,7 @@ class Usage:
     copied_files: int = 0
     copied_bytes: int = 0
     linked_outside: int = 0
+    cuts: list[bytes] = field(default_factory=list, repr=False)
     newest_ctime_ns: int = 0
     problem: str = ""
     shared: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
@@ -105,8 +111,10 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
     usage.directories = usage.inodes = 1
     usage.allocated = disk.allocated(status)
     usage.newest_ctime_ns = status.st_ctime_ns
+    cutter = _Cutter(usage.cuts)
     for at, name, path, kind in disk.walk(root):
         status = os.stat(name, dir_fd=at, follow_symlinks=False)
+        cutter.step(path, status.st_size)
         usage.path_bytes += len(path)
         usage.newest_ctime_ns = max(usage.newest_ctime_ns, status.st_ctime_ns)
         first = kind is disk.DIRECTORY or _is_first(status, usage)
@@ -128,6 +136,21 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
     for links, inside in usage.shared.values():
         if links > inside:
             usage.linked_outside += inside
+
+
+class _Cutter:
+    """Notes a path wherever enough work lies behind it."""
+
+    def __init__(self, cuts: list[bytes]) -> None:
+        self._cuts = cuts
+        self._entries = self._bytes = 0
+
+    def step(self, path: bytes, size: int) -> None:
+        if self._entries >= SLICE_ENTRIES or self._bytes >= SLICE_BYTES:
+            self._cuts.append(path)
+            self._entries = self._bytes = 0
+        self._entries += 1
+        self._bytes += size
 
 
 def _is_first(status: os.stat_result, usage: Usage) -> bool:

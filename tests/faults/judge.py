@@ -1,0 +1,173 @@
+"""What must hold after every fault, whatever it was; each finding is a line of text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from regrain.app.store import Package, PackageStore
+from regrain.errors import HaltedError, NoSpaceError, RegrainError
+from regrain.ledger import open_ledger
+from regrain.maintain.books import check_books
+from regrain.migrate.run import Summary
+from regrain.model.phase import Layout
+from tests import compare
+from tests.compare import Snapshot, differences
+from tests.faults.inline import Way, migrate
+from tests.faults.small import Scene
+from tests.reader import check_store, object_bytes_problem
+from tests.stores import legacy_changes, new_layout_differences, read_ledger, statuses
+
+TRANSIENT = ("temp/ is not empty", "quarantine/ is not empty")
+"""What the store may hold between a fault and the next run."""
+
+
+def outcome_of(scene: Scene, way: Way) -> tuple[str, BaseException | Summary]:
+    """Run a migration; tell how it ended in a letter of the fault matrix, or a word.
+
+    ``F`` one package failed, ``P`` no space, ``H`` halted, ``E`` another error of ours,
+    ``ok`` all migrated, ``raw`` an error that is not ours.
+    """
+    try:
+        done = migrate(scene.path, way)
+    except NoSpaceError as error:
+        return "P", error
+    except HaltedError as error:
+        return "H", error
+    except RegrainError as error:
+        return "E", error
+    except Exception as error:  # noqa: BLE001 -- finding such is what this is for
+        return "raw", error
+    if done.failed == 0:
+        return "ok", done
+    return ("F" if done.failed == 1 else "many failed"), done
+
+
+def after_fault(scene: Scene, *, quarantine: bool = False) -> list[str]:
+    """What is wrong with a store right after a fault: nothing may be."""
+    return [
+        *legacy_changes(scene.before, scene.packages),
+        *_disk_problems(scene, quarantine=quarantine),
+        *reading_problems(scene),
+    ]
+
+
+def _disk_problems(scene: Scene, *, quarantine: bool) -> list[str]:
+    store = check_store(scene.path, legacy=scene.packages, orphans=True)
+    tolerated = TRANSIENT if quarantine else TRANSIENT[:1]
+    problems = [p for p in store.problems if not p.startswith(tolerated)]
+    return problems + new_layout_differences(store, scene.before, store.packages)
+
+
+def reading_problems(scene: Scene, names: Iterable[str] | None = None) -> list[str]:
+    """How what a reader is given differs from what the legacy tree was: bytes, metadata."""
+    store = PackageStore.open(scene.path)
+    said = []
+    for name in scene.packages if names is None else names:
+        try:
+            package = store.get_package(name)
+            expected = (scene.path / "packages" / name).is_dir()
+            if (package.layout is Layout.FILE_LEVEL) != expected:
+                said.append(f"{name}: read from {package.layout}")
+            said += [f"{name}: {line}" for line in _differences(package, scene.before[name])]
+        except (RegrainError, OSError) as error:
+            said.append(f"{name}: {error!r}")
+    return said
+
+
+def _differences(package: Package, before: Snapshot) -> Iterator[str]:
+    found: Snapshot = {}
+    groups: dict[bytes, bytes] = {}
+    for entry in package.files():
+        if entry.hardlink is not None:
+            groups[entry.path] = groups[entry.hardlink] = entry.hardlink
+        xattrs = {os.fsdecode(name): value for name, value in (entry.xattrs or {}).items()}
+        found[entry.path] = compare.Entry(
+            entry.path,
+            entry.kind.value,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime_ns,
+            entry.size,
+            entry.digest,
+            entry.target,
+            xattrs=tuple(sorted(xattrs.items())),
+        )
+        if entry.kind.value == "file":
+            content = package.read(entry.path)
+            if len(content) != before[entry.path].size:
+                yield f"{entry.path!r}: {len(content)} bytes were read"
+    grouped = {
+        path: compare.replace(entry, group=groups.get(path)) for path, entry in found.items()
+    }
+    yield from differences(before, grouped)
+
+
+def recovery_problems(scene: Scene, way: Way, *, orphans_gone: bool = False) -> list[str]:
+    """Run once more without faults: everything must be done, and everything must agree."""
+    try:
+        done = migrate(scene.path, way, retry_failed=True)
+    except Exception as error:  # noqa: BLE001 -- it must not raise, whatever it is
+        return [f"the next run: {error!r}"]
+    said = [] if done.failed == 0 else [f"the next run: {done}"]
+    return said + complete_problems(scene)
+
+
+def complete_problems(scene: Scene) -> list[str]:
+    """What is missing from a store in which every package is migrated and recorded."""
+    store = check_store(scene.path, legacy=scene.packages, orphans=True)
+    said = [p for p in store.problems if not p.startswith("quarantine/")]
+    said += legacy_changes(scene.before, scene.packages)
+    said += new_layout_differences(store, scene.before, store.packages)
+    said += reading_problems(scene)
+    said += [f"not published: {name}" for name in scene.packages.keys() - store.packages.keys()]
+    said += [f"{n}: {s}" for n, s in statuses(scene.path).items() if s != "completed"]
+    return said + ledger_problems(scene.path)
+
+
+def ledger_problems(path: Path) -> list[str]:
+    """Where the ledger and the disk part: rows re-hash, orphans are counted from some time."""
+    store = check_store(path, orphans=True)
+    said = []
+    for digest, size in read_ledger(path, "SELECT lower(hex(digest)), size FROM objects"):
+        carriers = store.carriers.get(digest, [])
+        said += [problem for c in carriers if (problem := object_bytes_problem(c))]
+        if {c.status.st_size for c in carriers} != {size}:
+            said.append(f"object {digest} of {size} bytes has carriers {carriers}")
+    unowned = (
+        "SELECT lower(hex(digest)), unreferenced_since FROM objects"
+        " WHERE id NOT IN (SELECT object_id FROM object_owners)"
+    )
+    said += [f"orphan {d}: no time" for d, since in read_ledger(path, unowned) if since is None]
+    owned = (
+        "SELECT lower(hex(digest)) FROM objects WHERE unreferenced_since IS NOT NULL"
+        " AND id IN (SELECT object_id FROM object_owners)"
+    )
+    said += [f"owned object {d}: unreferenced" for (d,) in read_ledger(path, owned)]
+    named = {digest for (digest,) in read_ledger(path, "SELECT lower(hex(digest)) FROM objects")}
+    said += [f"object {digest}: no row" for digest in store.carriers.keys() - named]
+    owners = "SELECT package_hash, lower(hex(digest)) FROM packages"
+    owners += " JOIN object_owners ON package_id = packages.id JOIN objects ON objects.id = object_id"
+    recorded: dict[str, set[str]] = {name: set() for name in store.packages}
+    for name, digest in read_ledger(path, owners):
+        recorded.setdefault(name, set()).add(digest)
+    for name, entries in store.packages.items():
+        held = {e["hash"] for e in entries if e["type"] == "file" and e["size"]}
+        if recorded[name] != held:
+            said.append(f"{name}: owners {sorted(recorded[name] ^ held)} differ")
+    return said + _book_problems(path)
+
+
+def _book_problems(path: Path) -> list[str]:
+    ledger = open_ledger(str(path), read_only=True)
+    try:
+        books = check_books(PackageStore.open(path).root, ledger)
+    finally:
+        ledger.close()
+    return [
+        f"books: {name}: {found}"
+        for name in books.__slots__
+        if name != "quarantined" and (found := getattr(books, name))
+    ]
