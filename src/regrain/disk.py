@@ -191,13 +191,18 @@ def _replace(name: str, content: bytes, at: int, mode: int, *, durable: bool) ->
     temporary = f".{name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         unlink(temporary, at)
-    with Closing(create(temporary, at)) as fd:
-        write_all(fd, content)
-        give_to_owner_of(at, fd)
-        os.fchmod(fd, mode)
-        if durable:
-            fsync(fd)
-    rename_replace(temporary, at, name, at)
+    try:
+        with Closing(create(temporary, at)) as fd:
+            write_all(fd, content)
+            give_to_owner_of(at, fd)
+            os.fchmod(fd, mode)
+            if durable:
+                fsync(fd)
+        rename_replace(temporary, at, name, at)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unlink(temporary, at)
+        raise
     if durable:
         fsync(at)
 

@@ -31,7 +31,7 @@ def shown(path: str | bytes) -> str:
     return text.encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
 
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
 class RegrainError(Exception):
@@ -68,7 +68,7 @@ class RegrainError(Exception):
         where = [f"package {self.package}"] if self.package else []
         where += [f"'{self.path}'"] if self.path else []
         text = ": ".join([self.what, *where, *([self.why] if self.why else [])])
-        return f"{text}. {self.advice}" if self.advice else text
+        return shown(f"{text}. {self.advice}" if self.advice else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the keyword fields when the error crosses a process."""

@@ -84,14 +84,9 @@ def load(path: str | None, environment: Mapping[str, str]) -> Settings:
             section, _, key = name.removeprefix("REGRAIN_").partition("__")
             if section not in _SECTIONS:
                 raise ConfigurationError(f"unknown setting {name} in the environment")
-            table.setdefault(_SECTIONS[section], {})[key.lower()] = _word(value)
+            table.setdefault(_SECTIONS[section], {})[key.lower()] = value
             settings = _convert(table, name, strict=False)
     return settings
-
-
-def _word(value: str) -> object:
-    """Return what a variable says; numbers are converted by the field's own type."""
-    return {"true": True, "false": False}.get(value.lower(), value)
 
 
 def _read(path: str, *, must_exist: bool) -> dict[str, Any]:
@@ -106,7 +101,7 @@ def _read(path: str, *, must_exist: bool) -> dict[str, Any]:
         raise ConfigurationError(
             "cannot read the configuration", path=path, why=reason(error)
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             "the configuration is not TOML", path=path, why=str(error)
         ) from error

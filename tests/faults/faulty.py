@@ -95,13 +95,13 @@ class Faults:
         """Take note of a call that is about a descriptor, or let it fail."""
         number = self._counts[function] = self._counts.get(function, 0) + 1
         stage, caller = _stage(frame)
-        call = Call(function, number, stage, self._place(fd), caller)
+        call = Call(function, number, stage, self.place_of(fd), caller)
         self.calls.append(call)
         if (function, number) == (self.function, self.number):
             self.fired = call
             raise OSError(self.error, os.strerror(self.error), b"injected")
 
-    def _place(self, fd: object) -> str:
+    def place_of(self, fd: object) -> str:
         """Tell what at the store's top a descriptor leads to."""
         try:
             path = os.readlink(f"/proc/self/fd/{fd}")
@@ -114,17 +114,19 @@ class Faults:
 
 
 def _stage(frame: FrameType | None) -> tuple[str, str]:
-    """Tell the stage of a run from who called whom."""
-    caller, ended = "", False
+    """Tell the stage of a run and who called, with the caller of that one."""
+    callers: list[str] = []
+    stage, ended = "", False
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith("regrain.") and module != "regrain.disk":
-            caller = caller or f"{module.removeprefix('regrain.')}.{frame.f_code.co_name}"
-            if module in _STAGES:
-                return _STAGES[module], caller
-            ended = ended or (frame.f_code.co_name == "__exit__" and module == "regrain.store.locks")
+        if module.startswith("regrain.") and not module.startswith("regrain.disk"):
+            callers.append(f"{module.removeprefix('regrain.')}.{frame.f_code.co_name}")
+            stage = stage or _STAGES.get(module, "")
+            ended = ended or (
+                frame.f_code.co_name == "__exit__" and module == "regrain.store.locks"
+            )
         frame = frame.f_back
-    return ("end" if ended else "begin"), caller
+    return stage or ("end" if ended else "begin"), " < ".join(callers[:2])
 
 
 @contextmanager
@@ -147,13 +149,13 @@ def _wrapped(
     def call(*arguments: Any, **named: Any) -> Any:
         frame = sys._getframe(1)
         if not system or frame.f_globals.get("__name__", "").startswith("regrain."):
-            faults.called(name, _descriptor(name, arguments, named, system=system), frame)
+            faults.called(name, descriptor_of(name, arguments, named, system=system), frame)
         return original(*arguments, **named)
 
     return call
 
 
-def _descriptor(
+def descriptor_of(
     name: str, arguments: tuple[Any, ...], named: dict[str, Any], *, system: bool
 ) -> object:
     """Return the descriptor that a call is about: of a rename or link, where it leads to."""

@@ -13,7 +13,7 @@ from typing import Any
 from regrain.app import migration
 from regrain.app.store import PackageStore
 from regrain.migrate import pool, run
-from regrain.migrate.run import Summary
+from regrain.migrate.orders import Summary
 from regrain.model.events import Event
 from regrain.settings import Migration as MigrationSettings
 from regrain.settings import Settings

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from regrain.app.store import Package, PackageStore
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
 from regrain.ledger import open_ledger
 from regrain.maintain.books import check_books
-from regrain.migrate.run import Summary
+from regrain.migrate.orders import Summary
 from regrain.model.phase import Layout
 from tests import compare
 from tests.compare import Snapshot, differences
@@ -99,9 +100,7 @@ def _differences(package: Package, before: Snapshot) -> Iterator[str]:
             content = package.read(entry.path)
             if len(content) != before[entry.path].size:
                 yield f"{entry.path!r}: {len(content)} bytes were read"
-    grouped = {
-        path: compare.replace(entry, group=groups.get(path)) for path, entry in found.items()
-    }
+    grouped = {path: replace(entry, group=groups.get(path)) for path, entry in found.items()}
     yield from differences(before, grouped)
 
 
@@ -149,7 +148,9 @@ def ledger_problems(path: Path) -> list[str]:
     named = {digest for (digest,) in read_ledger(path, "SELECT lower(hex(digest)) FROM objects")}
     said += [f"object {digest}: no row" for digest in store.carriers.keys() - named]
     owners = "SELECT package_hash, lower(hex(digest)) FROM packages"
-    owners += " JOIN object_owners ON package_id = packages.id JOIN objects ON objects.id = object_id"
+    owners += (
+        " JOIN object_owners ON package_id = packages.id JOIN objects ON objects.id = object_id"
+    )
     recorded: dict[str, set[str]] = {name: set() for name in store.packages}
     for name, digest in read_ledger(path, owners):
         recorded.setdefault(name, set()).add(digest)

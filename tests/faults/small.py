@@ -14,8 +14,9 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from regrain.ledger import open_ledger
 from tests.compare import Snapshot
-from tests.faults.inline import initialise
+from tests.faults.inline import Way, initialise, migrate
 from tests.stores import record
 from tests.trees import LIVE, LegacyPackage, Tree, describe, package_hash
 
@@ -85,16 +86,22 @@ SLICE_ENTRIES = 7
 """Only ``sliced`` has more regular files than its claim may have in one piece."""
 
 
-def make_template(place: Path, seed: int) -> Scene:
-    """Build the store and initialise it."""
+def make_legacy(place: Path, seed: int) -> Scene:
+    """Build the packages and nothing else."""
     packages = {}
     for name, fill in _PACKAGES.items():
         label = package_hash(seed, f"small-{name}", 32 if name == "grouped" else 64)
         with Tree(place / label, Random(f"{seed}:small:{name}")) as tree:
             fill(tree, name)
         packages[label] = LegacyPackage(label, place / label, name, "1.0", name)
-    initialise(place, SLICE_ENTRIES)
     return Scene(place, packages, record(packages))
+
+
+def make_template(place: Path, seed: int) -> Scene:
+    """Build the store and initialise it."""
+    scene = make_legacy(place, seed)
+    initialise(place, SLICE_ENTRIES)
+    return scene
 
 
 def copy_of(template: Scene, place: Path) -> Scene:
@@ -105,3 +112,14 @@ def copy_of(template: Scene, place: Path) -> Scene:
         for label, known in template.packages.items()
     }
     return Scene(place, packages, record(packages))
+
+
+def published_before(template: Scene, place: Path, way: Way) -> Scene:
+    """A copy whose packages are published and recorded, but count as pending again."""
+    scene = copy_of(template, place)
+    migrate(scene.path, way)
+    ledger = open_ledger(str(scene.path))
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql("UPDATE store_migration SET status = 'pending'")
+    ledger.close()
+    return Scene(scene.path, scene.packages, record(scene.packages))

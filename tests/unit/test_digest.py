@@ -25,7 +25,7 @@ BAD = (
     " " + "a" * 63,
     "a" * 62 + "/a",
     "../" + "a" * 61,
-    "١" * 64,  # digits, but not ASCII ones
+    "\N{ARABIC-INDIC DIGIT ONE}" * 64,  # digits, but not ASCII ones
     "a" * 32 + "\0" + "a" * 31,
 )
 

@@ -79,9 +79,7 @@ def test_a_single_file_and_a_link_to_a_directory_are_removed_as_names(
 
 
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6777])
-def test_a_set_id_file_loses_its_power_before_its_name(
-    tmp_path: Path, at: int, mode: int
-) -> None:
+def test_a_set_id_file_loses_its_power_before_its_name(tmp_path: Path, at: int, mode: int) -> None:
     with Tree(tmp_path / "tree", Random(1)) as tree:
         tree.file(b"bin/tool", b"x", mode)
         tree.file(b"bin/plain", b"x", 0o755)
@@ -118,7 +116,9 @@ def test_a_copy_has_the_bytes_and_the_holes(
 
 def data_bytes(path: Path) -> int:
     """How much of a file is no hole."""
-    ((_, entry),) = [item for item in snapshot(path.parent).items() if item[0] == path.name.encode()]
+    ((_, entry),) = [
+        item for item in snapshot(path.parent).items() if item[0] == path.name.encode()
+    ]
     return sum(end - begin for begin, end in entry.data)
 
 
@@ -159,9 +159,7 @@ def test_who_is_to_blame_for_a_failed_copy(tmp_path: Path) -> None:
 # replacing
 
 
-def logged(
-    monkeypatch: pytest.MonkeyPatch, log: list[tuple[str, str]], *names: str
-) -> None:
+def logged(monkeypatch: pytest.MonkeyPatch, log: list[tuple[str, str]], *names: str) -> None:
     """Write down the calls of some functions of ``disk``, which still do their work."""
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -285,7 +283,7 @@ def test_symbolic_links_are_never_opened_through(tmp_path: Path, at: int) -> Non
         lambda: disk.create("to-file", at),
         lambda: disk.read_all("to-file", at),
     ):
-        with pytest.raises(OSError, match="symbolic|directory|exists"):
+        with pytest.raises(OSError, match=r"symbolic|directory|exists"):
             call()
     os.close(disk.descend(b"directory", at))
     os.close(disk.descend(b"", at))

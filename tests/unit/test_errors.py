@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -56,21 +57,20 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 def test_an_error_crosses_a_process_whole(kind: type[RegrainError]) -> None:
-    try:
-        raise kind(
-            "cannot write",
-            path=b"opt/\xff",
-            package="ab" * 32,
-            why="No space left on device",
-            advice="Free some.",
-        ) from OSError(errno.ENOSPC, "cause")
-    except RegrainError as error:
-        again = pickle.loads(pickle.dumps(error))
-        assert type(again) is kind
-        assert str(again) == str(error)
-        assert vars(again) == vars(error)
-        assert again.exit_code == error.exit_code
-        assert "No space left on device" in str(again)
+    error = kind(
+        "cannot write",
+        path=b"opt/\xff",
+        package="ab" * 32,
+        why="No space left on device",
+        advice="Free some.",
+    )
+    error.__cause__ = OSError(errno.ENOSPC, "cause")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert again.exit_code == error.exit_code
+    assert "No space left on device" in str(again)
 
 
 def test_a_message_says_what_where_why_and_what_to_do() -> None:
@@ -121,7 +121,8 @@ def test_a_callers_text_does_not_reach_the_terminal_raw() -> None:
 
 
 def test_the_systems_words() -> None:
-    assert errors.reason(OSError(errno.EIO, "whatever", b"\xff")) == "Input/output error"
+    found = OSError(errno.EIO, os.strerror(errno.EIO), b"\xff")
+    assert errors.reason(found) == "Input/output error"
     assert errors.reason(OSError("no number")) == "no number"
 
 

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from regrain.errors import CorruptionError, RegrainError
-from regrain.ledger import Claim, Ledger, NewCarrier, Outcome, Scanned, open_ledger
+from regrain.ledger import (
+    Claim,
+    Ledger,
+    NewCarrier,
+    Outcome,
+    Scanned,
+    UnrecordedObjectsError,
+    open_ledger,
+)
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -75,7 +82,7 @@ def outcome(claim: Claim, digests: list[bytes], **changes: Any) -> Outcome:
         "verified": True,
     }
     assert values.keys() == {field.name for field in fields(Outcome)}
-    return Outcome(**{**values, **changes})  # type: ignore[arg-type]
+    return Outcome(**{**values, **changes})
 
 
 def carriers(*digests: bytes, mode: int = 0o644) -> list[NewCarrier]:
@@ -112,9 +119,9 @@ def test_packages_are_queued_once(ledger: Ledger, now: list[int]) -> None:
     assert ledger.queue([scanned("b", 999), scanned("c"), scanned("c")]) == 1
     assert ledger.known_packages() == {NAMES["a"], NAMES["b"], NAMES["c"]}
     assert ledger.pending() == (3, 9, 300)
-    assert rows(ledger, "SELECT hash, ref_count, size, created_at FROM store_refs ORDER BY hash") == [
-        (NAMES[letter], 1, 100, now[0]) for letter in "abc"
-    ]
+    assert rows(
+        ledger, "SELECT hash, ref_count, size, created_at FROM store_refs ORDER BY hash"
+    ) == [(NAMES[letter], 1, 100, now[0]) for letter in "abc"]
 
 
 def test_what_is_known_keeps_its_state(ledger: Ledger) -> None:
@@ -286,8 +293,6 @@ def test_a_batch_is_recorded_whole_or_not_at_all(ledger: Ledger) -> None:
 
 def test_every_object_without_a_row_is_named_at_once(ledger: Ledger) -> None:
     """Who mends it can then record the batch; naming them package by package takes a run each."""
-    from regrain.ledger.recording import UnrecordedObjectsError
-
     claims = take(ledger, "a", "b")
     batch = [outcome(claims["a"], DIGESTS[:2]), outcome(claims["b"], DIGESTS[1:4])]
     with pytest.raises(UnrecordedObjectsError) as caught:
@@ -423,11 +428,12 @@ def test_history_is_kept(ledger: Ledger, now: list[int]) -> None:
 def test_a_package_that_is_not_in_hand_cannot_end(ledger: Ledger, move: str) -> None:
     (claim,) = take(ledger, "a").values()
     ledger.give_up([NAMES["a"]])
+    moves = {
+        "complete": lambda: ledger.record([outcome(claim, [])], []),
+        "fail": lambda: ledger.fail(NAMES["a"], "broken", None),
+    }
     with pytest.raises(CorruptionError, match="illegal move"):
-        if move == "complete":
-            ledger.record([outcome(claim, [])], [])
-        else:
-            ledger.fail(NAMES["a"], "broken", None)
+        moves[move]()
     assert status_of(ledger, "a") is Status.PENDING
     assert ledger.recorded_packages() == {}
 
@@ -446,9 +452,8 @@ def test_a_transaction_takes_the_write_lock_at_once(place: Path, ledger: Ledger)
     try:
         with ledger._transaction():
             raw = second._engine.raw_connection()
-            raw.execute("PRAGMA busy_timeout = 1")  # type: ignore[attr-defined]
+            raw.execute("PRAGMA busy_timeout = 1")
             with pytest.raises(RegrainError, match="busy"):
                 second.known_packages()
     finally:
         second.close()
-    assert isinstance(sa.__version__, str)

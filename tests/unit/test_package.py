@@ -65,13 +65,21 @@ def path(template: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def alone(path: Path) -> Path:
+    """The same without the legacy directory: nothing else can serve."""
+    (path / NAME).rename(path / "trash" / NAME)
+    return path
+
+
+@pytest.fixture
 def package(path: Path) -> Package:
     return PackageStore.open(path).get_package(NAME)
 
 
 def carrier(store: Path, content: bytes) -> Path:
     """The object that holds some bytes, found by looking at all of them."""
-    (found,) = [p for p in (store / "objects").glob("*/*") if p.read_bytes() == content]
+    files = (p for p in (store / "objects").glob("*/*") if p.is_file())
+    (found,) = [p for p in files if p.read_bytes() == content]
     return found
 
 
@@ -127,69 +135,83 @@ def test_a_stream_seeks_and_tells(package: Package) -> None:
 
 @pytest.mark.parametrize("content", [BIG, SMALL], ids=["big", "small"])
 @pytest.mark.parametrize("where", ["first", "last"])
-def test_a_flipped_bit_is_not_handed_out_as_read(path: Path, content: bytes, where: str) -> None:
-    flip(carrier(path, content), 0 if where == "first" else len(content) - 1)
-    package = PackageStore.open(path).get_package(NAME)
+def test_a_flipped_bit_is_not_handed_out_as_read(alone: Path, content: bytes, where: str) -> None:
+    flip(carrier(alone, content), 0 if where == "first" else len(content) - 1)
+    package = PackageStore.open(alone).get_package(NAME)
     name = "bin/big" if content is BIG else "bin/small"
     with pytest.raises(CorruptionError) as caught:
         package.read(name)
     assert (caught.value.package, caught.value.path) == (NAME, name)
     with package.open(name) as stream, pytest.raises(CorruptionError):
-        while stream.read(1000):
-            pass
+        list(iter(lambda: stream.read(1000), b""))
 
 
-def test_a_flipped_bit_is_seen_before_the_end_is(path: Path) -> None:
+def test_a_flipped_bit_is_seen_before_the_end_is(alone: Path) -> None:
     """Who reads exactly as many bytes as there are has read to the end."""
-    flip(carrier(path, BIG), 5)
-    package = PackageStore.open(path).get_package(NAME)
+    flip(carrier(alone, BIG), 5)
+    package = PackageStore.open(alone).get_package(NAME)
     with package.open("bin/big") as stream, pytest.raises(CorruptionError):
-        left = len(BIG)
-        while left:
-            left -= len(stream.read(min(left, 100_000)))
+        [stream.read(100_000) for _ in range(len(BIG) // 100_000)]
 
 
-@pytest.mark.parametrize("change", ["shorter", "longer", "gone", "a directory", "a link"])
-def test_an_object_of_another_size_or_kind_is_damage(path: Path, change: str) -> None:
-    found = carrier(path, BIG)
+def damage(store: Path, change: str) -> None:
+    """Give an object another size or kind."""
+    found = carrier(store, BIG)
     if change == "shorter":
         os.truncate(found, len(BIG) - 1)
     elif change == "longer":
         os.truncate(found, len(BIG) + 1)
+    elif change == "no shard":
+        shutil.rmtree(found.parent)
     else:
-        found.rename(path / "quarantine" / "moved")
+        found.rename(store / "quarantine" / "moved")
         if change == "a directory":
             found.mkdir()
         elif change == "a link":
-            found.symlink_to(path / "quarantine" / "moved")
+            found.symlink_to(store / "quarantine" / "moved")
+
+
+DAMAGES = ["shorter", "longer", "gone", "a directory", "a link", "no shard"]
+
+
+@pytest.mark.parametrize("change", DAMAGES)
+def test_an_object_of_another_size_or_kind_is_damage(alone: Path, change: str) -> None:
+    damage(alone, change)
     with pytest.raises(CorruptionError) as caught:
-        PackageStore.open(path).get_package(NAME).read("bin/big")
+        PackageStore.open(alone).get_package(NAME).read("bin/big")
     assert caught.value.exit_code == 4
     assert NAME in str(caught.value)
 
 
-def test_a_shard_that_is_gone_is_damage(path: Path) -> None:
-    found = carrier(path, BIG)
-    shutil.rmtree(found.parent)
-    with pytest.raises(CorruptionError):
-        PackageStore.open(path).get_package(NAME).read("bin/big")
-
-
-def test_another_carrier_serves_where_the_first_is_lost(path: Path) -> None:
-    found = carrier(path, BIG)
-    found.rename(found.with_name(found.name + ".m0700"))
-    assert PackageStore.open(path).get_package(NAME).read("bin/big") == BIG
-
-
-def test_a_file_that_grows_while_it_is_read_is_damage(path: Path) -> None:
-    found = carrier(path, BIG)
+@pytest.mark.parametrize("change", DAMAGES)
+def test_the_legacy_directory_serves_where_an_object_is_damaged(path: Path, change: str) -> None:
+    """Every package is readable from at least one layout, at every instant."""
+    damage(path, change)
     package = PackageStore.open(path).get_package(NAME)
-    with package.open("bin/big") as stream, pytest.raises(CorruptionError):
+    assert package.read("bin/small") == SMALL
+    assert package.read("bin/big") == BIG
+
+
+def test_the_legacy_directory_serves_where_a_bit_is_flipped(path: Path) -> None:
+    flip(carrier(path, SMALL), 0)
+    assert PackageStore.open(path).get_package(NAME).read("bin/small") == SMALL
+
+
+def test_another_carrier_serves_where_the_first_is_lost(alone: Path) -> None:
+    found = carrier(alone, BIG)
+    found.rename(found.with_name(found.name + ".m0700"))
+    assert PackageStore.open(alone).get_package(NAME).read("bin/big") == BIG
+
+
+def test_a_file_that_grows_while_it_is_read_is_damage(alone: Path) -> None:
+    found = carrier(alone, BIG)
+    package = PackageStore.open(alone).get_package(NAME)
+    with package.open("bin/big") as stream:
         assert stream.read(1) == BIG[:1]
         with found.open("ab") as other:
             other.write(b"more")
-        stream.read()
-        assert stream.read(1) == b"", "what came after the end was handed out"
+        with pytest.raises(CorruptionError):
+            stream.read()
 
 
 def test_what_cannot_be_read(package: Package) -> None:
@@ -200,14 +222,14 @@ def test_what_cannot_be_read(package: Package) -> None:
 
 
 @pytest.mark.parametrize("cut", ["half", "end"])
-def test_a_damaged_list_is_no_shorter_package(path: Path, cut: str) -> None:
-    listed = path / "packages" / NAME / "files.json"
+def test_a_damaged_list_is_no_shorter_package(alone: Path, cut: str) -> None:
+    listed = alone / "packages" / NAME / "files.json"
     size = listed.stat().st_size
     os.truncate(listed, size // 2 if cut == "half" else size - 4)
     with pytest.raises(CorruptionError):
-        list(PackageStore.open(path).get_package(NAME).files())
+        list(PackageStore.open(alone).get_package(NAME).files())
     with pytest.raises(CorruptionError):
-        PackageStore.open(path).get_package(NAME).read(b"raw\xff")
+        PackageStore.open(alone).get_package(NAME).read(b"raw\xff")
 
 
 def test_wrong_bytes_are_not_checked_out(path: Path, tmp_path: Path) -> None:
@@ -233,7 +255,7 @@ def test_a_reader_follows_its_package_to_the_other_layout(path: Path) -> None:
     assert migrate(path, COPIED).completed == 1
     shutil.rmtree(path / OLD)
     assert package.read("bin/small") == SMALL
-    assert package.layout is Layout.FILE_LEVEL
+    assert PackageStore.open(path).get_package(OLD).layout is Layout.FILE_LEVEL
 
 
 def test_a_reader_goes_back_with_its_package(path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from regrain.app.store import PackageStore
 from regrain.migrate import pool
+from regrain.migrate.orders import Summary
 from regrain.migrate.publish import Publisher
-from regrain.migrate.run import Summary
 from regrain.model.events import PackageFailed, PackageGivenUp
 from tests.conftest import remove
 from tests.faults.inline import (
@@ -44,8 +44,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
         remove(found / "store")
 
 
-def build(store: Path, **files: int) -> dict[str, LegacyPackage]:
-    """Packages of so many files each, one of which they all share."""
+def build(store: Path, slice_entries: int = 0, **files: int) -> dict[str, LegacyPackage]:
+    """Packages of so many files each, one of which they all share; larger ones are sliced."""
     made = {}
     for name, count in files.items():
         label = package_hash(1, name)
@@ -55,7 +55,7 @@ def build(store: Path, **files: int) -> dict[str, LegacyPackage]:
             for number in range(count):
                 tree.file(b"f%03d" % number, b"%d of %s\n" % (number, name.encode()))
         made[label] = LegacyPackage(label, store / label, name, "1", name)
-    initialise(store)
+    initialise(store, slice_entries)
     return made
 
 
@@ -76,24 +76,24 @@ class Ordered(Executor):
         self._tasks: list[tuple[Future[Any], str, Callable[[], Any]]] = []
         self._changed = threading.Condition()
         self._ended = False
-        self._thread = threading.Thread(target=self._work)
+        self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        name = getattr(fn, "func", fn).__name__
+        name = fn.__name__
         with self._changed:
             self._tasks.append((future, name, lambda: fn(*args, **kwargs)))
             self._changed.notify()
         return future
 
     def _work(self) -> None:
-        while True:
+        while not self._ended:
             with self._changed:
-                while not self._ended and not (task := self._next()):
-                    self._changed.wait(0.01)  # a task may become ready by what others did
-                if self._ended:
-                    return
+                task = self._next()
+                if task is None:
+                    self._changed.wait(0.01)  # it may become ready by what others do
+                    continue
                 self._tasks.remove(task)
             future, name, call = task
             try:
@@ -129,11 +129,12 @@ def run(store: Path, way: Way, told: Told, make: Callable[[Any, Flag], Executor]
         pool.make_executor = original
 
 
+@pytest.mark.timeout(30)
 def test_a_file_that_another_package_publishes_first_is_no_change(place: Path) -> None:
     """The large package staged a link; a small one that holds the same bytes is committed
     first, which renames that link: its change time moves, its bytes do not.
     """
-    packages = build(place, large=40, small=2)
+    packages = build(place, 16, large=40, small=2)
     before = record(packages)
     small = package_hash(1, "small")
 
@@ -228,7 +229,7 @@ def test_workers_that_always_die_end_the_run(place: Path) -> None:
 
 @pytest.mark.parametrize("slices", [0, 4])
 def test_a_stop_puts_back_what_was_not_begun(place: Path, slices: int) -> None:
-    packages = build(place, **{f"package{number}": 12 for number in range(9)})
+    packages = build(place, slices, **{f"package{number}": 12 for number in range(9)})
     before = record(packages)
     done = migrate(
         place,

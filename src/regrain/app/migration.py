@@ -96,6 +96,23 @@ def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _i
         )
 
 
+def would_initialise(path: str) -> Initialised:
+    """Say what ``initialise`` would do; write nothing.
+
+    Raises:
+        NotAStoreError: There is no directory.
+    """
+    with disk.Closing(open_top(path)) as fd:
+        names, foreign = legacy_names(fd)
+        created = layout.STORE_FILE not in os.listdir(fd)
+    known: set[str] = set()
+    if not created:
+        ledger = open_ledger(path, read_only=True)
+        known = ledger.known_packages()
+        ledger.close()
+    return Initialised(created, len(set(names) - known), len(names), foreign)
+
+
 def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Initialised:
     """Make a store of a directory, empty or legacy, and queue every legacy package.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from regrain.app.migration import Migration
     from regrain.model.manifest import Manifest
     from regrain.model.phase import Layout, Phase
+    from regrain.store.source import PackageSource
 
 _T = TypeVar("_T")
 
@@ -36,8 +37,15 @@ class Package:
 
     def __init__(self, root: StoreRoot, package_hash: PackageHash) -> None:
         self._root = root
-        self._source = dual.open_package(root, package_hash)
         self._hash = package_hash
+        self._found: PackageSource | None = None
+
+    @property
+    def _source(self) -> PackageSource:
+        """Where it is read from, found when first wanted."""
+        if self._found is None:
+            self._found = dual.open_package(self._root, self._hash)
+        return self._found
 
     @property
     def hash(self) -> PackageHash:
@@ -87,7 +95,10 @@ class Package:
             UnknownPackageError: The package has no such file.
             CorruptionError: The bytes are not the ones that were stored.
         """
-        with self.open(path) as stream:
+        return self._again(lambda: self._read(normalise_path(path)))
+
+    def _read(self, path: bytes) -> bytes:
+        with self._open(path) as stream:
             return stream.read()
 
     def open(self, path: str | bytes) -> BinaryIO:
@@ -140,14 +151,14 @@ class Package:
         try:
             return call()
         except (FileNotFoundError, CorruptionError):
-            self._source = dual.open_package(self._root, self.hash)
+            self._found = dual.open_package(self._root, self.hash)
         try:
             return call()
         except CorruptionError:
             legacy = dual.open_legacy(self._root, self.hash)
             if legacy is None or self._source.layout is legacy.layout:
                 raise
-            self._source = legacy
+            self._found = legacy
         return call()
 
     def __repr__(self) -> str:
@@ -250,12 +261,9 @@ class PackageStore:
         return self._root.phase()
 
     def packages(self) -> Iterator[Package]:
-        """Yield all packages, by hash; one that is removed meanwhile is left out."""
+        """Yield all packages, by hash; each is looked into only when it is asked."""
         for package_hash in dual.package_hashes(self._root):
-            try:
-                yield Package(self._root, package_hash)
-            except UnknownPackageError:
-                continue
+            yield Package(self._root, package_hash)
 
     def has_package(self, package_hash: str) -> bool:
         """Tell whether the store has the package.
@@ -272,7 +280,9 @@ class PackageStore:
             MalformedHashError: ``package_hash`` is no package hash.
             UnknownPackageError: The store has no such package.
         """
-        return Package(self._root, PackageHash(package_hash))
+        package = Package(self._root, PackageHash(package_hash))
+        _ = package.layout  # look now whether it is there
+        return package
 
     def find(self, text: str) -> PackageHash:
         """Return the one package whose hash is, or begins with, ``text`` (8 digits or more)."""

@@ -169,18 +169,14 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
     """
     from regrain.app import migration
 
+    _ = context.settings  # a configuration that is wrong should be known before
     scanning = _Scanning(as_json=as_json)
     try:
-        if dry_run:
-            found = migration.plan(context.path, context.settings, scanning)
-            done = migration.Initialised(
-                created=_next_after_plan(context, found) == "regrain init",
-                queued=found.packages,
-                packages=found.packages,
-                foreign=found.foreign,
-            )
-        else:
-            done = migration.initialise(context.path, scanning)
+        done = (
+            migration.would_initialise(context.path)
+            if dry_run
+            else migration.initialise(context.path, scanning)
+        )
     finally:
         scanning.stop()
     if as_json:
@@ -200,7 +196,7 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
 
 def _show_init(done: Initialised, *, dry_run: bool) -> None:
     if dry_run:
-        click.echo(f"would queue {done.packages:,} packages; nothing was written")
+        click.echo(f"would queue {done.queued:,} packages; nothing was written")
     elif done.created:
         click.echo(f"initialised; {done.queued:,} packages queued")
     else:

@@ -9,6 +9,7 @@ import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
+from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind
 from regrain.store import dual
@@ -19,21 +20,29 @@ PIECE = 1 << 20
 @click.command("list")
 @json_option
 @pass_context
-def list_packages(context: Context, *, as_json: bool) -> None:
+def list_packages(context: Context, *, as_json: bool) -> int:
     """List all packages.
+
+    Exit code 4 if one of them is damaged; the others are listed all the same.
 
     Example: regrain --store /opt/pm/store list
     """
-    store = context.store
-    rows = [
-        (package.hash, package.name, package.version, package.layout.value)
-        for package in store.packages()
-    ]
+    rows, damaged = [], 0
+    for package in context.store.packages():
+        try:
+            rows.append((package.hash, package.name, package.version, package.layout.value))
+        except UnknownPackageError:
+            continue  # removed meanwhile
+        except CorruptionError as error:
+            damaged += 1
+            rows.append((package.hash, "", "", "damaged"))
+            output.note(f"regrain: {error}", "error")
     if as_json:
         heads = ("package_hash", "name", "version", "layout")
         output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])
     else:
         output.table(("HASH", "NAME", "VERSION", "LAYOUT"), rows)
+    return CorruptionError.exit_code if damaged else 0
 
 
 @click.command()

@@ -20,6 +20,7 @@ from regrain.ledger.recording import (
     insert_objects,
     insert_owners,
     insert_package,
+    mark_unreferenced,
     remember,
 )
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
@@ -118,6 +119,8 @@ class Ledger:
             only: A glob that a package's name or hash must match.
             files_max: How many files they may have together; one package is always taken.
         """
+        if limit < 1:
+            return []
         with self._transaction() as connection:
             query = _PENDING.limit(limit) if only is None else _PENDING
             chosen: list[Claim] = []
@@ -189,7 +192,7 @@ class Ledger:
                     connection.execute(
                         sa.update(store_migration)
                         .where(_m.id == row.id)
-                        .values(status=Status.PENDING.value)
+                        .values(status=Status.PENDING.value, attempts=0)
                     )
                     count += 1
         return count
@@ -224,6 +227,10 @@ class Ledger:
                         verified_at=now if outcome.verified else None,
                     )
                 )
+            owned = {digest for outcome in outcomes for digest in outcome.digests}
+            mark_unreferenced(
+                connection, [c.digest for c in carriers if c.digest not in owned], now
+            )
             if without_row:
                 raise UnrecordedObjectsError(sorted(set(without_row)))
 

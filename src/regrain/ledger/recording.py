@@ -71,6 +71,11 @@ def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], no
 def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int:
     """Add or renew the row of a published package, without owners yet; return its id."""
     package_hash = outcome.claim.package_hash
+    known = connection.execute(
+        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+    ).scalar()
+    if known is not None:
+        _forget_owners(connection, known, now)
     connection.exec_driver_sql(
         "INSERT INTO packages(package_hash, tree_hash, list_hash, published_at)"
         " VALUES (?, ?, ?, ?) ON CONFLICT(package_hash) DO UPDATE SET"
@@ -78,17 +83,37 @@ def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int
         " published_at = excluded.published_at",
         (package_hash, outcome.tree_hash, outcome.list_hash, now),
     )
-    package_id = connection.execute(
-        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
-    ).scalar_one()
-    if outcome.claim.attempts:
-        # It may have been recorded before. No index finds the owners of one package, since
-        # the other way round is asked for far more often: look at them all.
-        connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
     connection.execute(
         sa.update(store_refs).where(store_refs.c.hash == package_hash).values(size=outcome.size)
     )
-    return int(package_id)
+    query = sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+    return int(connection.execute(query).scalar_one())
+
+
+def _forget_owners(connection: sa.Connection, package_id: int, now: int) -> None:
+    """Let go of all objects of a package; who is nobody's then is unreferenced from now on.
+
+    No index finds the objects of one package, since the other way round is asked for far
+    more often: this looks at them all.
+    """
+    held = connection.exec_driver_sql(
+        "SELECT digest FROM object_owners JOIN objects ON id = object_id WHERE package_id = ?",
+        (package_id,),
+    )
+    digests = [row[0] for row in held]
+    connection.exec_driver_sql("DELETE FROM object_owners WHERE package_id = ?", (package_id,))
+    mark_unreferenced(connection, digests, now)
+
+
+def mark_unreferenced(connection: sa.Connection, digests: list[bytes], now: int) -> None:
+    """Note since when objects belong to nobody, those of ``digests`` that do."""
+    if digests:
+        connection.exec_driver_sql(
+            "UPDATE objects SET unreferenced_since = ? WHERE digest = ?"
+            " AND unreferenced_since IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)",
+            [(now, digest) for digest in digests],
+        )
 
 
 def insert_owners(connection: sa.Connection, package_id: int, digests: list[bytes]) -> list[bytes]:

@@ -114,10 +114,8 @@ class Ingester:
                 size=before.st_size,
                 xattrs=xattrs,
             )
-            if before.st_nlink > 1:
-                return _record(entry, before, -1)
             ctime_ns = before.st_ctime_ns
-            if before.st_size:
+            if before.st_size and before.st_nlink == 1:
                 ctime_ns = self.stager.ensure(OpenFile(at, name, fd, before, content), entry)
             return _record(entry, before, ctime_ns)
         finally:

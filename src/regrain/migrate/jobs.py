@@ -82,6 +82,11 @@ class StagedCarrier(NamedTuple):
     ctime_ns: int
     allocated: int
 
+    @property
+    def facts(self) -> tuple[int, int, int, int]:
+        """What tells whether the inode was touched since."""
+        return self.inode, self.size, self.mtime_ns, self.ctime_ns
+
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An entry with the facts by which a later look tells whether it is the same inode.
@@ -90,8 +95,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         entry: The entry; of hard-link groups without the group's first path.
         device: Of the inode.
         inode: Its number.
-        ctime_ns: Its change time after staging; -1 where others may change it (it has
-            more than one name).
+        ctime_ns: Its change time after staging.
         links: Its names before staging.
     """
 

@@ -145,18 +145,17 @@ class Publisher:
     def _vouch(self, name: str, status: os.stat_result) -> None:
         """Check that a staged carrier is what was hashed."""
         known = self._staged.get(name)
-        if known is None:  # staged for a package whose result has not come yet
+        now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        good = known is not None and now == known.facts
+        if not good:
+            # Staged for a package whose result has not come yet, or touched since, if only
+            # by somebody who linked it: its bytes decide.
             with disk.Closing(disk.open_file(name, self._run.pool)) as fd:
                 digest, size = hash_fd(fd)
-                good = name.startswith(digest) and os.fstat(fd).st_ctime_ns == status.st_ctime_ns
-                good = good and size == status.st_size
-        else:
-            good = (known.inode, known.size, known.mtime_ns, known.mode) == (
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-                stat.S_IMODE(status.st_mode),
-            ) and (known.ctime_ns == status.st_ctime_ns or status.st_nlink > 2)
+                after = os.fstat(fd)
+            good = name.startswith(digest) and size == status.st_size
+            good = good and after.st_ctime_ns == status.st_ctime_ns
+            good = good and (known is None or stat.S_IMODE(status.st_mode) == known.mode)
         if not good:
             disk.unlink(name, self._run.pool)
             self._staged.pop(name, None)

@@ -2,7 +2,8 @@
 
 The bytes that were hashed are the bytes a name still has if the inode, its size, times
 and mode are what they were before reading; the change time moves with every write,
-rename or change of metadata and cannot be set back.
+rename or change of metadata and cannot be set back. Where only that time moved, the bytes
+and attributes are read once more.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from regrain import disk
-from regrain.model.entry import Kind
-from regrain.store.legacy import changed, source_error
+from regrain.model.entry import Entry, Kind
+from regrain.store.legacy import changed, find, source_error
+from regrain.store.objects import hash_fd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from regrain.errors import PackageError
     from regrain.migrate.jobs import Record
 
-ANY_CTIME = -1
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 
 
@@ -38,24 +41,30 @@ def verify_unchanged(root: int, records: Iterator[Record]) -> None:
     """
     try:
         for record, seen in itertools.zip_longest(records, _look(root)):
-            if record is None or seen is None or record.entry.path != seen[0]:
+            if record is None or seen is None or record.entry.path != seen.path:
                 raise _different(record, seen)
-            _check(record, seen[1])
+            _check(record, seen)
     except OSError as error:
         raise source_error(error, os.fsencode(error.filename or b"")) from error
 
 
-def _look(root: int) -> Iterator[tuple[bytes, os.stat_result]]:
-    yield b"", os.fstat(root)
+class _Seen(NamedTuple):
+    path: bytes
+    status: os.stat_result
+    at: int
+    name: bytes
+
+
+def _look(root: int) -> Iterator[_Seen]:
+    yield _Seen(b"", os.fstat(root), root, b".")
     for at, name, path, _ in disk.walk(root):
-        yield path, os.stat(name, dir_fd=at, follow_symlinks=False)
+        yield _Seen(path, os.stat(name, dir_fd=at, follow_symlinks=False), at, name)
 
 
-def _check(record: Record, status: os.stat_result) -> None:
-    entry = record.entry
+def _check(record: Record, seen: _Seen) -> None:
+    entry, status = record.entry, seen.status
     if (
         status.st_ino != record.inode
-        or record.ctime_ns not in (status.st_ctime_ns, ANY_CTIME)
         or status.st_mtime_ns != entry.mtime_ns
         or status.st_mode != _FORMATS[entry.kind] | entry.mode
         or status.st_uid != entry.uid
@@ -64,10 +73,27 @@ def _check(record: Record, status: os.stat_result) -> None:
         or status.st_dev != record.device
     ):
         raise changed(entry.path, "it is not the file that was read")
+    if record.ctime_ns != status.st_ctime_ns:
+        _look_closer(entry, seen)
 
 
-def _different(record: Record | None, seen: tuple[bytes, os.stat_result] | None) -> PackageError:
+def _look_closer(entry: Entry, seen: _Seen) -> None:
+    """Read an entry again whose change time moved.
+
+    That need not mean a change: another package's run through the pool may have linked or
+    renamed the inode they share.
+    """
+    found = find(seen.at, seen.name, entry.path, disk.kind_of(seen.name, seen.at)).entry
+    digest = ""
+    if entry.kind is Kind.FILE:
+        with disk.Closing(disk.open_file(seen.name, seen.at)) as fd:
+            digest = hash_fd(fd)[0]
+    if replace(found, digest=digest) != entry:
+        raise changed(entry.path, "it is not the file that was read")
+
+
+def _different(record: Record | None, seen: _Seen | None) -> PackageError:
     """Return the error for two listings that part: the smaller path is in one only."""
-    if record is not None and (seen is None or record.entry.path < seen[0]):
+    if record is not None and (seen is None or record.entry.path < seen.path):
         return changed(record.entry.path, "it vanished")
-    return changed(b"" if seen is None else seen[0], "it appeared")
+    return changed(b"" if seen is None else seen.path, "it appeared")

@@ -50,20 +50,28 @@ class Entry(msgspec.Struct, frozen=True):
     hardlink: bytes | None = None
 
 
-def check_path(path: bytes) -> bytes:
-    """Return ``path`` if it can only mean a place inside the package.
+def is_inside(path: bytes) -> bool:
+    """Tell whether ``path`` can only mean a place inside the package, not the root itself.
 
-    Raises:
-        CorruptionError: It is absolute, has an empty, ``.`` or ``..`` component, or a NUL.
+    It is not absolute, and no component is empty, ``.``, ``..``, too long or with a NUL.
     """
     framed = b"/" + path + b"/"
-    if (
+    return not (
         b"//" in framed
         or b"/./" in framed
         or b"/../" in framed
         or b"\0" in path
         or (len(path) > NAME_BYTES_MAX and max(map(len, path.split(b"/"))) > NAME_BYTES_MAX)
-    ):
+    )
+
+
+def check_path(path: bytes) -> bytes:
+    """Return ``path`` if it is inside the package.
+
+    Raises:
+        CorruptionError: It is not.
+    """
+    if not is_inside(path):
         raise CorruptionError(
             "a path that does not stay inside its package",
             path=path,

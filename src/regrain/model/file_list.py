@@ -198,10 +198,17 @@ def parse_line(raw: bytes) -> Entry:
         mtime_ns=line.mtime_ns,
         digest=line.hash or "",
         size=line.size or 0,
-        target=_raw(line.target, line.target_b64, "target") if is_symlink else b"",
+        target=_target(line, path) if is_symlink else b"",
         xattrs=_join_xattrs(line),
         hardlink=hardlink,
     )
+
+
+def _target(line: _Line, path: bytes) -> bytes:
+    target = _raw(line.target, line.target_b64, "target")
+    if not target or b"\0" in target:
+        raise CorruptionError("a symbolic link with an impossible target", path=path)
+    return target
 
 
 def parse_header(raw: bytes, package_hash: str | None = None) -> tuple[PackageHash, str]:
@@ -243,14 +250,15 @@ def parse(lines: Iterable[bytes], package_hash: str) -> Iterator[Entry]:
     _, wanted = parse_header(next(source, b""), package_hash)
     checker = _Order()
     hasher = blake3()
-    closed = False
+    closed, goes_on = False, True
     for raw in source:
-        if closed:
-            raise CorruptionError("text behind the end of a file list", package=package_hash)
-        stripped = raw.rstrip(b"\n")
+        stripped = raw.removesuffix(b"\n")
+        if closed or goes_on == (stripped == b"]}"):
+            raise CorruptionError("a file list that ends where it should not", package=package_hash)
         if stripped == b"]}":
             closed = True
             continue
+        goes_on = stripped.endswith(b",")
         entry = parse_line(stripped.removesuffix(b","))
         checker.check(entry)
         if entry.path:
@@ -271,6 +279,7 @@ class _Order:
         self.count = 0
         self._last = b""
         self._directories: set[bytes] = set()
+        self._firsts: set[int] = set()
 
     def check(self, entry: Entry) -> None:
         path = entry.path
@@ -285,7 +294,31 @@ class _Order:
                 raise CorruptionError("an entry whose directory is not in the file list", path=path)
         if entry.kind is Kind.DIRECTORY:
             self._directories.add(path)
-        elif entry.hardlink is not None and entry.hardlink >= path:
-            raise CorruptionError("a hard link to a path that does not come before it", path=path)
+        elif entry.hardlink is None:
+            self._firsts.add(_inode_facts(entry, path))
+        elif _inode_facts(entry, entry.hardlink) not in self._firsts:
+            raise CorruptionError("a hard link to what is not the same file", path=path)
         self._last = path
         self.count += 1
+
+
+def _inode_facts(entry: Entry, path: bytes) -> int:
+    """Return a number that stands for all an inode has, and for the first of its paths.
+
+    A number instead of the entry keeps the memory of a long list small.
+    """
+    attributes = tuple(sorted((entry.xattrs or {}).items()))
+    return hash(
+        (
+            path,
+            entry.kind,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime_ns,
+            entry.digest,
+            entry.size,
+            entry.target,
+            attributes,
+        )
+    )

@@ -28,7 +28,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     """
     try:
         table = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # not TOML, not UTF-8, a number without end
         return Manifest()
     package = table.get("package")
     if not isinstance(package, dict):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from regrain import disk
 from regrain.errors import PackageError, UnknownPackageError, reason
-from regrain.model.entry import Entry, Kind, check_path
+from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import MANIFEST
 from regrain.model.manifest import Manifest, parse_manifest
 from regrain.model.phase import Layout
@@ -201,7 +201,9 @@ class LegacyPackage:
         """Return the entry at ``path``, links not followed; its digest stays empty."""
         if not path:
             return found_directory(self._held.fd, b"").entry
-        parent, _, name = check_path(path).rpartition(b"/")
+        if not is_inside(path):
+            return None
+        parent, _, name = path.rpartition(b"/")
         try:
             with disk.Closing(disk.descend(parent, self._held.fd)) as at:
                 return find(at, name, path, disk.kind_of(name, at)).entry

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from regrain.store.root import Owner
 
 
+_NO_CARRIER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
+"""What opening answers where something else than a carrier has its name."""
+
+
 class Carrier(NamedTuple):
     """A carrier found on disk: its name, the digest it claims, and its inode's facts."""
 
@@ -52,12 +56,13 @@ def open_object(objects: int, digest: str, mode: int, size: int) -> int:
     for name in (digest, wanted):
         try:
             return _open_carrier(objects, name, size)
-        except FileNotFoundError:
-            continue
         except PermissionError as error:
             denied = error
+        except OSError as error:
+            if error.errno not in _NO_CARRIER:
+                raise
     for carrier in carriers_of(objects, digest):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(OSError):
             return _open_carrier(objects, carrier.name, size)
     if denied is not None:
         raise denied
@@ -79,14 +84,22 @@ def _open_carrier(objects: int, name: str, size: int) -> int:
 
 def carriers_of(objects: int, digest: str) -> Iterator[Carrier]:
     """Yield the carriers of one object, the bare one first."""
-    with disk.Closing(disk.open_directory(digest[:2], objects)) as shard:
+    try:
+        opened = disk.Closing(disk.open_directory(digest[:2], objects))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened as shard:
         names = [name for name in os.listdir(shard) if name.startswith(digest)]
         yield from _carriers(shard, sorted(names))
 
 
 def carriers_in(objects: int, shard: str) -> Iterator[Carrier]:
     """Yield all carriers whose digest begins with the two digits ``shard``, sorted."""
-    with disk.Closing(disk.open_directory(shard, objects)) as fd:
+    try:
+        opened = disk.Closing(disk.open_directory(shard, objects))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with opened as fd:
         yield from _carriers(fd, sorted(os.listdir(fd)))
 
 

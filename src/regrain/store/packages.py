@@ -11,7 +11,7 @@ from blake3 import blake3
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
-from regrain.model.entry import Entry, Kind
+from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import FILE_LIST, MANIFEST
 from regrain.model.manifest import Manifest, parse_manifest
 from regrain.model.phase import Layout
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROBE = 4096
+_END = b"\n" + file_list.FOOTER
 
 
 class FileLevelPackage:
@@ -52,7 +53,14 @@ class FileLevelPackage:
             os.close(directory)
         self._size = os.fstat(self._held.fd).st_size
         line = self._line_at(0)
-        _, self.tree_hash = file_list.parse_header(line, package_hash)
+        try:
+            _, self.tree_hash = file_list.parse_header(line, package_hash)
+        except CorruptionError as error:
+            error.package = package_hash
+            raise
+        end = os.pread(self._held.fd, len(_END), max(0, self._size - len(_END)))
+        if end != _END:
+            raise CorruptionError("a file list that ends too early", package=package_hash)
         self._body = len(line) + 1
 
     def entries(self) -> Iterator[Entry]:
@@ -74,6 +82,8 @@ class FileLevelPackage:
 
     def lookup(self, path: bytes) -> Entry | None:
         """Find one entry by bisecting the sorted lines, without reading the whole list."""
+        if not is_inside(path):
+            return None
         low, high = self._body, self._size - len(file_list.FOOTER)
         while low < high:
             middle = (low + high) // 2

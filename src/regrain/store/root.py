@@ -61,7 +61,7 @@ def read_store_file(fd: int, path: str) -> _StoreFile:
                 advice="Use the version of regrain that made it, or a newer one.",
             )
         return msgspec.convert(table, _StoreFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise UnknownFormatError(
             "store.toml cannot be understood",
             path=path,
