@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from regrain.disk_bytes import (
     PIECE,
+    Closing,
+    Held,
     SourceReadError,
     allocated,
     copy_bytes,
@@ -78,35 +80,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNNAMED_FILE = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Closing:
-    """A descriptor that is closed when the ``with`` block ends."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __enter__(self) -> int:
-        """Return the descriptor."""
-        return self.fd
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        os.close(self.fd)
-
-
-class Held:
-    """A descriptor that is closed when nobody holds it any more.
-
-    For values that several threads may share, where no one can say who is the last.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        """Close it."""
-        os.close(self.fd)
 
 
 def open_directory(name: str | bytes, at: int | None = None) -> int:
@@ -177,31 +150,42 @@ def fsync(fd: int) -> None:
     os.fsync(fd)
 
 
-def write_atomic(name: str, content: bytes, at: int, mode: int = 0o644) -> None:
-    """Replace file ``name`` as a whole, durably: all of it or nothing after a power cut."""
-    _replace(name, content, at, mode, durable=True)
+def write_atomic(
+    name: str, content: bytes, at: int, mode: int = 0o644, *, via: int | None = None
+) -> None:
+    """Replace file ``name`` as a whole, durably: all of it or nothing after a power cut.
+
+    Args:
+        name: The file, in the open directory ``at``.
+        content: All it is to hold.
+        at: Where it is.
+        mode: What it gets.
+        via: An open directory where it is made before it is renamed into place; by
+            default the same.
+    """
+    _replace(name, content, at, mode, at if via is None else via, durable=True)
 
 
 def write_snapshot(name: str, content: bytes, at: int, mode: int = 0o644) -> None:
     """Replace file ``name`` as a whole, but not durably: for what can be derived again."""
-    _replace(name, content, at, mode, durable=False)
+    _replace(name, content, at, mode, at, durable=False)
 
 
-def _replace(name: str, content: bytes, at: int, mode: int, *, durable: bool) -> None:
+def _replace(name: str, content: bytes, at: int, mode: int, via: int, *, durable: bool) -> None:
     temporary = f".{name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
-        unlink(temporary, at)
+        unlink(temporary, via)
     try:
-        with Closing(create(temporary, at)) as fd:
+        with Closing(create(temporary, via)) as fd:
             write_all(fd, content)
             give_to_owner_of(at, fd)
             os.fchmod(fd, mode)
             if durable:
                 fsync(fd)
-        rename_replace(temporary, at, name, at)
+        rename_replace(temporary, via, name, at)
     except BaseException:
         with contextlib.suppress(OSError):
-            unlink(temporary, at)
+            unlink(temporary, via)
         raise
     if durable:
         fsync(at)

@@ -1,4 +1,4 @@
-"""The bytes and attributes of open files: read, write, copy with holes."""
+"""Open files: who closes them, their bytes and attributes, copying with holes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,35 @@ import os
 
 PIECE = 1 << 20
 _BLOCK = 512
+
+
+class Closing:
+    """A descriptor that is closed when the ``with`` block ends."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        """Return the descriptor."""
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+
+class Held:
+    """A descriptor that is closed when nobody holds it any more.
+
+    For values that several threads may share, where no one can say who is the last.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        """Close it."""
+        os.close(self.fd)
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:

@@ -245,18 +245,6 @@ def test_only_matching_failures_are_tried_again(ledger: Ledger) -> None:
     assert [status_of(ledger, n).value for n in "abc"] == ["failed", "pending", "in_progress"]
 
 
-def test_tries_begin_anew_when_somebody_asks_for_a_new_try(ledger: Ledger) -> None:
-    """Three tries lost to killed runs must not make the next hiccup a failure."""
-    for _ in range(3):
-        take(ledger, "a")
-        ledger.give_up([NAMES["a"]])
-    take(ledger, "a")
-    ledger.fail(NAMES["a"], "broken", None)
-    ledger.retry_failed()
-    (claim,) = ledger.claim(1)
-    assert claim.attempts == 0
-
-
 # recording
 
 
@@ -310,6 +298,20 @@ def test_a_package_that_is_recorded_again_owns_what_it_has_now(ledger: Ledger) -
     assert ledger.owners(DIGESTS[0]) == []
     assert ledger.owners(DIGESTS[2]) == [NAMES["a"]]
     assert ledger.recorded_packages() == {NAMES["a"]: "3" * 64}
+
+
+def test_a_recorded_package_that_failed_later_and_is_tried_again(ledger: Ledger) -> None:
+    claims = take(ledger, "a")
+    ledger.record([outcome(claims["a"], DIGESTS[:2])], carriers(*DIGESTS[:2]))
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql("UPDATE store_migration SET status = 'pending'")
+    ledger.claim(1)
+    ledger.fail(NAMES["a"], "broken", None)
+    ledger.retry_failed()
+    (claim,) = ledger.claim(1)
+    ledger.record([outcome(claim, DIGESTS[:2])], [])
+    assert ledger.owners(DIGESTS[1]) == [NAMES["a"]]
+    assert status_of(ledger, "a") is Status.COMPLETED
 
 
 def test_carriers_of_an_object_and_their_times(ledger: Ledger) -> None:

@@ -24,6 +24,7 @@ from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import queue_all, queue_new
 from regrain.migrate.recover import adopt, recover
 from regrain.migrate.run import Run
+from regrain.migrate.staging import staging_error
 from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -202,6 +203,13 @@ class Migration:
         """
         self._check()
         jobs = jobs or self._settings.store.migration_parallel_files
+        orders = Orders(
+            batch=batch or self._settings.store.migration_batch_size,
+            jobs=jobs,
+            limit=limit,
+            only=only,
+            verified=self._settings.store.verify_after_migration,
+        )
         with run_lock(self._root, "regrain migrate"), store_lock(self._root, exclusive=False):
             ledger = open_ledger(self._root.path)
             try:
@@ -211,38 +219,49 @@ class Migration:
                     journal(event)
                     on_event(event)
 
-                self._go_dual(ledger)
-                verified = self._settings.store.verify_after_migration
-                recovered = recover(self._root, ledger, verified=verified)
-                if recovered is not None:
-                    emit(recovered)
-                if retry_failed:
-                    ledger.retry_failed(only=only)
-                queue_new(self._root, ledger, self._settings.migration.settle)
+                self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 if limit == 0 or not ledger.pending(only=only)[0] or stopping():
                     return Summary(0, 0, stopping())
-                with RunDirectory(self._root) as directory:
-                    options = self._options(directory, jobs, max_read)
-                    run = Run(
-                        ledger,
-                        Publisher(self._root, directory, fsync_each=options.fsync_each),
-                        emit,
-                        stopping,
-                        partial(adopt, self._root, ledger),
-                        Orders(
-                            batch=batch or self._settings.store.migration_batch_size,
-                            jobs=jobs,
-                            limit=limit,
-                            only=only,
-                            verified=options.verify,
-                        ),
-                    )
-                    place = pool.Workplace(
-                        self._root.path, directory.name, self._root.owner, options
-                    )
-                    return run.execute(partial(pool.make_executor, jobs, place))
+                return self._work(ledger, orders, emit, stopping, max_read)
+            except OSError as error:
+                raise staging_error(
+                    error, os.fsencode(error.filename or self._root.path)
+                ) from error
             finally:
                 ledger.close()
+
+    def _prepare(
+        self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
+    ) -> None:
+        """Clean up after a run that was killed, and queue what is to be done."""
+        self._go_dual(ledger)
+        recovered = recover(self._root, ledger, verified=orders.verified)
+        if recovered is not None:
+            emit(recovered)
+        if retry_failed:
+            ledger.retry_failed(only=orders.only)
+        queue_new(self._root, ledger, self._settings.migration.settle)
+
+    def _work(
+        self,
+        ledger: Ledger,
+        orders: Orders,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+        max_read: float | None,
+    ) -> Summary:
+        with RunDirectory(self._root) as directory:
+            options = self._options(directory, orders.jobs, max_read)
+            run = Run(
+                ledger,
+                Publisher(self._root, directory, fsync_each=options.fsync_each),
+                emit,
+                stopping,
+                partial(adopt, self._root, ledger),
+                orders,
+            )
+            place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
+            return run.execute(partial(pool.make_executor, orders.jobs, place))
 
     def _check(self) -> None:
         settings = self._settings.store

@@ -192,7 +192,7 @@ class Ledger:
                     connection.execute(
                         sa.update(store_migration)
                         .where(_m.id == row.id)
-                        .values(status=Status.PENDING.value, attempts=0)
+                        .values(status=Status.PENDING.value)
                     )
                     count += 1
         return count

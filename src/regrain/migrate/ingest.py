@@ -74,10 +74,10 @@ class Ingester:
             PackageError: The package cannot be brought in.
             NoSpaceError, HaltedError: Nothing can, for now or at all.
         """
-        if not start:
-            found = found_directory(root, b"")
-            yield _record(found.entry, found.status, found.status.st_ctime_ns)
         try:
+            if not start:
+                found = found_directory(root, b"")
+                yield _record(found.entry, found.status, found.status.st_ctime_ns)
             for at, name, path, kind in disk.walk(root, start, stop):
                 if self._stopping():
                     raise StoppedError("stopped", path=path)

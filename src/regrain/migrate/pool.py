@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from regrain import disk
-from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError
+from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
@@ -124,21 +125,24 @@ def _spill_name(piece: Slice) -> str:
     return f"{piece.package_hash}.{piece.number}"
 
 
-_worker: _Worker | None = None
+_worker: _Worker | HaltedError | None = None
 
 
 def _here() -> _Worker:
-    if _worker is None:
-        raise HaltedError("a worker process without its workplace")
-    return _worker
+    if isinstance(_worker, _Worker):
+        return _worker
+    raise _worker or HaltedError("a worker process without its workplace")
 
 
 def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-    """Begin a worker process."""
+    """Begin a worker process. If it cannot, its first task says why."""
     global _worker  # noqa: PLW0603 -- an executor gives its processes no other place
     # What is made here by the hundred thousand has no cycles: looking for them is for nothing.
     gc.set_threshold(GC_OBJECTS)
-    _worker = _Worker(place, stop)
+    try:
+        _worker = _Worker(place, stop)
+    except OSError as error:
+        _worker = HaltedError("a worker cannot open the store", why=reason(error))
 
 
 def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
@@ -156,50 +160,52 @@ def bring_in(package_hashes: list[str]) -> list[PackageResult]:
 
 
 def _bring_in_one(package_hash: str) -> PackageResult:
-    worker = _here()
-    worker.ingester.begin()
     try:
+        worker = _here()
+        worker.ingester.begin()
         with worker.source(package_hash) as root:
             records = list(worker.ingester.ingest(root, b"", None))
             return worker.sealer.seal(package_hash, root, lambda: iter(records))
-    except RegrainError as error:
+    except (RegrainError, OSError) as error:
         return _failed(package_hash, error)
 
 
 def bring_in_slice(piece: Slice) -> SliceResult:
     """Bring in a part of a package; its records wait in a spill file for ``finish``."""
-    worker = _here()
-    worker.ingester.begin()
-    failure = None
     try:
+        worker = _here()
+        worker.ingester.begin()
         with worker.source(piece.package_hash) as root:
             records = list(worker.ingester.ingest(root, piece.start, piece.stop))
             worker.write_spill(piece, records)
-    except RegrainError as error:
-        failure = failure_of(error)
-    ingester = worker.ingester
-    return SliceResult(
-        piece, ingester.stager.staged, sorted(ingester.stager.needed), ingester.bytes_read, failure
-    )
+    except (RegrainError, OSError) as error:
+        failed = _failed(piece.package_hash, error)
+        return SliceResult(piece, failed.staged, [], failed.bytes_read, failed.failure)
+    ingester, stager = worker.ingester, worker.ingester.stager
+    return SliceResult(piece, stager.staged, sorted(stager.needed), ingester.bytes_read, None)
 
 
 def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
     """Make a whole of a package whose slices were brought in."""
-    worker = _here()
-    worker.ingester.begin()
     try:
+        worker = _here()
+        worker.ingester.begin()
         with worker.source(package_hash) as root:
             return worker.seal_slices(package_hash, root, slices)
-    except RegrainError as error:
+    except (RegrainError, OSError) as error:
         return _failed(package_hash, error)
 
 
-def _failed(package_hash: str, error: RegrainError) -> PackageResult:
-    ingester = _here().ingester
+def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:
+    """Return the failure; errors of the source were told apart where they happened."""
+    if isinstance(error, OSError):
+        error = staging_error(error, os.fsencode(error.filename or package_hash))
+    if not isinstance(_worker, _Worker):
+        return PackageResult(package_hash, failure=failure_of(error))
     return PackageResult(
         package_hash,
-        staged=ingester.stager.staged,
-        bytes_read=ingester.bytes_read,
+        staged=_worker.ingester.stager.staged,
+        bytes_read=_worker.ingester.bytes_read,
         failure=failure_of(error),
     )
 

@@ -105,12 +105,16 @@ class Publisher:
         for result in results:
             name = result.package_hash.encode()
             try:
-                disk.rename_noreplace(name, self._run.staging, name, self._root.packages)
-            except FileExistsError:  # it is replaced; the old list goes with the run's directory
-                disk.rename_exchange(name, self._run.staging, name, self._root.packages)
+                self._rename_package(name)
             except OSError as error:
                 raise staging_error(error, name) from error
         self._fsync(self._root.packages, "packages")
+
+    def _rename_package(self, name: bytes) -> None:
+        try:
+            disk.rename_noreplace(name, self._run.staging, name, self._root.packages)
+        except FileExistsError:  # it is replaced; the old list goes with the run's directory
+            disk.rename_exchange(name, self._run.staging, name, self._root.packages)
 
     # one carrier
 

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import CorruptionError
+from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.ledger import NewCarrier, Outcome
 from regrain.model import layout
 from regrain.model.entry import Kind
@@ -77,7 +77,8 @@ def _adopt_objects(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], i
         bad += len(strangers) - len(rows)
         if rows:
             ledger.record_objects(rows)
-            adopted.update((row.digest, row.allocated) for row in rows)
+            for row in rows:
+                adopted[row.digest] = adopted.get(row.digest, 0) + row.allocated
     return adopted, bad
 
 
@@ -141,7 +142,7 @@ def _check(
                     os.close(package.open_content(entry))
                     digests.add(bytes.fromhex(entry.digest))
                     named += 1
-    except CorruptionError:
+    except (CorruptionError, UnknownFormatError):
         return None
     new = [adopted.pop(digest) for digest in digests if digest in adopted]
     return Outcome(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ BATCHES_OPEN_MAX = 3
 TASKS_AHEAD = 6
 """Tasks handed to the executor for each worker, enough to outlast a commit."""
 
-ATTEMPTS_MAX = 3
+TRIES_MAX = 3
 TICK_SECONDS = 0.2
 
 
@@ -71,6 +71,7 @@ class Run:
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
         self._careful_packages = 0
+        self._redone: Counter[str] = Counter()
         self._batches: deque[Batch] = deque()
         self._large: dict[str, Large] = {}
         self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -231,13 +232,15 @@ class Run:
 
     def _commit(self, batch: Batch) -> None:
         good = [result for result in batch.done.values() if result.failure is None]
-        if good and not isinstance(self._end, HaltedError):
-            try:
+        try:
+            if isinstance(self._end, HaltedError):
+                raise self._end
+            if good:
                 self._publish(batch, good)
-            except (NoSpaceError, HaltedError) as error:
-                self._end = error
-                for result in good:
-                    self._give_up(result.package_hash, str(error))
+        except (NoSpaceError, HaltedError) as error:
+            self._end = error
+            for result in good:
+                self._give_up(result.package_hash, str(error))
         for result in batch.done.values():
             if result.failure is not None:
                 self._not_brought_in(batch.claims[result.package_hash], result.failure)
@@ -303,7 +306,8 @@ class Run:
 
     def _redo(self, claim: Claim, error: RegrainError) -> None:
         """Put a package back that relied on a staged file which is no longer good."""
-        if claim.attempts < ATTEMPTS_MAX:
+        self._redone[claim.package_hash] += 1
+        if self._redone[claim.package_hash] < TRIES_MAX:
             self._give_up(claim.package_hash, str(error))
         else:
             path = None if error.path is None else error.path.encode()

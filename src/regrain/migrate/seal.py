@@ -178,10 +178,11 @@ def _content(
 
 def _for_people(source: int) -> Iterator[tuple[bytes, bytes, int]]:
     """Yield name, bytes and mode of the manifest and the bills of materials at the root."""
-    for name, kind in disk.list_directory(source):
-        if kind is disk.FILE and (name == MANIFEST.encode() or name.startswith(b"sbom.")):
-            try:
+    name = b""
+    try:
+        for name, kind in disk.list_directory(source):
+            if kind is disk.FILE and (name == MANIFEST.encode() or name.startswith(b"sbom.")):
                 mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
                 yield name, disk.read_all(name, source, _COPY_BYTES_MAX), mode
-            except OSError as error:
-                raise source_error(error, name) from error
+    except OSError as error:
+        raise source_error(error, name) from error

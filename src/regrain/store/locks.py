@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from regrain.store.root import StoreRoot
 
+_PARTS = (layout.OBJECTS, layout.PACKAGES, "slices")
 _NOTE_BYTES_MAX = 200
 _TRIES = 5
 _TRY_SECONDS = 0.02
@@ -97,38 +98,60 @@ class RunDirectory:
 
     def __init__(self, root: StoreRoot) -> None:
         self.name = secrets.token_hex(8)
-        with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
-            disk.make_directory(self.name, temp, 0o700)
-            self.fd = disk.open_directory(self.name, temp)
-            self._lock = disk.create("lock", self.fd)
-            disk.lock(self._lock, exclusive=True, wait=True)
-            for name in (layout.OBJECTS, layout.PACKAGES, "slices"):
-                disk.make_directory(name, self.fd, 0o700)
-            disk.fsync(temp)
         self._root = root
-        self.pool = disk.open_directory(layout.OBJECTS, self.fd)
-        self.staging = disk.open_directory(layout.PACKAGES, self.fd)
+        with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+            try:
+                self._make(temp)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    disk.remove_tree(self.name, temp)
+                raise
+
+    def _make(self, temp: int) -> None:
+        disk.make_directory(self.name, temp, 0o700)
+        self._held = [disk.Held(disk.open_directory(self.name, temp))]
+        self.fd = self._held[0].fd
+        self._held.append(disk.Held(disk.create("lock", self.fd)))
+        disk.lock(self._held[1].fd, exclusive=True, wait=True)
+        for name in _PARTS:
+            disk.make_directory(name, self.fd, 0o700)
+            self._held.append(disk.Held(disk.open_directory(name, self.fd)))
+        self.pool, self.staging = self._held[2].fd, self._held[3].fd
+        disk.fsync(temp)
 
     def __enter__(self) -> Self:
         """Return the directory."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Remove it; what is left in it was not published."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove it; what is left in it was not published.
+
+        After an error an empty directory stays behind, by which the next run knows that
+        objects may have got names without a row in the ledger.
+        """
         try:
-            with disk.Closing(disk.open_directory(layout.TEMP, self._root.fd)) as temp:
-                disk.remove_tree(self.name, temp)
+            for name in _PARTS:
+                disk.remove_tree(name, self.fd)
+            if kind is None:
+                with disk.Closing(disk.open_directory(layout.TEMP, self._root.fd)) as temp:
+                    disk.remove_tree(self.name, temp)
         finally:
-            for fd in (self.pool, self.staging, self._lock, self.fd):
-                os.close(fd)
+            self._held.clear()
 
 
 def sweep(root: StoreRoot) -> int:
-    """Remove the temporary directories whose run is dead; return how many there were."""
+    """Remove the temporary directories whose run is dead; return how many there were.
+
+    Only who holds the run lock may call this: a single file in ``temp/`` is then left over
+    by somebody who was killed.
+    """
     names = dead_runs(root)
     with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
         for name in names:
             disk.remove_tree(name, temp)
+        for raw, kind in disk.list_directory(temp):
+            if kind is not disk.DIRECTORY:
+                disk.unlink(raw, temp)
     return len(names)
 
 

@@ -82,7 +82,7 @@ class FileLevelPackage:
 
     def lookup(self, path: bytes) -> Entry | None:
         """Find one entry by bisecting the sorted lines, without reading the whole list."""
-        if not is_inside(path):
+        if path and not is_inside(path):
             return None
         low, high = self._body, self._size - len(file_list.FOOTER)
         while low < high:

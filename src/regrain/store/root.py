@@ -195,7 +195,8 @@ def write_store_file(fd: int, store_id: str, phase: Phase) -> None:
         f'format = {layout.FORMAT}\nhash = "blake3"\n'
         f'store_id = "{store_id}"\nphase = "{phase.value}"\n'
     )
-    disk.write_atomic(layout.STORE_FILE, text.encode(), fd, mode)
+    with disk.Closing(disk.open_directory(layout.TEMP, fd)) as temp:
+        disk.write_atomic(layout.STORE_FILE, text.encode(), fd, mode, via=temp)
 
 
 def legacy_names(fd: int) -> tuple[list[str], list[str]]:
@@ -205,6 +206,6 @@ def legacy_names(fd: int) -> tuple[list[str], list[str]]:
         name = os.fsdecode(raw)
         if kind is disk.DIRECTORY and is_package_hash(name):
             packages.append(name)
-        elif name not in layout.OWN_NAMES and not name.startswith(f".{layout.STORE_FILE}."):
+        elif name not in layout.OWN_NAMES:
             foreign.append(name)
     return sorted(packages), sorted(foreign)
