@@ -173,8 +173,8 @@ def _compare_sizes(demo: Demo) -> None:
     saved = 1 - own.allocated / legacy.allocated
     print(
         f"\nCleanup would leave {saved:.0%} less on disk, file lists and ledger included."
-        "\nUntil then nothing is freed: both layouts exist, sharing inodes where they can, and"
-        "\n`regrain rollback` goes back. Releases this close share more than a whole store may."
+        "\nUntil then nothing is freed: both layouts exist, sharing inodes where they can, and the"
+        "\nlegacy tree is untouched. Releases this close share more than a whole store may."
     )
 
 
