@@ -46,7 +46,7 @@ COMMON_KEYS = {"type", "mode", "uid", "gid", "mtime_ns", "xattrs", "xattrs_b64"}
 KEYS = {
     "file": {"hash", "size", "hardlink", "hardlink_b64"},
     "directory": set[str](),
-    "symlink": {"target", "target_b64"},
+    "symlink": {"target", "target_b64", "hardlink", "hardlink_b64"},
 }
 NEEDED = {"file": {"hash", "size"}, "directory": set[str](), "symlink": set[str]()}
 SPECIAL_BITS = 0o7000

@@ -378,6 +378,18 @@ def test_an_object_that_loses_its_owner_counts_from_then(ledger: Ledger) -> None
     assert unreferenced(ledger)[DIGESTS[0]] is not None
 
 
+def test_an_object_that_another_package_holds_stays_referenced(ledger: Ledger) -> None:
+    claims = take(ledger, "a", "b")
+    both = [outcome(claims[letter], DIGESTS[:1]) for letter in "ab"]
+    ledger.record(both, carriers(DIGESTS[0]))
+    with ledger._transaction() as connection:
+        connection.exec_driver_sql("UPDATE store_migration SET status = 'pending'")
+    again = next(claim for claim in ledger.claim(2) if claim.package_hash == NAMES["a"])
+    ledger.record([outcome(again, [])], [])
+    assert ledger.owners(DIGESTS[0]) == [NAMES["b"]]
+    assert unreferenced(ledger)[DIGESTS[0]] is None
+
+
 # sums
 
 
