@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -29,7 +30,13 @@ from tests.faults.crashes import (
 )
 from tests.faults.faulty import Faults, injected
 from tests.faults.inline import migrate
-from tests.faults.judge import after_fault, complete_problems, outcome_of, reading_problems
+from tests.faults.judge import (
+    after_fault,
+    complete_problems,
+    ledger_problems,
+    outcome_of,
+    reading_problems,
+)
 from tests.faults.small import Scene
 from tests.stores import statuses
 
@@ -122,19 +129,44 @@ def test_a_damaged_file_list_of_a_published_package(
     assert_converges(scene, COPIED)
 
 
-def test_a_damaged_orphan_of_a_run_that_halted_is_never_served(scene: Scene) -> None:
-    """It ended by itself, so nothing is in progress; what it left has no row all the same."""
-    calls = survey(scene, COPIED)
-    last = max(c.number for c in calls if (c.function, c.place) == ("fsync", "objects"))
-    with injected(Faults(scene.path, "fsync", last, 5)) as faults:
+def halted(scene: Scene) -> None:
+    """A run that ended by itself right after its objects got their names."""
+    last = max(
+        call.number
+        for call in survey(scene, COPIED)
+        if (call.function, call.place) == ("fsync", "objects")
+    )
+    with injected(Faults(scene.path, "fsync", last, errno.EIO)) as faults:
         assert outcome_of(scene, COPIED)[0] == "H"
     assert faults.fired is not None
+    assert set(statuses(scene.path).values()) == {"pending"}
+
+
+def test_a_damaged_orphan_of_a_run_that_halted_is_never_served(scene: Scene) -> None:
+    """It ended by itself, so nothing is in progress; what it left has no row all the same."""
+    halted(scene)
     flip(victim(scene))
     outcome_of(scene, COPIED)
     assert after_fault(scene, quarantine=True) == []
     migrate(scene.path, COPIED)
     assert_converges(scene, COPIED)
     assert [name.partition(".")[0] for name in quarantined(scene)] == [victim(scene).name]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_a_halted_run_left_is_found_though_recovery_was_cut(
+    crash: Crasher, scene: Scene, when: str
+) -> None:
+    """Nothing is in progress; once the temporary directory is gone, nothing else tells."""
+    halted(scene)
+    left = on_disk(scene)
+    assert left
+    moment = Moment(f"{DISK}:remove_tree", when)
+    assert crash("migrate", scene.path, COPIED, moment, limit=0) == KILLED
+    recover(scene, COPIED)
+    assert orphans(scene).keys() == left
+    assert ledger_problems(scene.path) == []
+    assert_converges(scene, COPIED)
 
 
 # what lies in temp
