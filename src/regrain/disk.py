@@ -47,6 +47,7 @@ __all__ = [
     "Held",
     "SourceReadError",
     "allocated",
+    "can_link",
     "copy_bytes",
     "create",
     "descend",
@@ -223,6 +224,21 @@ def shares_extents(at: int) -> bool:
             reflink(source, target)
     except OSError:  # whatever the reason, it cannot be relied on
         return False
+    return True
+
+
+def can_link(at: int) -> bool:
+    """Find out, by trying in the private directory ``at``, whether files may be hard-linked."""
+    names = (b".link-1", b".link-2")
+    try:
+        os.close(create(names[0], at))
+        link(names[0], at, names[1], at)
+    except OSError:
+        return False
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):
+                unlink(name, at)
     return True
 
 

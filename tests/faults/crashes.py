@@ -21,6 +21,7 @@ COPIED = Way(batch=10, ingest="copy", sync="fsync")
 WAYS = {"linked": ONE_BATCH, "copied": COPIED}
 KILLED = Ended(signal.SIGKILL, 0)
 PUBLISHER = "regrain.migrate.publish:Publisher"
+OBJECT_PUBLISHER = "regrain.migrate.objects:ObjectPublisher"
 LEDGER = "regrain.ledger.queries:Ledger"
 DISK = "regrain.disk"
 
@@ -33,13 +34,13 @@ BEFORE_OBJECTS = {
     "verified": Moment("regrain.migrate.seal:verify_unchanged", "after", 4),
     "syncing": Moment(f"{PUBLISHER}.flush", "before"),
     "synced": Moment(f"{PUBLISHER}.flush", "after"),
-    "publishing objects": Moment(f"{PUBLISHER}.publish_objects", "before"),
+    "publishing objects": Moment(f"{OBJECT_PUBLISHER}.publish", "before"),
 }
 OBJECTS = {
     "first object": Moment(f"{DISK}:rename_noreplace", "after", 1, "objects"),
     "tenth object": Moment(f"{DISK}:rename_noreplace", "after", 10, "objects"),
-    "objects of a package": Moment(f"{PUBLISHER}.publish_objects", "after", 1),
-    "objects of all": Moment(f"{PUBLISHER}.publish_objects", "after", 4),
+    "objects of a package": Moment(f"{OBJECT_PUBLISHER}.publish", "after", 1),
+    "objects of all": Moment(f"{OBJECT_PUBLISHER}.publish", "after", 4),
     "flushing objects": Moment(f"{PUBLISHER}.flush_objects", "before"),
     "objects flushed": Moment(f"{PUBLISHER}.flush_objects", "after"),
     "publishing packages": Moment(f"{PUBLISHER}.publish_packages", "before"),

@@ -26,6 +26,7 @@ from tests.faults.inline import (
     Way,
     close_worker,
     initialise,
+    inline_workers,
     migrate,
     slices_of,
     start_worker,
@@ -130,9 +131,9 @@ def run(store: Path, way: Way, told: Told, make: Callable[[Any, Flag], Executor]
 
 
 @pytest.mark.timeout(30)
-def test_a_file_that_another_package_publishes_first_is_no_change(place: Path) -> None:
-    """The large package staged a link; a small one that holds the same bytes is committed
-    first, which renames that link: its change time moves, its bytes do not.
+def test_two_packages_that_wanted_the_same_bytes_at_once_both_have_them(place: Path) -> None:
+    """The large package wanted a link published; a small one that holds the same bytes is
+    committed first, so that the link is not needed any more.
     """
     packages = build(place, 16, large=40, small=2)
     before = record(packages)
@@ -159,30 +160,50 @@ def test_a_file_that_another_package_publishes_first_is_no_change(place: Path) -
     assert_complete(place, packages, before)
 
 
-def test_a_file_that_changed_after_it_was_staged_fails_its_package_alone(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def touch(path: Path) -> None:
+    """Change an inode's change time, and nothing else."""
+    path.chmod(0o600)
+    path.chmod(0o644)
+
+
+def rewrite(path: Path) -> None:
+    """Change a file's bytes in place."""
+    path.write_bytes(path.read_bytes()[::-1])
+
+
+def replace(path: Path) -> None:
+    """Put another file of the same bytes and times in a file's place."""
+    new = path.with_name("new")
+    new.write_bytes(path.read_bytes())
+    new.chmod(0o644)
+    os.utime(new, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    new.rename(path)
+
+
+@pytest.mark.parametrize("change", [touch, rewrite, replace])
+def test_a_file_that_changes_between_verifying_and_publishing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    """Its bytes were staged for both packages; the other one has them still."""
+    """Its package is read again; the other one, which has the same bytes, is not concerned."""
     packages = build(place, first=2, second=3)
-    original = Publisher.publish_objects
-    touched: list[Path] = []
+    first = packages[package_hash(1, "first")].path / "a-shared"
+    changed: list[Path] = []
+    flush = Publisher.flush
 
-    def publish_objects(publisher: Publisher, result: Any) -> Any:
-        if not touched:
-            linked = [p.path / "a-shared" for p in packages.values()]
-            touched.extend(path for path in linked if path.stat().st_nlink > 1)
-            (path,) = touched
-            path.chmod(0o600)
-            path.chmod(0o644)
-        return original(publisher, result)
+    def flush_after_a_change(publisher: Publisher) -> None:
+        if not changed:
+            changed.append(first)
+            change(first)
+        flush(publisher)
 
-    monkeypatch.setattr(Publisher, "publish_objects", publish_objects)
-    migrate(place, Way())
-    changed = touched[0].parent.name
-    other = next(name for name in packages if name != changed)
-    assert statuses(place)[other] == "completed"
-    migrate(place, Way(), retry_failed=True)
+    monkeypatch.setattr(Publisher, "flush", flush_after_a_change)
+    told = Told()
+    with inline_workers():
+        PackageStore.open(place, Way().settings()).migration().run(told.events.append)
+    assert changed
     assert set(statuses(place).values()) == {"completed"}
+    assert len(told.of(PackageGivenUp)) == (change is not touch)
+    assert_complete(place, packages, record(packages))
 
 
 def test_a_worker_that_dies_costs_no_package(place: Path) -> None:

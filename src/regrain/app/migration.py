@@ -306,6 +306,7 @@ class Migration:
         return Options(
             ingest=Ingest(settings.store.ingest),
             can_reflink=disk.shares_extents(directory.pool),
+            can_link=disk.can_link(directory.pool),
             link_outside=settings.store.link_outside,
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,

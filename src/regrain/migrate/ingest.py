@@ -24,8 +24,6 @@ from regrain.store.objects import hash_fd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from regrain.store.root import Owner
-
 _THROTTLE_SECONDS_MAX = 0.2
 
 
@@ -37,22 +35,13 @@ class Ingester:
     """Hashes and stages files for one run; one a worker process.
 
     Args:
-        objects: The open ``objects`` directory.
-        pool: The open ``temp/<run>/objects``.
-        owner: Who carriers belong to.
+        stager: Takes the files that are not published yet.
         options: How.
         stopping: Tells whether to stop before the next file.
     """
 
-    def __init__(
-        self,
-        objects: int,
-        pool: int,
-        owner: Owner,
-        options: Options,
-        stopping: Callable[[], bool],
-    ) -> None:
-        self.stager = Stager(objects, pool, owner, options)
+    def __init__(self, stager: Stager, options: Options, stopping: Callable[[], bool]) -> None:
+        self.stager = stager
         self._stopping = stopping
         self._rate = options.bytes_per_second_max
         self._start = time.monotonic()
@@ -77,7 +66,7 @@ class Ingester:
         try:
             if not start:
                 found = found_directory(root, b"")
-                yield _record(found.entry, found.status, found.status.st_ctime_ns)
+                yield _record(found.entry, found.status)
             for at, name, path, kind in disk.walk(root, start, stop):
                 if self._stopping():
                     raise StoppedError("stopped", path=path)
@@ -92,7 +81,7 @@ class Ingester:
             found = find(at, name, path, kind)
         except OSError as error:
             raise source_error(error, path) from error
-        return _record(found.entry, found.status, found.status.st_ctime_ns)
+        return _record(found.entry, found.status)
 
     def _file(self, at: int, name: bytes, path: bytes) -> Record:
         fd = disk.open_file(name, at)
@@ -114,10 +103,9 @@ class Ingester:
                 size=before.st_size,
                 xattrs=xattrs,
             )
-            ctime_ns = before.st_ctime_ns
             if before.st_size and before.st_nlink == 1:
-                ctime_ns = self.stager.ensure(OpenFile(at, name, fd, before, content), entry)
-            return _record(entry, before, ctime_ns)
+                self.stager.ensure(OpenFile(fd, before, content), entry)
+            return _record(entry, before)
         finally:
             os.close(fd)
 
@@ -140,7 +128,7 @@ class Ingester:
                 ):
                     raise changed(entry.path)
                 inside = status.st_nlink == len(records)
-                self.stager.ensure(OpenFile(at, name, fd, status, None), entry, inside=inside)
+                self.stager.ensure(OpenFile(fd, status, None), entry, inside=inside)
         except OSError as error:
             raise source_error(error, entry.path) from error
 
@@ -169,8 +157,8 @@ class Ingester:
             time.sleep(min(ahead, _THROTTLE_SECONDS_MAX))
 
 
-def _record(entry: Entry, status: os.stat_result, ctime_ns: int) -> Record:
-    return Record(entry, status.st_dev, status.st_ino, ctime_ns, status.st_nlink)
+def _record(entry: Entry, status: os.stat_result) -> Record:
+    return Record(entry, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_nlink)
 
 
 def _check_unchanged(before: os.stat_result, after: os.stat_result, path: bytes) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from regrain.model.entry import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 class Ingest(StrEnum):
@@ -27,6 +30,7 @@ class Options:
     Attributes:
         ingest: By which means.
         can_reflink: Whether the file system can (measured once a run).
+        can_link: Likewise, hard links.
         link_outside: Link inodes that have names outside their package, too.
         fsync_each: Flush every staged file by itself instead of ``syncfs`` once a batch.
         verify: Compare with a fresh listing of the source.
@@ -35,6 +39,7 @@ class Options:
 
     ingest: Ingest
     can_reflink: bool
+    can_link: bool
     link_outside: bool
     fsync_each: bool
     verify: bool
@@ -57,6 +62,7 @@ class FailureKind(StrEnum):
     SPACE = "space"
     HALT = "halt"
     STOPPED = "stopped"
+    STALE = "stale"
 
 
 class Failure(NamedTuple):
@@ -67,15 +73,23 @@ class Failure(NamedTuple):
     path: bytes | None
 
 
-class StagedCarrier(NamedTuple):
-    """A carrier that waits in the run's pool for being published.
+class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A carrier a package needs that was not published when the package named it.
 
-    The inode's facts are those right after staging; publishing checks them again.
+    Attributes:
+        digest: Raw, of the bytes.
+        mode: The carrier's.
+        source: Where the inode to link lies in the package; empty if a copy waits in the pool.
+        inode: Its facts, by which publishing tells that it is the one that was read or staged.
+        size: Likewise.
+        mtime_ns: Likewise.
+        ctime_ns: Likewise.
+        allocated: Bytes on disk.
     """
 
-    name: str
     digest: bytes
     mode: int
+    source: bytes
     inode: int
     size: int
     mtime_ns: int
@@ -83,9 +97,9 @@ class StagedCarrier(NamedTuple):
     allocated: int
 
     @property
-    def facts(self) -> tuple[int, int, int, int]:
-        """What tells whether the inode was touched since."""
-        return self.inode, self.size, self.mtime_ns, self.ctime_ns
+    def facts(self) -> tuple[int, int, int]:
+        """What tells one inode and its content from another; the change time apart."""
+        return self.inode, self.size, self.mtime_ns
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -95,8 +109,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         entry: The entry; of hard-link groups without the group's first path.
         device: Of the inode.
         inode: Its number.
-        ctime_ns: Its change time after staging.
-        links: Its names before staging.
+        ctime_ns: Its change time.
+        links: Its names.
     """
 
     entry: Entry
@@ -106,15 +120,45 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     links: int
 
 
+class PublishedCarrier(NamedTuple):
+    """A carrier that got its name just now; the fields of its row in the ledger."""
+
+    digest: bytes
+    mode: int
+    is_bare: bool
+    mtime_ns: int
+    size: int
+    allocated: int
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_T = TypeVar("_T")
+
+
+def pack(values: Iterable[object]) -> bytes:
+    """Return values as bytes that are quicker to send to another process than themselves."""
+    listed = list(values)
+    try:
+        return _pack(listed)
+    except OverflowError:  # a time no 64 bits hold; JSON knows no such limit
+        return msgspec.json.encode(listed)
+
+
+def unpacker(kind: type[_T]) -> Callable[[bytes], list[_T]]:
+    """Return what makes values of a ``kind`` again of what ``pack`` returned."""
+    compact = msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]
+    loose = msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+    return lambda raw: loose(raw) if raw.startswith(b"[") else compact(raw)
+
+
 @dataclass(frozen=True, slots=True)
 class SliceResult:
     """What became of a slice; its records wait in a spill file."""
 
     piece: Slice
-    staged: list[StagedCarrier] = field(repr=False)
-    needed: list[str] = field(repr=False)
-    bytes_read: int
-    failure: Failure | None
+    wanted: bytes = field(default=b"", repr=False)
+    bytes_read: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +173,7 @@ class PackageResult:
         objects_named: Files that are not empty.
         size: Sum of ``st_size`` of the files.
         digests: Raw digests of the distinct objects, 32 bytes each, joined.
-        needed: Carriers that waited in the pool when the package named them.
-        staged: Carriers this package staged.
+        wanted: Packed lists of what must be published before the package can be.
         list_allocated: Bytes on disk of ``packages/<hash>``.
         bytes_read: Bytes read from the source.
         failure: Why there is nothing to publish.
@@ -143,8 +186,22 @@ class PackageResult:
     objects_named: int = 0
     size: int = 0
     digests: bytes = field(default=b"", repr=False)
-    needed: list[str] = field(default_factory=list, repr=False)
-    staged: list[StagedCarrier] = field(default_factory=list, repr=False)
+    wanted: list[bytes] = field(default_factory=list, repr=False)
     list_allocated: int = 0
     bytes_read: int = 0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsResult:
+    """What became of a part of the objects that a package wanted published.
+
+    Attributes:
+        package_hash: The package.
+        carriers: Packed rows of those that were not there before.
+        failure: Why some could not be published.
+    """
+
+    package_hash: str
+    carriers: bytes = field(default=b"", repr=False)
     failure: Failure | None = None

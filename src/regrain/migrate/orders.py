@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.ledger import Outcome
+
 if TYPE_CHECKING:
-    from regrain.ledger import Claim
+    from regrain.ledger import Claim, NewCarrier
     from regrain.migrate.jobs import Failure, PackageResult, Slice
+
+
+TASK_BYTES = 128 << 10
+"""Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +47,67 @@ class Summary:
 
 @dataclass(slots=True)
 class Batch:
-    """Packages that are committed together."""
+    """Packages that are committed together.
+
+    Attributes:
+        claims: Them, by hash.
+        done: What became of each.
+        parts: Tasks that publish its objects and are not done yet; None before the first.
+        carriers: What those published.
+        new: How many of these each package brought.
+        added: What they take on disk.
+    """
 
     claims: dict[str, Claim]
     done: dict[str, PackageResult] = field(default_factory=dict)
+    parts: int | None = None
+    carriers: list[NewCarrier] = field(default_factory=list)
+    new: Counter[str] = field(default_factory=Counter)
+    added: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing of it is with the workers any more."""
+        """Whether every package of it was read, or will not be."""
         return len(self.done) == len(self.claims)
+
+    @property
+    def good(self) -> list[PackageResult]:
+        """What can be published."""
+        return [result for result in self.done.values() if result.failure is None]
+
+    def object_tasks(self) -> list[list[tuple[str, bytes]]]:
+        """Return what is to be published, parted into tasks of about equal work."""
+        tasks: list[list[tuple[str, bytes]]] = []
+        room = 0
+        for result in self.good:
+            for wanted in result.wanted:
+                if room < len(wanted):
+                    tasks.append([])
+                    room = TASK_BYTES
+                tasks[-1].append((result.package_hash, wanted))
+                room -= len(wanted)
+        return tasks
+
+    def outcome(self, result: PackageResult, *, verified: bool) -> Outcome:
+        """Return what the ledger is to record of a package."""
+        name = result.package_hash
+        return Outcome(
+            self.claims[name],
+            tree_hash=result.tree_hash,
+            list_hash=result.list_hash,
+            digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
+            files=result.files,
+            size=result.size,
+            added=self.added[name] + result.list_allocated,
+            deduplicated=result.objects_named - self.new[name],
+            verified=verified,
+        )
+
+    def credit(self, package_hash: str, carriers: list[NewCarrier]) -> None:
+        """Take note of carriers that were published for a package."""
+        self.carriers += carriers
+        self.new[package_hash] += len(carriers)
+        self.added[package_hash] += sum(carrier.allocated for carrier in carriers)
 
 
 @dataclass(slots=True)
@@ -57,6 +116,5 @@ class Large:
 
     slices: list[Slice]
     waiting: int
-    needed: set[str] = field(default_factory=set)
-    bytes_read: int = 0
+    wanted: list[bytes] = field(default_factory=list)
     failure: Failure | None = None

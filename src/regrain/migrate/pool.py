@@ -8,22 +8,25 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
     FailureKind,
+    ObjectsResult,
     Options,
     PackageResult,
     Record,
     Slice,
     SliceResult,
+    Wanted,
+    pack,
+    unpacker,
 )
+from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.seal import Sealer
-from regrain.migrate.staging import staging_error
+from regrain.migrate.staging import Stager, staging_error
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner
@@ -35,20 +38,8 @@ if TYPE_CHECKING:
 SLICES_HELD_MAX = 16
 GC_OBJECTS = 500_000
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[Record]).decode
-_unpack_json = msgspec.json.Decoder(list[Record]).decode
-
-
-def _encode(records: list[Record]) -> bytes:
-    try:
-        return _pack(records)
-    except OverflowError:  # a time no 64 bits hold; JSON knows no such limit
-        return msgspec.json.encode(records)
-
-
-def _decode(raw: bytes) -> list[Record]:
-    return _unpack_json(raw) if raw.startswith(b"[") else _unpack(raw)
+_records = unpacker(Record)
+_wanted = unpacker(Wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +58,16 @@ class _Worker:
     def __init__(self, place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
         self.store = disk.open_directory(place.store)
         self._open: list[int] = []
-        objects = self._below(layout.OBJECTS)
         run = f"{layout.TEMP}/{place.run}"
         staging = self._below(f"{run}/{layout.PACKAGES}")
         self.spills = self._below(f"{run}/slices")
-        self.ingester = Ingester(
-            objects,
-            self._below(f"{run}/{layout.OBJECTS}"),
-            place.owner,
-            place.options,
-            stopping=lambda: bool(stop.value),
+        places = Places(
+            self.store, self._below(layout.OBJECTS), self._below(f"{run}/{layout.OBJECTS}")
         )
+        stager = Stager(places.objects, places.pool, place.owner, place.options)
+        self.ingester = Ingester(stager, place.options, stopping=lambda: bool(stop.value))
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
+        self.objects = ObjectPublisher(places, place.owner, place.options, stager)
 
     def _below(self, path: str) -> int:
         self._open.append(disk.descend(path.encode(), self.store))
@@ -113,12 +102,12 @@ class _Worker:
             with contextlib.suppress(FileNotFoundError):
                 disk.unlink(name, self.spills)
             with disk.Closing(disk.create(name, self.spills)) as fd:
-                disk.write_all(fd, _encode(records))
+                disk.write_all(fd, pack(records))
         except OSError as error:
             raise staging_error(error, name.encode()) from error
 
     def _read_spill(self, piece: Slice) -> list[Record]:
-        return _decode(disk.read_all(_spill_name(piece), self.spills, bytes_max=1 << 40))
+        return _records(disk.read_all(_spill_name(piece), self.spills, bytes_max=1 << 40))
 
 
 def _spill_name(piece: Slice) -> str:
@@ -180,9 +169,9 @@ def bring_in_slice(piece: Slice) -> SliceResult:
             worker.write_spill(piece, records)
     except (RegrainError, OSError) as error:
         failed = _failed(piece.package_hash, error)
-        return SliceResult(piece, failed.staged, [], failed.bytes_read, failed.failure)
-    ingester, stager = worker.ingester, worker.ingester.stager
-    return SliceResult(piece, stager.staged, sorted(stager.needed), ingester.bytes_read, None)
+        return SliceResult(piece, bytes_read=failed.bytes_read, failure=failed.failure)
+    wanted = worker.ingester.stager.wanted
+    return SliceResult(piece, pack(wanted.values()) if wanted else b"", worker.ingester.bytes_read)
 
 
 def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
@@ -196,6 +185,25 @@ def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
         return _failed(package_hash, error)
 
 
+def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
+    """Publish the objects of packages.
+
+    Args:
+        parts: Pairs of a package and what it wants (packed), or a part of that.
+    """
+    return [_publish_objects(name, wanted) for name, wanted in parts]
+
+
+def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
+    try:
+        worker = _here()
+        with worker.source(package_hash) as root:
+            new = worker.objects.publish(root, _wanted(wanted))
+    except (RegrainError, OSError) as error:
+        return ObjectsResult(package_hash, failure=_failed(package_hash, error).failure)
+    return ObjectsResult(package_hash, pack(new) if new else b"")
+
+
 def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:
     """Return the failure; errors of the source were told apart where they happened."""
     if isinstance(error, OSError):
@@ -204,7 +212,6 @@ def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:
         return PackageResult(package_hash, failure=failure_of(error))
     return PackageResult(
         package_hash,
-        staged=_worker.ingester.stager.staged,
         bytes_read=_worker.ingester.bytes_read,
         failure=failure_of(error),
     )
@@ -216,6 +223,7 @@ def failure_of(error: RegrainError) -> Failure:
         (StoppedError, FailureKind.STOPPED),
         (NoSpaceError, FailureKind.SPACE),
         (HaltedError, FailureKind.HALT),
+        (StaleCarrierError, FailureKind.STALE),
     )
     kind = next((kind for type_, kind in kinds if isinstance(error, type_)), FailureKind.PACKAGE)
     path = None if error.path is None else error.path.encode()

@@ -54,7 +54,7 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
                 ledger.record([outcome], [])
                 completed += 1
                 continue
-            quarantine(root, layout.PACKAGES, claim.package_hash)
+            quarantine(root.fd, layout.PACKAGES, claim.package_hash)
             damaged += 1
         ledger.give_up([claim.package_hash])
     found = Recovered(swept, completed, len(claims) - completed, proven, damaged)
@@ -104,7 +104,7 @@ def _proven(root: StoreRoot, carriers: list[Carrier]) -> list[NewCarrier]:
     rows = []
     for carrier in carriers:
         if carrier_flaw(carrier, root.owner) or not _hashes(root, carrier):
-            quarantine(root, layout.OBJECTS, object_path(carrier.name))
+            quarantine(root.fd, layout.OBJECTS, object_path(carrier.name))
         else:
             rows.append(_row(carrier, stat.S_IMODE(carrier.status.st_mode)))
     return rows

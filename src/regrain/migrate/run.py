@@ -8,12 +8,20 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
-from regrain.ledger import Claim, Ledger, Outcome, UnrecordedObjectsError
+from regrain.ledger import Claim, Ledger, NewCarrier, Outcome, UnrecordedObjectsError
 from regrain.migrate import pool
-from regrain.migrate.jobs import Failure, FailureKind, PackageResult, Slice, SliceResult
+from regrain.migrate.jobs import (
+    Failure,
+    FailureKind,
+    ObjectsResult,
+    PackageResult,
+    Slice,
+    SliceResult,
+    unpacker,
+)
 from regrain.migrate.orders import Batch, Large, Orders, Summary
 from regrain.migrate.progress import Tracker
-from regrain.migrate.publish import Publisher, StaleCarrierError
+from regrain.migrate.publish import Publisher
 from regrain.model.events import (
     Event,
     PackageCompleted,
@@ -96,7 +104,7 @@ class Run:
             while True:
                 if self._is_ending():
                     stop.value = 1
-                    self._todo.clear()
+                    self._drop_unstarted()
                 try:
                     self._fill(executor)
                     if not self._running and not self._batches:
@@ -129,8 +137,6 @@ class Run:
         while len(self._batches) < open_max and not self._is_ending():
             if not self._claim():
                 break
-        if self._is_ending():
-            self._drop_unstarted()
         while self._todo and len(self._running) < TASKS_AHEAD * self._orders.jobs:
             task, arguments = self._todo.popleft()
             self._running[executor.submit(task, *arguments)] = arguments
@@ -169,7 +175,12 @@ class Run:
         self._todo.extend((pool.bring_in_slice, (piece,)) for piece in slices)
 
     def _drop_unstarted(self) -> None:
-        """Count packages nobody works on any more as stopped."""
+        """Count packages nobody works on any more as stopped; what was read is published."""
+        publishing = [task for task in self._todo if task[0] is pool.publish_objects]
+        if isinstance(self._end, HaltedError) and publishing:
+            self._batches[0].parts = (self._batches[0].parts or 0) - len(publishing)
+            publishing.clear()
+        self._todo = deque(publishing)
         busy = {name for arguments in self._running.values() for name in _packages_of(arguments)}
         for batch in self._batches:
             for name in batch.claims.keys() - batch.done.keys() - busy:
@@ -181,20 +192,42 @@ class Run:
         done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
             del self._running[future]
-            result: list[PackageResult] | PackageResult | SliceResult = future.result()
-            if isinstance(result, list):
-                for package in result:
-                    self._take(package)
+            result: list[PackageResult | ObjectsResult] | PackageResult | SliceResult
+            result = future.result()
+            if isinstance(result, SliceResult):
+                self._take_slice(result)
             elif isinstance(result, PackageResult):
                 self._take(self._with_slices(result))
             else:
-                self._take_slice(result)
+                self._take_list(result)
+
+    def _take_list(self, results: list[PackageResult | ObjectsResult]) -> None:
+        for result in results:
+            if isinstance(result, PackageResult):
+                self._take(result)
+            else:
+                self._take_objects(result)
+        if isinstance(results[0], ObjectsResult):
+            batch = self._batch_of(results[0].package_hash)
+            batch.parts = (batch.parts or 1) - 1
 
     def _take(self, result: PackageResult) -> None:
-        self._publisher.staged(result.staged)
         self._tracker.read(result.bytes_read)
         self._batch_of(result.package_hash).done[result.package_hash] = result
-        failure = result.failure
+        self._heed(result.failure)
+
+    def _take_objects(self, result: ObjectsResult) -> None:
+        batch = self._batch_of(result.package_hash)
+        if result.carriers:
+            batch.credit(result.package_hash, _carriers(result.carriers))
+        if result.failure is not None:
+            batch.done[result.package_hash] = PackageResult(
+                result.package_hash, failure=result.failure
+            )
+            self._heed(result.failure)
+
+    def _heed(self, failure: Failure | None) -> None:
+        """End the run after a failure that concerns more than its package."""
         if failure is not None and failure.kind in (FailureKind.SPACE, FailureKind.HALT):
             kind = NoSpaceError if failure.kind is FailureKind.SPACE else HaltedError
             self._end = self._end or kind(failure.message)
@@ -202,9 +235,9 @@ class Run:
     def _take_slice(self, result: SliceResult) -> None:
         name = result.piece.package_hash
         large = self._large[name]
-        self._publisher.staged(result.staged)
         self._tracker.read(result.bytes_read)
-        large.needed.update(result.needed)
+        if result.wanted:
+            large.wanted.append(result.wanted)
         large.failure = large.failure or result.failure
         large.waiting -= 1
         if large.waiting == 0:
@@ -216,7 +249,7 @@ class Run:
 
     def _with_slices(self, result: PackageResult) -> PackageResult:
         large = self._large.pop(result.package_hash)
-        result.needed.extend(large.needed)
+        result.wanted.extend(large.wanted)
         return result
 
     def _batch_of(self, package_hash: str) -> Batch:
@@ -226,49 +259,42 @@ class Run:
 
     def _commit_batches(self) -> None:
         while self._batches and self._batches[0].is_done:
-            self._commit(self._batches[0])
+            batch = self._batches[0]
+            try:
+                if batch.parts is None and not isinstance(self._end, HaltedError):
+                    self._start_publishing(batch)
+                if batch.parts:
+                    return
+                if isinstance(self._end, HaltedError):
+                    raise self._end
+                self._publish(batch)
+            except (NoSpaceError, HaltedError) as error:
+                self._end = error
+                for result in batch.good:
+                    self._give_up(result.package_hash, str(error))
+            for result in batch.done.values():
+                if result.failure is not None:
+                    self._not_brought_in(batch.claims[result.package_hash], result.failure)
             self._batches.popleft()
             self._careful_packages = max(0, self._careful_packages - 1)
 
-    def _commit(self, batch: Batch) -> None:
-        good = [result for result in batch.done.values() if result.failure is None]
-        try:
-            if isinstance(self._end, HaltedError):
-                raise self._end
-            if good:
-                self._publish(batch, good)
-        except (NoSpaceError, HaltedError) as error:
-            self._end = error
-            for result in good:
-                self._give_up(result.package_hash, str(error))
-        for result in batch.done.values():
-            if result.failure is not None:
-                self._not_brought_in(batch.claims[result.package_hash], result.failure)
+    def _start_publishing(self, batch: Batch) -> None:
+        """Make the data of a batch durable, then have workers give the objects their names."""
+        if batch.good:
+            self._publisher.flush()
+        tasks = batch.object_tasks()
+        self._todo.extendleft((pool.publish_objects, (task,)) for task in tasks)
+        batch.parts = len(tasks)
 
-    def _publish(self, batch: Batch, good: list[PackageResult]) -> None:
-        """Run the write protocol over one batch, up to its row in the ledger."""
-        self._publisher.flush()
-        ready: list[tuple[PackageResult, int, int]] = []
-        for result in good:
-            try:
-                ready.append((result, *self._publisher.publish_objects(result)))
-            except StaleCarrierError as error:
-                self._redo(batch.claims[result.package_hash], error)
-        results = [result for result, _, _ in ready]
+    def _publish(self, batch: Batch) -> None:
+        """End the write protocol for one batch, whose objects have their names."""
+        results = batch.good
+        if not results and not batch.carriers:
+            return
         self._publisher.flush_objects(results)
         self._publisher.publish_packages(results)
-        outcomes = [
-            _outcome(
-                batch.claims[result.package_hash],
-                result,
-                new,
-                added,
-                verified=self._orders.verified,
-            )
-            for result, new, added in ready
-        ]
-        self._record(outcomes)
-        self._publisher.published.clear()
+        outcomes = [batch.outcome(result, verified=self._orders.verified) for result in results]
+        self._record(outcomes, batch.carriers)
         for outcome in outcomes:
             self._completed += 1
             self._tracker.completed(outcome.files)
@@ -284,16 +310,21 @@ class Run:
                 )
             )
 
-    def _record(self, outcomes: list[Outcome]) -> None:
+    def _record(self, outcomes: list[Outcome], carriers: list[NewCarrier]) -> None:
         """Record a batch; objects somebody else published meanwhile are proven first."""
         try:
-            self._ledger.record(outcomes, self._publisher.published)
+            self._ledger.record(outcomes, carriers)
         except UnrecordedObjectsError as error:
             self._adopt(error.digests)
-            self._ledger.record(outcomes, self._publisher.published)
+            self._ledger.record(outcomes, carriers)
 
     def _not_brought_in(self, claim: Claim, failure: Failure) -> None:
-        if failure.kind is not FailureKind.PACKAGE:
+        if failure.kind is FailureKind.STALE:
+            self._redone[claim.package_hash] += 1
+            given_up = self._redone[claim.package_hash] < TRIES_MAX
+        else:
+            given_up = failure.kind is not FailureKind.PACKAGE
+        if given_up:
             self._give_up(claim.package_hash, failure.message)
             return
         self._ledger.fail(claim.package_hash, failure.message, failure.path)
@@ -303,15 +334,6 @@ class Run:
         self._emit(
             PackageFailed(claim.package_hash, claim.name, claim.version, failure.message, path)
         )
-
-    def _redo(self, claim: Claim, error: RegrainError) -> None:
-        """Put a package back that relied on a staged file which is no longer good."""
-        self._redone[claim.package_hash] += 1
-        if self._redone[claim.package_hash] < TRIES_MAX:
-            self._give_up(claim.package_hash, str(error))
-        else:
-            path = None if error.path is None else error.path.encode()
-            self._not_brought_in(claim, Failure(FailureKind.PACKAGE, str(error), path))
 
     def _give_up(self, package_hash: str, why: str) -> None:
         self._ledger.give_up([package_hash])
@@ -343,25 +365,12 @@ class Run:
 _STOPPED = Failure(FailureKind.STOPPED, "stopped", None)
 
 
+_carriers = unpacker(NewCarrier)
+
+
 def _packages_of(arguments: tuple[Any, ...]) -> list[str]:
     """Return the packages that a task with these arguments is about."""
     first = arguments[0]
     if isinstance(first, list):
-        return first
+        return [part if isinstance(part, str) else part[0] for part in first]
     return [first.package_hash if isinstance(first, Slice) else first]
-
-
-def _outcome(
-    claim: Claim, result: PackageResult, new: int, added: int, *, verified: bool
-) -> Outcome:
-    return Outcome(
-        claim,
-        tree_hash=result.tree_hash,
-        list_hash=result.list_hash,
-        digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
-        files=result.files,
-        size=result.size,
-        added=added + result.list_allocated,
-        deduplicated=result.objects_named - new,
-        verified=verified,
-    )

@@ -14,7 +14,7 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from regrain import disk
-from regrain.migrate.jobs import Options, PackageResult, Record
+from regrain.migrate.jobs import Options, PackageResult, Record, pack
 from regrain.migrate.staging import staging_error
 from regrain.migrate.verify import verify_unchanged
 from regrain.model import file_list
@@ -76,7 +76,7 @@ class Sealer:
             raise staging_error(error, package_hash.encode()) from error
         if self._options.verify:
             verify_unchanged(source, records())
-        stager = self._ingester.stager
+        wanted = self._ingester.stager.wanted
         return PackageResult(
             package_hash,
             tree_hash=tree_hash,
@@ -85,8 +85,7 @@ class Sealer:
             objects_named=summary.objects_named,
             size=summary.size,
             digests=bytes.fromhex("".join(sorted(summary.digests))),
-            needed=sorted(stager.needed),
-            staged=stager.staged,
+            wanted=[pack(wanted.values())] if wanted else [],
             list_allocated=allocated,
             bytes_read=self._ingester.bytes_read,
         )

@@ -1,7 +1,9 @@
-"""Put carriers into the run's pool, ``temp/<run>/objects/``, from where they are published.
+"""Find the carriers a package lacks, and stage those that cannot be links of legacy inodes.
 
-A carrier waits there under the name it will be published by; two workers that meet the
-same bytes stage them once.
+Linking waits until publishing: the legacy inode keeps its one name until its package is
+verified, and its link goes straight to ``objects/``. Copies and reflinks wait in the run's
+pool, ``temp/<run>/objects/``, named by content and mode; two workers that meet the same
+bytes stage them once.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
-from regrain.migrate.jobs import Ingest, Options, StagedCarrier
+from regrain.migrate.jobs import Ingest, Options, Wanted
 from regrain.model.layout import carrier_mode, further_carrier
 from regrain.store.checkout import LABELS
-from regrain.store.legacy import changed, source_error
+from regrain.store.legacy import source_error
 from regrain.store.objects import hash_fd, object_path
 
 if TYPE_CHECKING:
@@ -27,10 +29,8 @@ if TYPE_CHECKING:
 _NOT_OF_A_CARRIER = 0o7022
 """Bits no carrier has: set-id, sticky, write for group and world."""
 
-_LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAMES_REMEMBERED_MAX = 200_000
-_PUBLISHED = ""
 
 
 def staging_error(error: OSError, path: bytes) -> RegrainError:
@@ -54,15 +54,11 @@ class OpenFile(NamedTuple):
     """A legacy file that was read.
 
     Attributes:
-        at: The open directory it is in.
-        name: Its name there.
         fd: The file, open.
         before: Its status before it was read.
         content: Its bytes, if they are still at hand.
     """
 
-    at: int
-    name: bytes
     fd: int
     before: os.stat_result
     content: bytes | None
@@ -78,8 +74,7 @@ class Stager:
         options: How.
 
     Attributes:
-        staged: What was staged since ``begin``.
-        needed: Names in the pool that the current package needs, by whomever staged.
+        wanted: What the current package needs and is not published, by content and mode.
     """
 
     def __init__(self, objects: int, pool: int, owner: Owner, options: Options) -> None:
@@ -87,64 +82,68 @@ class Stager:
         self._pool = pool
         self._owner = owner
         self._options = options
+        self._may_link = options.can_link and (
+            options.ingest is Ingest.HARDLINK
+            or (options.ingest is Ingest.AUTO and not options.can_reflink)
+        )
         self._is_root = os.geteuid() == 0
         self._private = b".%d" % os.getpid()
-        self._known: dict[str, str] = {}
+        self._published: set[str] = set()
+        self._seen: set[str] = set()
         self.begin()
 
     def begin(self) -> None:
-        """Start counting for the next package or slice."""
-        self.staged: list[StagedCarrier] = []
-        self.needed: set[str] = set()
+        """Start collecting for the next package or slice."""
+        self.wanted: dict[str, Wanted] = {}
 
-    def ensure(self, file: OpenFile, entry: Entry, *, inside: bool = True) -> int:
-        """See to it that a carrier with the bytes and the mode of a file exists.
+    def ensure(self, file: OpenFile, entry: Entry, *, inside: bool = True) -> None:
+        """See to it that a carrier with the bytes and the mode of a file can be published.
 
         Args:
             file: The source.
             entry: What it is, its digest included.
             inside: Whether all names of its inode are in this package.
 
-        Returns:
-            The source's change time afterwards, in nanoseconds.
-
         Raises:
-            PackageError: It changed, or may not be brought in as asked for.
+            PackageError: It may not be brought in as asked for.
             NoSpaceError, HaltedError: The pool cannot be written to.
         """
         mode = carrier_mode(entry.mode)
-        key = f"{entry.digest}{mode:o}"
-        ctime_ns = file.before.st_ctime_ns
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= _NAMES_REMEMBERED_MAX:
-                self._known.clear()
-            name = self._missing(entry, mode)
-            if name:
-                try:
-                    name, ctime_ns = self._stage(name, file, entry, inside=inside)
-                except disk.SourceReadError as error:
-                    raise source_error(error, entry.path) from error
-                except OSError as error:
-                    raise staging_error(error, entry.path) from error
-            known = self._known[key] = name
-        if known:
-            self.needed.add(known)
-        return ctime_ns
+        name = further_carrier(entry.digest, mode)
+        if name in self._published or name in self.wanted:
+            return
+        if name not in self._seen:
+            if len(self._seen) >= _NAMES_REMEMBERED_MAX:
+                self._seen.clear()
+                self._published.clear()
+            self._seen.add(name)
+            if self._is_in_objects(entry, mode, name):
+                self._published.add(name)
+                return
+        try:
+            self.wanted[name] = self._stage(name, mode, file, entry, inside=inside)
+        except disk.SourceReadError as error:
+            raise source_error(error, entry.path) from error
+        except OSError as error:
+            raise staging_error(error, entry.path) from error
 
-    def _missing(self, entry: Entry, mode: int) -> str:
-        """Return the name a carrier should be staged under; empty if one is published.
+    def now_published(self, name: str) -> None:
+        """Take note that a carrier, by the name it has in the pool, is in ``objects/``."""
+        self._published.add(name)
 
-        One that is published but broken is replaced: publishing moves it to quarantine.
-        """
-        free = ""
-        for name in (entry.digest, further_carrier(entry.digest, mode)):
-            status = _lstat(object_path(name), self._objects)
-            if status is not None and self._is_good(status, mode, entry.size):
-                return _PUBLISHED
-            if status is None or status.st_size != entry.size:
-                free = free or name
-        return free or name
+    def is_published(self, name: str) -> bool:
+        """Tell whether that is known already, without looking."""
+        return name in self._published
+
+    def _is_in_objects(self, entry: Entry, mode: int, further: str) -> bool:
+        """Tell whether a good carrier is in ``objects/``; a broken one will be replaced."""
+        status = _lstat(object_path(entry.digest), self._objects)
+        if status is None:
+            return False
+        if self._is_good(status, mode, entry.size):
+            return True
+        status = _lstat(object_path(further), self._objects)
+        return status is not None and self._is_good(status, mode, entry.size)
 
     def _is_good(self, status: os.stat_result, mode: int, size: int) -> bool:
         return (
@@ -154,73 +153,49 @@ class Stager:
             and status.st_gid == self._owner.gid
         )
 
-    def _stage(self, name: str, file: OpenFile, entry: Entry, *, inside: bool) -> tuple[str, int]:
-        """Link or copy into the pool; return the name taken and the source's change time."""
-        mode = carrier_mode(entry.mode)
+    def _stage(self, name: str, mode: int, file: OpenFile, entry: Entry, *, inside: bool) -> Wanted:
         why_not = self._why_not_link(entry, inside=inside)
+        if not why_not:
+            if self._options.fsync_each:
+                disk.fsync(file.fd)
+            return _wanted(entry, mode, entry.path, file.before)
+        if self._options.ingest is Ingest.HARDLINK:
+            raise PackageError(
+                "a file cannot be hard-linked",
+                path=entry.path,
+                why=why_not,
+                advice='Use [store] ingest = "auto", which copies such files.',
+            )
+        return _wanted(entry, mode, b"", self.copied(name, mode, file, entry))
+
+    def copied(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
+        """Return the status of a copy in the pool, made here or by another worker."""
         while True:
-            try:
-                if not why_not and self._link(file, name):
-                    return name, self._linked(name, file, entry)
-                self._copy(name, file, entry, why_not)
-            except FileExistsError:  # another worker was faster: look what it staged
-                status = _lstat(name, self._pool)
-                if status is None or self._is_good(status, mode, entry.size):
-                    return name, file.before.st_ctime_ns
-                if name != entry.digest:
-                    raise HaltedError("a staged file is not what it should be", path=name) from None
-                name = further_carrier(entry.digest, mode)
-            else:
-                return name, file.before.st_ctime_ns
+            status = _lstat(name, self._pool)
+            if status is not None:
+                break
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                return self._copy(name, mode, file, entry)
+        if not self._is_good(status, mode, entry.size):
+            raise HaltedError("a staged file is not what it should be", path=name)
+        return status
 
     def _why_not_link(self, entry: Entry, *, inside: bool) -> str:
         """Say why the legacy inode must not become a carrier; empty if it may."""
-        options = self._options
-        if options.ingest in (Ingest.COPY, Ingest.REFLINK) or (
-            options.ingest is Ingest.AUTO and options.can_reflink
-        ):
-            return "linking is not what was asked for"
+        if not self._may_link:
+            return "it is not to be linked, or the file system has no hard links"
         if entry.mode & _NOT_OF_A_CARRIER:
             return f"its mode is {entry.mode:04o}"
         if (entry.uid, entry.gid) != self._owner:
             return f"it belongs to {entry.uid}:{entry.gid}, not to the store's owner"
         if entry.xattrs and not all(name.startswith(LABELS) for name in entry.xattrs):
             return "it has extended attributes"
-        if not inside and not options.link_outside:
+        if not inside and not self._options.link_outside:
             return "it has names outside its package"
         return ""
 
-    def _link(self, file: OpenFile, name: str) -> bool:
-        """Link the source into the pool; False where that is impossible."""
-        try:
-            disk.link(file.name, file.at, name.encode(), self._pool)
-        except FileNotFoundError as error:
-            raise disk.SourceReadError(*error.args) from error
-        except OSError as error:
-            if error.errno in _LINK_IMPOSSIBLE:
-                return False
-            raise
-        return True
-
-    def _linked(self, name: str, file: OpenFile, entry: Entry) -> int:
-        """Check that it was the inode that was read which got the carrier's name."""
-        if self._options.fsync_each:
-            disk.fsync(file.fd)
-        before, after = file.before, os.fstat(file.fd)
-        if facts(after) != facts(before) or after.st_nlink <= before.st_nlink:
-            raise changed(entry.path)
-        self._note(name, entry, after)
-        return after.st_ctime_ns
-
-    def _copy(self, name: str, file: OpenFile, entry: Entry, why_not_link: str) -> None:
+    def _copy(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
         """Stage by reflink or copy, complete and checked before the pool shows it."""
-        if self._options.ingest is Ingest.HARDLINK:
-            raise PackageError(
-                "a file cannot be hard-linked",
-                path=entry.path,
-                why=why_not_link or "its link count is at the limit, or the system forbids it",
-                advice='Use [store] ingest = "auto", which copies such files.',
-            )
         with contextlib.suppress(FileNotFoundError):
             disk.unlink(self._private, self._pool)
         with disk.Closing(disk.create(self._private, self._pool)) as target:
@@ -228,13 +203,13 @@ class Stager:
                 _write_and_read_back(file, target, entry)
             if self._is_root:
                 os.fchown(target, *self._owner)
-            os.fchmod(target, carrier_mode(entry.mode))
+            os.fchmod(target, mode)
             _drop_inherited_acl(target)
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
             if self._options.fsync_each:
                 disk.fsync(target)
             disk.rename_noreplace(self._private, self._pool, name.encode(), self._pool)
-            self._note(name, entry, os.fstat(target))
+            return os.fstat(target)
 
     def _reflink(self, fd: int, target: int, entry: Entry) -> bool:
         options = self._options
@@ -257,24 +232,23 @@ class Stager:
             ) from error
         return True
 
-    def _note(self, name: str, entry: Entry, status: os.stat_result) -> None:
-        self.staged.append(
-            StagedCarrier(
-                name,
-                bytes.fromhex(entry.digest),
-                carrier_mode(entry.mode),
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-                disk.allocated(status),
-            )
-        )
-
 
 def facts(status: os.stat_result) -> tuple[int, int, int]:
     """Return what writing to an inode, or changing its mode, changes."""
     return status.st_mtime_ns, status.st_size, status.st_mode
+
+
+def _wanted(entry: Entry, mode: int, source: bytes, status: os.stat_result) -> Wanted:
+    return Wanted(
+        bytes.fromhex(entry.digest),
+        mode,
+        source,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        disk.allocated(status),
+    )
 
 
 def _lstat(name: str, at: int) -> os.stat_result | None:

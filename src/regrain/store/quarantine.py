@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from regrain import disk
 from regrain.errors import CorruptionError
 from regrain.model import layout
 
-if TYPE_CHECKING:
-    from regrain.store.root import StoreRoot
-
 _SAME_NAMES_MAX = 1_000_000
 
 
-def quarantine(root: StoreRoot, where: str, path: str) -> str:
-    """Move a damaged thing below ``objects/`` or ``packages/`` aside; return its new name."""
+def quarantine(top: int, where: str, path: str) -> str:
+    """Move a damaged thing below ``objects/`` or ``packages/`` aside; return its new name.
+
+    Args:
+        top: The open top directory of the store.
+        where: ``objects`` or ``packages``.
+        path: What to move, below that.
+    """
     name = path.rpartition("/")[2]
     with (
-        disk.Closing(disk.open_directory(where, root.fd)) as source,
-        disk.Closing(disk.open_directory(layout.QUARANTINE, root.fd)) as target,
+        disk.Closing(disk.open_directory(where, top)) as source,
+        disk.Closing(disk.open_directory(layout.QUARANTINE, top)) as target,
     ):
         for number in range(_SAME_NAMES_MAX):
             new = f"{name}.{number}"

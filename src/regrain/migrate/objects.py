@@ -1,0 +1,247 @@
+"""Give objects their names: link legacy inodes into ``objects/``, move staged copies there.
+
+Runs in a worker process, after the data of the whole batch was flushed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from regrain import disk
+from regrain.errors import CorruptionError, PackageError, RegrainError
+from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
+from regrain.migrate.staging import OpenFile, Stager, staging_error
+from regrain.model import layout
+from regrain.model.entry import Entry, Kind
+from regrain.model.layout import carrier_mode, further_carrier
+from regrain.store.cursor import Cursor
+from regrain.store.legacy import changed
+from regrain.store.objects import hash_fd, object_path
+from regrain.store.quarantine import quarantine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from regrain.store.root import Owner
+
+_LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
+
+
+class StaleCarrierError(RegrainError):
+    """What was to become a carrier is not what it was when it was read or staged."""
+
+
+class _TakenError(Exception):
+    """A staged copy is not in the pool any more: another package's turn published it."""
+
+
+class Places(NamedTuple):
+    """Open directories of a store: its top, ``objects`` and the run's pool."""
+
+    top: int
+    objects: int
+    pool: int
+
+
+class ObjectPublisher:
+    """Publishes the objects that packages want.
+
+    Args:
+        places: The open directories.
+        owner: Who carriers belong to.
+        options: How packages are brought in.
+        stager: Copies what turns out not to be linkable, and is told what is published.
+    """
+
+    def __init__(self, places: Places, owner: Owner, options: Options, stager: Stager) -> None:
+        self._places = places
+        self._owner = owner
+        self._options = options
+        self._stager = stager
+
+    def publish(self, source: int, wanted: Iterable[Wanted]) -> list[PublishedCarrier]:
+        """Publish carriers; return those that were not there before.
+
+        Args:
+            source: The open directory of the package.
+            wanted: What it needs.
+
+        Raises:
+            StaleCarrierError: One changed; the package must be read again.
+            PackageError: One may not be brought in as asked for.
+            NoSpaceError, HaltedError: The disk refused.
+        """
+        new = []
+        with Cursor(source) as cursor:
+            for one in wanted:
+                name = further_carrier(one.digest.hex(), one.mode)
+                if self._stager.is_published(name):
+                    if not one.source:
+                        self._drop_copy(name)
+                    continue
+                try:
+                    found = self._publish(cursor, name, one)
+                except _TakenError:
+                    self._must_be_there(name, one)
+                    found = None
+                except OSError as error:
+                    raise staging_error(error, one.source or name.encode()) from error
+                self._stager.now_published(name)
+                if found is not None:
+                    new.append(found)
+        return new
+
+    def _publish(self, cursor: Cursor, name: str, one: Wanted) -> PublishedCarrier | None:
+        """Publish one carrier; None if a good one of its mode is there."""
+        if one.source:
+            parent, _, source = one.source.rpartition(b"/")
+            at = self._vouch_for_source(cursor, parent, source, one)
+        else:
+            at, source = self._places.pool, name.encode()
+            self._vouch_for_copy(name, one)
+        digest = one.digest.hex()
+        for target in (digest, name):
+            path = object_path(target)
+            if self._name(at, source, path, one):
+                return PublishedCarrier(
+                    one.digest, one.mode, target == digest, one.mtime_ns, one.size, one.allocated
+                )
+            if self._is_good(path, one):
+                if not one.source:
+                    self._drop_copy(name)
+                return None
+        raise CorruptionError("two carriers of one mode", path=object_path(name))
+
+    def _name(self, at: int, source: bytes, path: str, one: Wanted) -> bool:
+        """Give an inode its name in ``objects/``; False if a whole carrier has that name.
+
+        One that is there but broken is moved to quarantine, never overwritten.
+        """
+        try:
+            if one.source:
+                self._link(at, source, path, one)
+            else:
+                self._move(source, path)
+        except FileExistsError:
+            there = os.stat(path, dir_fd=self._places.objects, follow_symlinks=False)
+            if (
+                stat.S_ISREG(there.st_mode)
+                and there.st_size == one.size
+                and (there.st_uid, there.st_gid) == self._owner
+            ):
+                return False
+            quarantine(self._places.top, layout.OBJECTS, path)
+            return self._name(at, source, path, one)
+        return True
+
+    def _drop_copy(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(name, self._places.pool)
+
+    def _move(self, name: bytes, path: str) -> None:
+        try:
+            disk.rename_noreplace(name, self._places.pool, path.encode(), self._places.objects)
+        except FileNotFoundError as error:
+            raise _TakenError from error
+
+    def _link(self, at: int, source: bytes, path: str, one: Wanted) -> None:
+        try:
+            disk.link(source, at, path.encode(), self._places.objects)
+        except FileNotFoundError as error:
+            raise _stale(one) from error
+        except OSError as error:
+            if error.errno not in _LINK_IMPOSSIBLE:
+                raise
+            self._copy_instead(at, source, path, one)
+            return
+        status = os.stat(path, dir_fd=self._places.objects, follow_symlinks=False)
+        if status.st_ino != one.inode:  # somebody swapped the name between look and link
+            quarantine(self._places.top, layout.OBJECTS, path)
+            raise _stale(one)
+
+    def _copy_instead(self, at: int, source: bytes, path: str, one: Wanted) -> None:
+        """Stage a copy, flush it by itself, since the batch was flushed before, and name it."""
+        if self._options.ingest is Ingest.HARDLINK:
+            raise PackageError(
+                "a file cannot be hard-linked",
+                path=one.source,
+                why="its link count is at the limit, or the system forbids it",
+                advice='Use [store] ingest = "auto", which copies such files.',
+            )
+        name = further_carrier(one.digest.hex(), one.mode)
+        entry = Entry(
+            one.source,
+            Kind.FILE,
+            one.mode,
+            *self._owner,
+            one.mtime_ns,
+            digest=one.digest.hex(),
+            size=one.size,
+        )
+        with disk.Closing(disk.open_file(source, at)) as fd:
+            self._stager.copied(name, one.mode, OpenFile(fd, os.fstat(fd), None), entry)
+        with disk.Closing(disk.open_file(name, self._places.pool)) as fd:
+            disk.fsync(fd)
+        self._move(name.encode(), path)
+
+    # what is there
+
+    def _is_good(self, path: str, one: Wanted) -> bool:
+        status = os.stat(path, dir_fd=self._places.objects, follow_symlinks=False)
+        return status.st_mode == stat.S_IFREG | one.mode and status.st_size == one.size
+
+    def _must_be_there(self, name: str, one: Wanted) -> None:
+        """Check that a copy that left the pool was published, for another package."""
+        for target in (one.digest.hex(), name):
+            with contextlib.suppress(FileNotFoundError):
+                if self._is_good(object_path(target), one):
+                    return
+        raise StaleCarrierError("a staged object is gone", path=name)
+
+    # is it still what was read
+
+    def _vouch_for_source(self, cursor: Cursor, parent: bytes, name: bytes, one: Wanted) -> int:
+        """Check an inode that is to be linked; return the open directory it is in."""
+        try:
+            at = cursor.at(parent)
+            status = os.stat(name, dir_fd=at, follow_symlinks=False)
+            if (status.st_ino, status.st_size, status.st_mtime_ns) != one.facts:
+                raise _stale(one)
+            if status.st_ctime_ns != one.ctime_ns:
+                self._look_closer(at, name, one)
+        except OSError as error:
+            raise _stale(one) from error
+        return at
+
+    def _vouch_for_copy(self, name: str, one: Wanted) -> None:
+        try:
+            status = os.stat(name, dir_fd=self._places.pool, follow_symlinks=False)
+            now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if now != (*one.facts, one.ctime_ns):
+                self._look_closer(self._places.pool, name.encode(), one)
+        except FileNotFoundError as error:
+            raise _TakenError from error
+        except StaleCarrierError:
+            self._drop_copy(name)
+            raise
+
+    def _look_closer(self, at: int, name: bytes, one: Wanted) -> None:
+        """Let the bytes decide, where an inode was touched, if only by a link to it."""
+        with disk.Closing(disk.open_file(name, at)) as fd:
+            before = os.fstat(fd)
+            digest, size = hash_fd(fd)
+            after = os.fstat(fd)
+        if (
+            bytes.fromhex(digest) != one.digest
+            or size != one.size
+            or carrier_mode(before.st_mode) != one.mode
+            or after.st_ctime_ns != before.st_ctime_ns
+        ):
+            raise _stale(one)
+
+
+def _stale(one: Wanted) -> StaleCarrierError:
+    return StaleCarrierError(str(changed(one.source)), path=one.source or one.digest.hex())
