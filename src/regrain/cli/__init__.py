@@ -29,6 +29,7 @@ VERBS = {
     "files": "reading:files",
     "cat": "reading:cat",
     "checkout": "reading:checkout",
+    "doctor": "caring:doctor",
 }
 
 

@@ -1,0 +1,177 @@
+"""Verbs that look after a store: doctor."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from regrain.cli import output
+from regrain.cli.context import Context, dry_run_option, json_option, pass_context
+from regrain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from regrain.app.care import Source
+    from regrain.maintain.doctor_findings import Finding
+    from regrain.maintain.rebuild import Rebuilt
+    from regrain.settings import Settings
+    from regrain.store.scan import Usage
+
+EXIT_DAMAGED = 4
+_SHARDS = 256
+_SHOWN_MAX = 50
+
+
+@click.command()
+@click.option(
+    "--rebuild-ledger",
+    is_flag=True,
+    help="Make the ledger anew from what lies on disk; the old one goes to quarantine/.",
+)
+@dry_run_option
+@json_option
+@pass_context
+def doctor(context: Context, *, rebuild_ledger: bool, dry_run: bool, as_json: bool) -> int:
+    """Examine the store and what it lies on, and say what to do. Changes nothing.
+
+    What the file system can do is tried in temp/, unless --dry-run is given. No file is read
+    to its end: that is the work of 'regrain verify'.
+
+    Exit code 4: the ledger or objects are broken or missing. 1: other warnings or errors.
+
+    Example: regrain --store /opt/pm/store doctor
+    """
+    if rebuild_ledger:
+        return _rebuild(context, dry_run=dry_run, as_json=as_json)
+    from regrain.app import care
+    from regrain.cli.progress import Bar
+
+    path, settings, source = _configured(context)
+    bar = Bar(total=_SHARDS, hidden=as_json)
+    try:
+        found = care.doctor(
+            path,
+            settings,
+            source,
+            may_try=not dry_run,
+            on_shard=lambda number: bar.update("looking at objects", number, _SHARDS),
+        )
+    finally:
+        bar.stop()
+    code = care.exit_code(found)
+    if as_json:
+        output.document("doctor", findings=[_finding(finding) for finding in found], exit_code=code)
+    else:
+        _show(found)
+    return code
+
+
+def _configured(context: Context) -> tuple[str, Settings, Source]:
+    """Return store, settings and their source; a bad configuration is a finding, no end."""
+    from regrain.app.care import source_of
+    from regrain.settings import Settings
+
+    top = click.get_current_context().find_root().params
+    try:
+        settings = context.settings
+    except ConfigurationError as error:
+        if not top.get("path"):
+            raise
+        return str(top["path"]), Settings(), source_of(top.get("config"), os.environ, str(error))
+    return context.path, settings, source_of(top.get("config"), os.environ)
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        **finding.figures,
+        "check": finding.check,
+        "level": finding.level.value,
+        "message": output.shown(finding.message),
+        "advice": finding.advice,
+    }
+
+
+def _show(found: list[Finding]) -> None:
+    width = max(len(finding.level) for finding in found)
+    for finding in found:
+        words = output.shown(f"{finding.check}: {finding.message}.")
+        click.echo(f"{finding.level.value:<{width}}  {words}")
+        if finding.advice:
+            click.echo(f"{'':<{width}}  {finding.advice}")
+
+
+class _Measuring:
+    """Shows how far the look at legacy packages is."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        from regrain.cli.progress import Bar
+
+        self.bar = Bar(total=None, hidden=as_json)
+        self._packages = self._bytes = 0
+
+    def __call__(self, usage: Usage) -> None:
+        self._packages += 1
+        self._bytes += usage.size
+        self.bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+
+
+def _rebuild(context: Context, *, dry_run: bool, as_json: bool) -> int:
+    from regrain.app import care
+
+    measuring = _Measuring(as_json=as_json)
+    try:
+        done = care.rebuild_ledger(context.path, dry_run=dry_run, on_package=measuring)
+    finally:
+        measuring.bar.stop()
+    code = EXIT_DAMAGED if done.problems else 0
+    command = "regrain migrate" if done.pending else "regrain verify --level deep"
+    if as_json:
+        output.document(
+            "summary",
+            dry_run=dry_run,
+            published_packages=done.published,
+            migrated_packages=done.completed,
+            pending_packages=done.pending,
+            objects=done.carriers,
+            orphans=done.orphans,
+            history=done.history,
+            moved_aside=done.aside,
+            problems=[
+                {
+                    "package_hash": problem.package_hash or None,
+                    "object": problem.object or None,
+                    "reason": problem.reason,
+                }
+                for problem in done.problems
+            ],
+            exit_code=code,
+            next_command=command,
+        )
+    else:
+        _show_rebuilt(done, command, dry_run=dry_run)
+    return code
+
+
+def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
+    if dry_run:
+        click.echo(
+            f"would record {done.published:,} published packages, {done.pending:,} pending ones "
+            f"and {done.carriers:,} objects; would move to quarantine/: "
+            f"{', '.join(done.aside) or 'nothing'}"
+        )
+        return
+    for problem in done.problems[:_SHOWN_MAX]:
+        names = (("package", problem.package_hash), ("object", problem.object))
+        what = ", ".join(f"{kind} {output.shown(name)}" for kind, name in names if name)
+        click.echo(f"damaged: {what}: {problem.reason}")
+    if len(done.problems) > _SHOWN_MAX:
+        click.echo(f"and {len(done.problems) - _SHOWN_MAX:,} more (--json lists all)")
+    click.echo(
+        f"the ledger was rebuilt: {done.published:,} published packages, {done.pending:,} "
+        f"pending, {done.carriers:,} objects ({done.orphans:,} named by no package), "
+        f"{done.history:,} lines of history kept"
+    )
+    if done.aside:
+        click.echo(f"the old one is in quarantine/: {', '.join(done.aside)}")
+    click.echo(f"\nNext: {command}")

@@ -1,0 +1,264 @@
+"""Doctor: the ledger itself, and the ledger against the disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
+from regrain.ledger import open_ledger
+from regrain.ledger.rebuilding import NO_OWNED, Inspection, OwnerSum, owner_sum
+from regrain.ledger.schema import REVISION
+from regrain.maintain.books import Books, check_books
+from regrain.maintain.doctor_findings import Finding, Weight, listed, some
+from regrain.model import layout
+from regrain.model.entry import Kind
+from regrain.model.status import Status
+from regrain.store.locks import is_running
+from regrain.store.packages import FileLevelPackage, is_published
+from regrain.store.root import legacy_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regrain.ledger import Ledger
+    from regrain.store.root import StoreRoot
+
+_CHECK = "ledger"
+_REBUILD = "Run 'regrain doctor --rebuild-ledger'."
+_WAL_BYTES_MAX = 256 << 20
+
+
+def check_ledger(root: StoreRoot) -> Iterator[Finding]:
+    """Look into the ledger as far as it lets us, then compare it with the disk."""
+    path = os.path.join(root.path, layout.LEDGER)
+    status = _lstat(root)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        what = "is missing" if status is None else "is not a regular file"
+        yield _broken(f"the ledger {what}; packages can be read, nothing else works")
+        return
+    if not os.access(path, os.R_OK):
+        advice = "Run as the store's owner, or as root."
+        yield Finding(_CHECK, Weight.ADVICE, "the ledger may not be read by this user", advice)
+        return
+    if stat.S_IMODE(status.st_mode) & 0o022 or (status.st_uid, status.st_gid) != root.owner:
+        yield Finding(
+            _CHECK,
+            Weight.WARNING,
+            f"the ledger has mode {stat.S_IMODE(status.st_mode):04o} and belongs to "
+            f"{status.st_uid}:{status.st_gid}",
+            f"Give it to {root.owner.uid}:{root.owner.gid} and take writing from others.",
+        )
+    try:
+        with Inspection(path) as inspection:
+            problems, revision = inspection.problems(), inspection.revision()
+        if problems:
+            yield _broken(f"the ledger is damaged: {problems[0]}", problems=problems)
+            return
+        if revision != REVISION:
+            yield _other_schema(revision)
+            return
+        ledger = open_ledger(root.path, read_only=True)
+    except RegrainError as error:
+        yield _broken(": ".join([error.what, *([error.why] if error.why else [])]))
+        return
+    try:
+        yield from _sizes(path, status.st_size)
+        yield from _compare(root, ledger, path)
+    finally:
+        ledger.close()
+
+
+def _lstat(root: StoreRoot) -> os.stat_result | None:
+    try:
+        return os.stat(layout.LEDGER, dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _broken(message: str, **figures: object) -> Finding:
+    return Finding(_CHECK, Weight.ERROR, message, _REBUILD, figures, corrupt=True)
+
+
+def _other_schema(revision: str | None) -> Finding:
+    if revision is None:
+        return _broken("the ledger is a database, but no ledger of regrain")
+    if revision < REVISION:
+        return Finding(
+            _CHECK,
+            Weight.WARNING,
+            f"the ledger has the older schema {revision}, this version works with {REVISION}",
+            "Run 'regrain init', which brings it up to date.",
+            {"revision": revision},
+        )
+    message = f"the ledger has the schema {revision}, which this version does not know"
+    advice = "Use the version that made it, or run 'regrain doctor --rebuild-ledger'."
+    return Finding(_CHECK, Weight.ERROR, message, advice, {"revision": revision}, corrupt=True)
+
+
+def _sizes(path: str, size: int) -> Iterator[Finding]:
+    try:
+        log = os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        log = 0
+    figures: dict[str, object] = {"bytes": size, "wal_bytes": log}
+    words = f"the ledger is sound in itself; {size:,} bytes, and {log:,} in its log"
+    yield Finding(_CHECK, Weight.OK, words, figures=figures)
+    if log > _WAL_BYTES_MAX:
+        yield Finding(
+            _CHECK,
+            Weight.WARNING,
+            f"the ledger's log has grown to {log:,} bytes",
+            "End the process that keeps an old state of the ledger open; the next run shortens it.",
+            figures,
+        )
+
+
+def _compare(root: StoreRoot, ledger: Ledger, path: str) -> Iterator[Finding]:
+    """Compare ledger and disk; beside a run some of it is merely on its way."""
+    busy = os.geteuid() in (0, root.owner.uid) and bool(is_running(root))
+    books = check_books(root, ledger)
+    found = [*_judge_books(books), *_judge_rows(root, ledger)]
+    with Inspection(path) as inspection:
+        found += _judge_owners(root, inspection.owner_sums(), set(books.unrecorded))
+    if busy and found:
+        found.append(
+            Finding(
+                _CHECK,
+                Weight.ADVICE,
+                "a run is under way, so that what was found may be about packages on their way",
+                "Run it again when that run has ended.",
+            )
+        )
+    if not found:
+        found = [Finding(_CHECK, Weight.OK, "the ledger agrees with the disk")]
+    yield from found
+
+
+def _judge_books(books: Books) -> Iterator[Finding]:
+    rows = [
+        (
+            books.unpublished,
+            "packages are recorded that are not in packages/",
+            (
+                "Run 'regrain verify' to see what is lost; where the legacy directories are still "
+                "there, 'regrain doctor --rebuild-ledger' and 'regrain migrate' bring it back."
+            ),
+            True,
+        ),
+        (
+            books.changed_lists,
+            "packages have another file list than was recorded",
+            "Run 'regrain verify --level deep' on them, and restore the lists from a backup.",
+            True,
+        ),
+        (
+            books.missing_carriers,
+            "objects have a row and are not there",
+            (
+                "Run 'regrain verify' to see which packages need them, and restore them "
+                "from a backup or from the legacy directories."
+            ),
+            True,
+        ),
+        (
+            books.unrecorded,
+            "published packages have no row",
+            (
+                "Run 'regrain migrate', which records what a killed run published; "
+                "if they are still there afterwards, run 'regrain doctor --rebuild-ledger'."
+            ),
+            False,
+        ),
+        (
+            books.unknown_carriers,
+            "objects have no row",
+            (
+                "Run 'regrain migrate', which looks at what a killed run left; "
+                "if they are still there afterwards, run 'regrain doctor --rebuild-ledger'."
+            ),
+            False,
+        ),
+    ]
+    for names, what, advice, corrupt in rows:
+        if names:
+            yield Finding(
+                _CHECK,
+                Weight.ERROR if corrupt else Weight.WARNING,
+                f"{len(names):,} {what}: {some(names)}",
+                advice,
+                {"names": listed(names)},
+                corrupt=corrupt,
+            )
+
+
+def _judge_rows(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
+    """Compare the legacy directories with the rows of the migration."""
+    legacy = set(legacy_names(root.fd)[0])
+    new = sorted(legacy - ledger.known_packages())
+    if new:
+        yield Finding(
+            _CHECK,
+            Weight.ADVICE,
+            f"{len(new):,} legacy directories are not queued yet: {some(new)}",
+            "Run 'regrain migrate', which queues those that have settled.",
+            {"names": listed(new)},
+        )
+    unserved = (Status.PENDING, Status.IN_PROGRESS, Status.FAILED)
+    gone = [
+        row.package_hash
+        for row in ledger.package_rows()
+        if row.status in unserved
+        and row.package_hash not in legacy
+        and not is_published(root.packages, row.package_hash)
+    ]
+    if gone:
+        yield Finding(
+            _CHECK,
+            Weight.WARNING,
+            f"{len(gone):,} packages were to be migrated and are in neither layout: {some(gone)}",
+            "Get their legacy directories from a backup, or remove the packages.",
+            {"names": listed(gone)},
+        )
+
+
+def _judge_owners(
+    root: StoreRoot, recorded: dict[str, OwnerSum], unrecorded: set[str]
+) -> Iterator[Finding]:
+    """Compare what each package owns with what its file list names."""
+    nameless = recorded.pop("", NO_OWNED)
+    wrong = [
+        name
+        for name, owned in recorded.items()
+        if (named := named_objects(root, name)) is not None and named != owned
+    ]
+    wrong += [
+        name
+        for name in os.listdir(root.packages)
+        if name not in recorded
+        and name not in unrecorded
+        and named_objects(root, name) not in (None, NO_OWNED)
+    ]
+    if wrong or nameless.number:
+        yield Finding(
+            _CHECK,
+            Weight.ERROR,
+            f"who owns which objects is wrong for {len(wrong):,} packages, and "
+            f"{nameless.number:,} rows belong to no package: {some(sorted(wrong))}",
+            "Run 'regrain doctor --rebuild-ledger', and no 'regrain gc' before.",
+            {"names": listed(sorted(wrong)), "rows_of_nobody": nameless.number},
+            corrupt=True,
+        )
+
+
+def named_objects(root: StoreRoot, package_hash: str) -> OwnerSum | None:
+    """Return what a published package's file list names; None where it cannot be read."""
+    try:
+        package = FileLevelPackage(root.packages, root.objects, package_hash)
+        digests = {
+            entry.digest for entry in package.entries() if entry.kind is Kind.FILE and entry.size
+        }
+    except (CorruptionError, UnknownFormatError, OSError):
+        return None  # gone, or damaged: reported as such elsewhere
+    return owner_sum(map(bytes.fromhex, digests))

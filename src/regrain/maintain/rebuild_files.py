@@ -1,0 +1,117 @@
+"""The files of a ledger: the old ones moved aside, the new one put into their place."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import RegrainError
+from regrain.ledger.rebuilding import Inspection
+from regrain.model import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regrain.store.locks import RunDirectory
+    from regrain.store.root import StoreRoot
+
+_PIECES = ("", "-wal", "-shm", "-journal")
+"""What SQLite appends to a database's name; all of them belong together."""
+
+_ASIDE = re.compile(rf"\A{re.escape(layout.LEDGER)}\.(\d+)(-wal|-shm|-journal)?\Z")
+
+
+def put_into_place(root: StoreRoot, run: RunDirectory) -> list[str]:
+    """Flush the new ledger in ``run``, move the old one aside, rename the new one.
+
+    Returns:
+        Where the old one went, names in ``quarantine/``.
+    """
+    _finish_file(root, run)
+    aside = set_aside(root)
+    disk.rename_noreplace(layout.LEDGER.encode(), run.fd, layout.LEDGER.encode(), root.fd)
+    disk.fsync(root.fd)
+    return aside
+
+
+def old_history(root: StoreRoot) -> Iterator[tuple[int, str, str | None, str]]:
+    """Yield the history of the ledger in place, else of the last one moved aside.
+
+    What can be read of it, that is: the rest is lost, which the disk does not mind.
+    """
+    if lies_there(root, layout.LEDGER):
+        path = os.path.join(root.path, layout.LEDGER)
+    else:
+        numbers = _aside_numbers(root)
+        if not numbers:
+            return
+        path = os.path.join(root.path, layout.QUARANTINE, f"{layout.LEDGER}.{max(numbers)}")
+    try:
+        with Inspection(path) as old:
+            yield from old.history()
+    except RegrainError:
+        return
+
+
+def _finish_file(root: StoreRoot, run: RunDirectory) -> None:
+    """Give the new ledger the owner and mode of a ledger, and flush it."""
+    with disk.Closing(disk.open_file(layout.LEDGER, run.fd)) as fd:
+        os.fchown(fd, *root.owner)
+        os.fchmod(fd, os.fstat(root.fd).st_mode & 0o044 | 0o600)
+        disk.fsync(fd)
+
+
+def set_aside(root: StoreRoot) -> list[str]:
+    """Move the ledger to quarantine as it is, with what SQLite keeps beside it.
+
+    The database goes first: without it nothing takes its log for another's. A log that a
+    killed rebuilding left behind follows the database it belongs to.
+    """
+    pieces = pieces_there(root)
+    if not pieces:
+        return []
+    with disk.Closing(disk.open_directory(layout.QUARANTINE, root.fd)) as target:
+        number = _free_number(root, pieces)
+        moved = []
+        for piece in pieces:
+            new = f"{layout.LEDGER}.{number}{piece}"
+            name = f"{layout.LEDGER}{piece}"
+            disk.rename_noreplace(name.encode(), root.fd, new.encode(), target)
+            moved.append(new)
+        disk.fsync(target)
+        disk.fsync(root.fd)
+    return moved
+
+
+def pieces_there(root: StoreRoot) -> list[str]:
+    """Return what of a ledger lies at the top: the database as ``""``, and what is beside it."""
+    return [piece for piece in _PIECES if lies_there(root, f"{layout.LEDGER}{piece}")]
+
+
+def lies_there(root: StoreRoot, name: str) -> bool:
+    """Tell whether there is something of that name at the top."""
+    try:
+        os.stat(name, dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _aside_numbers(root: StoreRoot) -> dict[int, set[str]]:
+    """Return which pieces of which earlier ledgers lie in quarantine."""
+    found: dict[int, set[str]] = {}
+    with disk.Closing(disk.open_directory(layout.QUARANTINE, root.fd)) as fd:
+        for name in os.listdir(fd):
+            match = _ASIDE.match(name)
+            if match:
+                found.setdefault(int(match[1]), set()).add(match[2] or "")
+    return found
+
+
+def _free_number(root: StoreRoot, pieces: list[str]) -> int:
+    there = _aside_numbers(root)
+    last = max(there, default=-1)
+    follows = "" not in pieces and last >= 0 and not there[last] & set(pieces)
+    return last if follows else last + 1
