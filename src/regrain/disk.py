@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -21,7 +20,9 @@ from regrain.disk_bytes import (
     SourceReadError,
     allocated,
     copy_bytes,
+    lock,
     read_xattrs,
+    unlock,
     write_all,
 )
 from regrain.disk_linux import (
@@ -71,6 +72,7 @@ __all__ = [
     "shares_extents",
     "syncfs",
     "unlink",
+    "unlock",
     "walk",
     "write_all",
     "write_atomic",
@@ -376,17 +378,3 @@ def _remove_file(name: str | bytes, at: int) -> None:
         with Closing(open_file(name, at)) as fd:
             os.fchmod(fd, 0o600)
     os.unlink(name, dir_fd=at)
-
-
-def lock(fd: int, *, exclusive: bool, wait: bool) -> bool:
-    """Take a lock on an open file; it ends with the descriptor, and so with the process.
-
-    Returns:
-        False where another process holds it and ``wait`` was not asked for.
-    """
-    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(fd, operation if wait else operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

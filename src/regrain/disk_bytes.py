@@ -1,8 +1,9 @@
-"""Open files: who closes them, their bytes and attributes, copying with holes."""
+"""Open files: who closes them, locks, bytes and attributes, copying with holes."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 PIECE = 1 << 20
@@ -107,3 +108,22 @@ def _copy_range(source_fd: int, target_fd: int, start: int, end: int) -> None:
             written = os.pwrite(target_fd, view, start)
             start += written
             view = view[written:]
+
+
+def lock(fd: int, *, exclusive: bool, wait: bool) -> bool:
+    """Take a lock on an open file; it ends with the descriptor, and so with the process.
+
+    Returns:
+        False where another process holds it and ``wait`` was not asked for.
+    """
+    operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(fd, operation if wait else operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Let go of a lock whose file stays open."""
+    fcntl.flock(fd, fcntl.LOCK_UN)

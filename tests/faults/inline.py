@@ -23,9 +23,10 @@ from regrain.store import scan
 
 @dataclass(slots=True)
 class Flag:
-    """The byte that tells workers to stop."""
+    """What tells workers to stop, and to forget."""
 
     value: int = 0
+    turn: int = 0
 
 
 class Inline(Executor):

@@ -12,7 +12,7 @@ from regrain.maintain.doctor_findings import Finding, Weight
 from regrain.maintain.rebuild import Rebuilt, foresee
 from regrain.maintain.rebuild import rebuild as rebuild_from_disk
 from regrain.settings import DEFAULT_FILE, Settings
-from regrain.store.locks import run_lock, store_lock
+from regrain.store.locks import StoreLock, run_lock
 from regrain.store.root import StoreRoot
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def rebuild_ledger(
             why=f"user {root.owner.uid}",
             advice="Run as that user, or as root.",
         )
-    with run_lock(root, "regrain doctor --rebuild-ledger"), store_lock(root, exclusive=True):
+    with run_lock(root, "regrain doctor --rebuild-ledger"), StoreLock(root, exclusive=True):
         try:
             return rebuild_from_disk(root, on_package)
         except OSError as error:

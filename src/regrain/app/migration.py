@@ -15,6 +15,7 @@ from regrain.errors import (
     reason,
 )
 from regrain.ledger import Ledger, PackageRow, Totals, open_ledger
+from regrain.maintain import remove as removing
 from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
@@ -30,7 +31,7 @@ from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
 from regrain.store import root as store_root
-from regrain.store.locks import RunDirectory, is_running, run_lock, store_lock
+from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
 from regrain.store.root import StoreRoot, legacy_names, open_top
 
 if TYPE_CHECKING:
@@ -210,7 +211,10 @@ class Migration:
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
-        with run_lock(self._root, "regrain migrate"), store_lock(self._root, exclusive=False):
+        with (
+            run_lock(self._root, "regrain migrate"),
+            StoreLock(self._root, exclusive=False) as lock,
+        ):
             ledger = open_ledger(self._root.path)
             try:
                 journal = Journal(self._root)
@@ -222,7 +226,7 @@ class Migration:
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 if limit == 0 or not ledger.pending(only=only)[0] or stopping():
                     return Summary(0, 0, stopping())
-                return self._work(ledger, orders, emit, stopping, max_read)
+                return self._work(ledger, orders, emit, stopping, max_read, lock)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
@@ -235,6 +239,7 @@ class Migration:
     ) -> None:
         """Clean up after a run that was killed, and queue what is to be done."""
         self._go_dual(ledger)
+        removing.finish(self._root, ledger)
         recovered = recover(self._root, ledger, verified=orders.verified)
         if recovered is not None:
             emit(recovered)
@@ -249,6 +254,7 @@ class Migration:
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
         max_read: float | None,
+        lock: StoreLock,
     ) -> Summary:
         with RunDirectory(self._root) as directory:
             options = self._options(directory, orders.jobs, max_read)
@@ -258,6 +264,7 @@ class Migration:
                 emit,
                 stopping,
                 partial(adopt, self._root, ledger),
+                lock,
                 orders,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)

@@ -29,6 +29,11 @@ VERBS = {
     "files": "reading:files",
     "cat": "reading:cat",
     "checkout": "reading:checkout",
+    "add": "keeping:add",
+    "remove": "keeping:remove",
+    "exclude": "keeping:exclude",
+    "owners": "keeping:owners",
+    "gc": "keeping:gc",
     "doctor": "caring:doctor",
 }
 

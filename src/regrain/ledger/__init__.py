@@ -4,6 +4,7 @@ Readers never open it; what lies on disk is the truth, the ledger can be rebuilt
 """
 
 from regrain.ledger.connection import open_ledger
+from regrain.ledger.keeping import Unreferenced
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import UnrecordedObjectsError
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
@@ -17,5 +18,6 @@ __all__ = [
     "Scanned",
     "Totals",
     "UnrecordedObjectsError",
+    "Unreferenced",
     "open_ledger",
 ]

@@ -37,7 +37,7 @@ def open_ledger(store_path: str, *, create: bool = False, read_only: bool = Fals
     Args:
         store_path: The store's directory.
         create: Make it if it is missing.
-        read_only: Leave no trace, not even for the time it is open.
+        read_only: Change nothing.
 
     Raises:
         CorruptionError: It is missing (and ``create`` was not asked for), no database, or
@@ -49,7 +49,7 @@ def open_ledger(store_path: str, *, create: bool = False, read_only: bool = Fals
             "the ledger is missing",
             path=path,
             why="the packages are not concerned; their status and history are",
-            advice="Run 'regrain init' again to queue the packages anew.",
+            advice="Run 'regrain doctor --rebuild-ledger'.",
         )
     module = driver()
     engine = _engine(path, module, read_only=read_only)
@@ -74,13 +74,14 @@ def _not_a_ledger(path: str, error: sa.exc.DatabaseError) -> CorruptionError:
         "the ledger cannot be used",
         path=path,
         why=str(error.orig),
-        advice="Readers are not concerned. Move it aside and run 'regrain init' again, "
-        "or restore it from a backup.",
+        advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
     )
 
 
 def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
-    place = _read_only_uri(path) if read_only else f"file:{quote(path)}"
+    # Whoever may write takes part in the locking as writers do; others read what is there.
+    may_write = all(os.access(p, os.W_OK) for p in (path, os.path.dirname(path)))
+    place = read_only_uri(path) if read_only and not may_write else f"file:{quote(path)}"
     engine = sa.create_engine(
         "sqlite+pysqlite://",
         creator=lambda: module.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None),
@@ -91,7 +92,9 @@ def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:  # noqa: ANN401 -- the driver's own type
         cursor = connection.cursor()
-        if not read_only:
+        if read_only:
+            cursor.execute("PRAGMA query_only = ON")
+        else:
             safe = module.sqlite_version_info >= SAFE_VERSION
             cursor.execute(f"PRAGMA journal_mode = {'WAL' if safe else 'DELETE'}")
             cursor.execute(f"PRAGMA synchronous = {'FULL' if safe else 'EXTRA'}")
@@ -107,11 +110,11 @@ def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
     return engine
 
 
-def _read_only_uri(path: str) -> str:
+def read_only_uri(path: str) -> str:
     """Return how to open it for reading.
 
-    Without a write-ahead log nobody is writing: SQLite is told so, since even a reader
-    would else make files beside the database.
+    Without a write-ahead log nobody is writing: SQLite is told so, since a reader would
+    else make files beside the database, which may not be allowed.
     """
     quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     return f"file:{quote(path)}?mode=ro{quiet}"

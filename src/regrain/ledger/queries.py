@@ -15,6 +15,7 @@ from regrain.errors import (
     NoSpaceError,
     RegrainError,
 )
+from regrain.ledger.keeping import Keeping
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
     insert_objects,
@@ -44,12 +45,14 @@ _CLAIM_COLUMNS = (
     _m.cuts,
 )
 _PENDING = (
-    sa.select(*_CLAIM_COLUMNS).where(_m.status == Status.PENDING).order_by(_m.byte_count, _m.id)
+    sa.select(*_CLAIM_COLUMNS)
+    .where(_m.status == Status.PENDING, _m.excluded == 0)
+    .order_by(_m.byte_count, _m.id)
 )
 _PIECE = 5000
 
 
-class Ledger:
+class Ledger(Keeping):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -167,20 +170,26 @@ class Ledger:
                     .values(status=Status.PENDING.value)
                 )
 
-    def fail(self, package_hash: str, message: str, path: bytes | None) -> None:
-        """Mark a claimed package as failed."""
+    def fail(self, package_hash: str, message: str, path: bytes | None) -> bool:
+        """Mark a claimed package as failed; False if it is claimed no more."""
         with self._transaction() as connection:
-            connection.execute(
+            changed = connection.execute(
                 sa.update(store_migration)
-                .where(_m.package_hash == package_hash)
+                .where(
+                    _m.package_hash == package_hash,
+                    _m.status == Status.IN_PROGRESS,
+                    _m.excluded == 0,
+                )
                 .values(
                     status=Status.FAILED.value,
                     completed_at=clock.now(),
                     error_message=message,
                     error_path=path,
                 )
-            )
-            remember(connection, "package_failed", package_hash, message)
+            ).rowcount
+            if changed:
+                remember(connection, "package_failed", package_hash, message)
+            return bool(changed)
 
     def retry_failed(self, *, only: str | None = None) -> int:
         """Put failed packages (that match ``only``) back to pending; return how many."""
@@ -314,18 +323,6 @@ class Ledger:
             for row in connection.execution_options(yield_per=_PIECE).execute(query):
                 yield row.digest, row.size
 
-    def owners(self, digest: bytes) -> list[str]:
-        """Return the hashes of the packages that hold an object."""
-        with self._transaction() as connection:
-            return list(
-                connection.exec_driver_sql(
-                    "SELECT package_hash FROM packages"
-                    " JOIN object_owners ON package_id = packages.id"
-                    " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
-                    (digest,),
-                ).scalars()
-            )
-
     # history
 
     def remember(self, event: str, package_hash: str | None = None, detail: str = "") -> None:
@@ -353,8 +350,7 @@ def _translated(error: sa.exc.DatabaseError) -> RegrainError:
     return CorruptionError(
         "the ledger cannot be used",
         why=words,
-        advice="Readers are not concerned. Restore it from a backup, or move it aside and run "
-        "'regrain init' again.",
+        advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
     )
 
 

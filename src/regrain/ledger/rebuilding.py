@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import sqlalchemy as sa
 
 from regrain.errors import CorruptionError
-from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, _read_only_uri, driver
+from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, read_only_uri
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
 from regrain.ledger.schema import create_schema, store_migration
@@ -89,9 +89,7 @@ class Inspection:
     def __init__(self, path: str) -> None:
         self._path = path
         with self._translated():
-            self._connection = driver().connect(
-                _read_only_uri(path), uri=True, timeout=BUSY_SECONDS
-            )
+            self._connection = driver().connect(read_only_uri(path), uri=True, timeout=BUSY_SECONDS)
 
     def __enter__(self) -> Self:
         """Return it."""

@@ -75,7 +75,7 @@ def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int
         sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
     ).scalar()
     if known is not None:
-        _forget_owners(connection, known, now)
+        forget_owners(connection, known, now)
     connection.exec_driver_sql(
         "INSERT INTO packages(package_hash, tree_hash, list_hash, published_at)"
         " VALUES (?, ?, ?, ?) ON CONFLICT(package_hash) DO UPDATE SET"
@@ -90,7 +90,7 @@ def insert_package(connection: sa.Connection, outcome: Outcome, now: int) -> int
     return int(connection.execute(query).scalar_one())
 
 
-def _forget_owners(connection: sa.Connection, package_id: int, now: int) -> None:
+def forget_owners(connection: sa.Connection, package_id: int, now: int) -> None:
     """Let go of all objects of a package; who is nobody's then is unreferenced from now on.
 
     No index finds the objects of one package, since the other way round is asked for far

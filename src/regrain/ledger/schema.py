@@ -47,6 +47,7 @@ store_migration = sa.Table(
     sa.Column("verified_at", sa.Integer),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("error_path", sa.LargeBinary),
+    sa.Column("excluded", sa.Integer, nullable=False, server_default="0"),
     sa.Index("store_migration_by_status", "status", "byte_count", "id"),
 )
 
@@ -93,6 +94,15 @@ packages = sa.Table(
     sa.Column("tree_hash", sa.Text, nullable=False),
     sa.Column("list_hash", sa.Text, nullable=False),
     sa.Column("published_at", sa.Integer, nullable=False),
+)
+
+intents = sa.Table(
+    "intents",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("package_hash", sa.Text, nullable=False, unique=True),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Integer, nullable=False),
 )
 
 history = sa.Table(

@@ -29,7 +29,7 @@ from regrain.store.objects import (
 )
 from regrain.store.packages import FileLevelPackage
 from regrain.store.root import StoreRoot
-from regrain.store.workers import spawn_executor, stop_flag
+from regrain.store.workers import signals, spawn_executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,7 +273,7 @@ def audit(
         All findings; every damage names the packages and paths it concerns.
     """
     result = Audit()
-    stop = stop_flag()
+    stop = signals()
     executor = spawn_executor(jobs, _start, root.path, scope.level, stop)
     tasks = _tasks(root, scope)
     tasks.reverse()

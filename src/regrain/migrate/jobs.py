@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -44,6 +44,11 @@ class Options:
     fsync_each: bool
     verify: bool
     bytes_per_second_max: float
+
+    def without_links(self) -> Options:
+        """Return the same for a tree that stays another's: its inodes are never linked."""
+        ingest = Ingest.AUTO if self.ingest is Ingest.HARDLINK else self.ingest
+        return replace(self, ingest=ingest, can_link=False)
 
 
 class Slice(NamedTuple):

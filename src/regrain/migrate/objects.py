@@ -25,6 +25,7 @@ from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
     from regrain.store.root import Owner
 
 _LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})

@@ -30,7 +30,7 @@ from regrain.migrate.staging import Stager, staging_error
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner
-from regrain.store.workers import spawn_executor, stop_flag
+from regrain.store.workers import signals, spawn_executor
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -56,6 +56,8 @@ class _Worker:
     """What one worker process keeps open."""
 
     def __init__(self, place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+        self._signals = stop
+        self._turn = 0
         self.store = disk.open_directory(place.store)
         self._open: list[int] = []
         run = f"{layout.TEMP}/{place.run}"
@@ -68,6 +70,13 @@ class _Worker:
         self.ingester = Ingester(stager, place.options, stopping=lambda: bool(stop.value))
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
+
+    def begin(self) -> None:
+        """Begin a package or a part of one; forget what may be true no more."""
+        if self._turn != self._signals.turn:
+            self._turn = self._signals.turn
+            self.ingester.stager.forget()
+        self.ingester.begin()
 
     def _below(self, path: str) -> int:
         self._open.append(disk.descend(path.encode(), self.store))
@@ -136,7 +145,7 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
 
 def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
     """Return an executor of ``jobs`` workers, and the byte that stops them when set."""
-    stop = stop_flag()
+    stop = signals()
     return spawn_executor(jobs, start, place, stop), stop
 
 
@@ -151,7 +160,7 @@ def bring_in(package_hashes: list[str]) -> list[PackageResult]:
 def _bring_in_one(package_hash: str) -> PackageResult:
     try:
         worker = _here()
-        worker.ingester.begin()
+        worker.begin()
         with worker.source(package_hash) as root:
             records = list(worker.ingester.ingest(root, b"", None))
             return worker.sealer.seal(package_hash, root, lambda: iter(records))
@@ -163,7 +172,7 @@ def bring_in_slice(piece: Slice) -> SliceResult:
     """Bring in a part of a package; its records wait in a spill file for ``finish``."""
     try:
         worker = _here()
-        worker.ingester.begin()
+        worker.begin()
         with worker.source(piece.package_hash) as root:
             records = list(worker.ingester.ingest(root, piece.start, piece.stop))
             worker.write_spill(piece, records)
@@ -178,7 +187,7 @@ def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
     """Make a whole of a package whose slices were brought in."""
     try:
         worker = _here()
-        worker.ingester.begin()
+        worker.begin()
         with worker.source(package_hash) as root:
             return worker.seal_slices(package_hash, root, slices)
     except (RegrainError, OSError) as error:
@@ -197,6 +206,7 @@ def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
 def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
     try:
         worker = _here()
+        worker.begin()
         with worker.source(package_hash) as root:
             new = worker.objects.publish(root, _wanted(wanted))
     except (RegrainError, OSError) as error:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import HaltedError, reason
 from regrain.migrate.staging import staging_error
+from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from regrain.migrate.jobs import PackageResult
     from regrain.store.locks import RunDirectory
@@ -54,12 +56,16 @@ class Publisher:
                 self._fsync(fd, f"objects/{shard}")
         self._fsync(self._root.objects, "objects")
 
-    def publish_packages(self, results: Iterable[PackageResult]) -> None:
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep others from publishing or removing packages, from the last look to the record."""
+        return publish_lock(self._root)
+
+    def publish_packages(self, package_hashes: Iterable[str]) -> None:
         """Step 3, the commit point: rename file lists into place, flush their parent."""
         if self._fsync_each:
             self._fsync(self._run.staging, "temp")
-        for result in results:
-            name = result.package_hash.encode()
+        for package_hash in package_hashes:
+            name = package_hash.encode()
             try:
                 self._rename_package(name)
             except OSError as error:

@@ -9,6 +9,8 @@ from regrain import disk
 from regrain.ledger import Scanned
 from regrain.model import clock
 from regrain.model.layout import MANIFEST
+from regrain.store.locks import publish_lock
+from regrain.store.packages import is_published
 from regrain.store.root import legacy_names
 from regrain.store.scan import Usage, measure
 
@@ -60,7 +62,12 @@ def queue_new(root: StoreRoot, ledger: Ledger, settle_seconds: float) -> int:
     """
     names = set(legacy_names(root.fd)[0]) - ledger.known_packages()
     settled = [usage for name in sorted(names) if (usage := _settled(root, name, settle_seconds))]
-    return ledger.queue(scanned(usage) for usage in settled) if settled else 0
+    if not settled:
+        return 0
+    with publish_lock(root):  # one that was removed meanwhile must not come back
+        return ledger.queue(
+            scanned(usage) for usage in settled if is_published(root.fd, usage.package_hash)
+        )
 
 
 def _settled(root: StoreRoot, name: str, seconds: float) -> Usage | None:

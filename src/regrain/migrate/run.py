@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from regrain.store.locks import StoreLock
+
 UNIT_FILES = 1500
 UNIT_BYTES = 128 << 20
 """Small packages are put together into units of work of about so many files or bytes."""
@@ -57,16 +59,18 @@ class Run:
         emit: Told every event.
         stopping: Tells whether a stop was asked for.
         adopt: Records objects that are on disk without a row, once they are proven.
+        lock: The store's, shared; it is given up between batches when somebody wants it.
         orders: What to take, and how.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- all that a run works with, wired in one place
         self,
         ledger: Ledger,
         publisher: Publisher,
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
         adopt: Callable[[list[bytes]], None],
+        lock: StoreLock,
         orders: Orders,
     ) -> None:
         self._ledger = ledger
@@ -74,6 +78,7 @@ class Run:
         self._emit = emit
         self._stopping = stopping
         self._adopt = adopt
+        self._lock = lock
         self._orders = orders
         self._left = orders.limit
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
@@ -106,6 +111,9 @@ class Run:
                     stop.value = 1
                     self._drop_unstarted()
                 try:
+                    if not self._batches and self._lock.is_wanted():
+                        self._lock.give_way()
+                        stop.turn += 1
                     self._fill(executor)
                     if not self._running and not self._batches:
                         break
@@ -134,7 +142,11 @@ class Run:
     def _fill(self, executor: Executor) -> None:
         """Keep the workers busy: a few tasks ahead of each, no more."""
         open_max = 1 if self._careful_packages else BATCHES_OPEN_MAX
-        while len(self._batches) < open_max and not self._is_ending():
+        while (
+            len(self._batches) < open_max
+            and not self._is_ending()
+            and not (self._batches and self._lock.is_wanted())
+        ):
             if not self._claim():
                 break
         while self._todo and len(self._running) < TASKS_AHEAD * self._orders.jobs:
@@ -292,9 +304,18 @@ class Run:
         if not results and not batch.carriers:
             return
         self._publisher.flush_objects(results)
-        self._publisher.publish_packages(results)
-        outcomes = [batch.outcome(result, verified=self._orders.verified) for result in results]
-        self._record(outcomes, batch.carriers)
+        with self._publisher.exclusive():
+            claimed = self._ledger.still_claimed(batch.claims)
+            outcomes = [
+                batch.outcome(result, verified=self._orders.verified)
+                for result in results
+                if result.package_hash in claimed
+            ]
+            self._publisher.publish_packages(o.claim.package_hash for o in outcomes)
+            self._record(outcomes, batch.carriers)
+        for result in results:
+            if result.package_hash not in claimed:
+                self._give_up(result.package_hash, "it was removed or excluded meanwhile")
         for outcome in outcomes:
             self._completed += 1
             self._tracker.completed(outcome.files)
@@ -327,7 +348,9 @@ class Run:
         if given_up:
             self._give_up(claim.package_hash, failure.message)
             return
-        self._ledger.fail(claim.package_hash, failure.message, failure.path)
+        if not self._ledger.fail(claim.package_hash, failure.message, failure.path):
+            self._give_up(claim.package_hash, "it was removed or excluded meanwhile")
+            return
         self._failed += 1
         self._tracker.failed()
         path = None if failure.path is None else failure.path.decode()

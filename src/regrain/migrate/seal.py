@@ -49,13 +49,13 @@ class Sealer:
         self._options = options
 
     def seal(
-        self, package_hash: str, source: int, records: Callable[[], Iterator[Record]]
+        self, package_hash: str | None, source: int, records: Callable[[], Iterator[Record]]
     ) -> PackageResult:
         """Write a package's file list, and verify that its source is still what was read.
 
         Args:
-            package_hash: The package.
-            source: Its open legacy directory.
+            package_hash: The package; None names it by its tree hash.
+            source: Its open directory.
             records: Gives an iterator over all records, root first, sorted; called
                 repeatedly.
 
@@ -69,6 +69,7 @@ class Sealer:
             if group[0].entry.kind is Kind.FILE:
                 self._ingester.stage_group(source, group)
         tree_hash = summary.hasher.hexdigest()
+        package_hash = package_hash or tree_hash
         content = _content(package_hash, tree_hash, records, summary)
         try:
             list_hash, allocated = self._write_directory(package_hash, source, content)

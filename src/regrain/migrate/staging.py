@@ -92,6 +92,11 @@ class Stager:
         self._seen: set[str] = set()
         self.begin()
 
+    def forget(self) -> None:
+        """Forget what is published: it will be looked up again."""
+        self._seen.clear()
+        self._published.clear()
+
     def begin(self) -> None:
         """Start collecting for the next package or slice."""
         self.wanted: dict[str, Wanted] = {}
@@ -114,8 +119,7 @@ class Stager:
             return
         if name not in self._seen:
             if len(self._seen) >= _NAMES_REMEMBERED_MAX:
-                self._seen.clear()
-                self._published.clear()
+                self.forget()
             self._seen.add(name)
             if self._is_in_objects(entry, mode, name):
                 self._published.add(name)

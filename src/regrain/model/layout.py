@@ -17,6 +17,9 @@ FILE_LIST = "files.json"
 MANIFEST = "manifest.toml"
 RUN_LOCK = "migration/run.lock"
 STORE_LOCK = "migration/store.lock"
+TURNSTILE = "migration/turnstile.lock"
+PUBLISH_LOCK = "migration/publish.lock"
+LOCKS = (RUN_LOCK, STORE_LOCK, TURNSTILE, PUBLISH_LOCK)
 STATE_FILE = "migration/state.json"
 LOGS = "migration/logs"
 

@@ -39,3 +39,18 @@ def parse_manifest(raw: bytes) -> Manifest:
         version=version if isinstance(version, str) else "",
         table=table,
     )
+
+
+def check_manifest(raw: bytes) -> str:
+    """Say what is wrong with a new package's manifest; empty if nothing is."""
+    try:
+        table = tomllib.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        return f"it is not TOML ({error})"
+    package = table.get("package")
+    if not isinstance(package, dict):
+        return "it has no [package]"
+    for key in ("name", "version"):
+        if not isinstance(package.get(key), str) or not package[key]:
+            return f"[package] has no {key}"
+    return ""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from regrain.store.root import StoreRoot
 
+_LOCK = "lock"
 _PARTS = (layout.OBJECTS, layout.PACKAGES, "slices")
 _NOTE_BYTES_MAX = 200
 _TRIES = 5
@@ -61,11 +62,83 @@ def _lock_soon(fd: int) -> bool:
     return False
 
 
+class StoreLock:
+    """``store.lock``: shared while writing, exclusive to collect or to switch phase.
+
+    Whoever takes it goes through a turnstile, and whoever waits for it alone stands in it:
+    those who come later, to share it, wait behind. So nobody starves, and who shares it
+    for long can see that it is wanted and give way.
+
+    Args:
+        root: The store.
+        exclusive: Alone, or shared with others.
+        patience: Seconds to wait for an exclusive lock.
+    """
+
+    def __init__(self, root: StoreRoot, *, exclusive: bool, patience: float = 60.0) -> None:
+        self._root = root
+        self._exclusive = exclusive
+        self._patience = patience
+        self._turnstile = disk.Held(_open(root, layout.TURNSTILE))
+        self._held: disk.Held | None = None
+
+    def __enter__(self) -> Self:
+        """Take it.
+
+        Raises:
+            LockedError: It was not to be had alone in time.
+        """
+        self._take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        self._held = None
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody waits for it, and others behind them."""
+        turnstile = disk.Held(_open(self._root, layout.TURNSTILE))
+        return not disk.lock(turnstile.fd, exclusive=False, wait=False)
+
+    def give_way(self) -> None:
+        """Let those who wait have it first, then take it again."""
+        self._held = None
+        self._take()
+
+    def _take(self) -> None:
+        held = disk.Held(_open(self._root, layout.STORE_LOCK))
+        disk.lock(self._turnstile.fd, exclusive=True, wait=True)
+        try:
+            if self._exclusive:
+                self._wait_to_be_alone(held.fd)
+            else:
+                disk.lock(held.fd, exclusive=False, wait=True)
+        finally:
+            disk.unlock(self._turnstile.fd)
+        self._held = held
+
+    def _wait_to_be_alone(self, fd: int) -> None:
+        due = time.monotonic() + self._patience
+        while not disk.lock(fd, exclusive=True, wait=False):
+            if time.monotonic() > due:
+                raise LockedError(
+                    "the store is being written to",
+                    path=self._root.path,
+                    why=f"its writers did not pause within {self._patience:.0f} s",
+                    advice="Run the command again when they are done.",
+                )
+            time.sleep(_TRY_SECONDS)
+
+
 @contextlib.contextmanager
-def store_lock(root: StoreRoot, *, exclusive: bool) -> Iterator[None]:
-    """Hold ``store.lock``: shared while writing, exclusive to collect or switch phase."""
-    with disk.Closing(_open(root, layout.STORE_LOCK)) as fd:
-        disk.lock(fd, exclusive=exclusive, wait=True)
+def publish_lock(root: StoreRoot) -> Iterator[None]:
+    """Hold what makes publishing and unpublishing packages take turns; always for short.
+
+    From the last look whether a package may be published to its row in the ledger, and from
+    the intent to remove one to the end of its rows.
+    """
+    with disk.Closing(_open(root, layout.PUBLISH_LOCK)) as fd:
+        disk.lock(fd, exclusive=True, wait=True)
         yield
 
 
@@ -94,9 +167,15 @@ def _open(root: StoreRoot, name: str) -> int:
 
 
 class RunDirectory:
-    """``temp/<run>/``: private staging, locked while the run lives."""
+    """``temp/<run>/``: private staging, locked while the run lives.
 
-    def __init__(self, root: StoreRoot) -> None:
+    Attributes:
+        marks_errors: Whether an error leaves an empty directory behind, by which the next
+            run knows that objects may have got names without a row in the ledger.
+    """
+
+    def __init__(self, root: StoreRoot, *, marks_errors: bool = True) -> None:
+        self.marks_errors = marks_errors
         self.name = secrets.token_hex(8)
         self._root = root
         with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
@@ -111,7 +190,7 @@ class RunDirectory:
         disk.make_directory(self.name, temp, 0o700)
         self._held = [disk.Held(disk.open_directory(self.name, temp))]
         self.fd = self._held[0].fd
-        self._held.append(disk.Held(disk.create("lock", self.fd)))
+        self._held.append(disk.Held(disk.create(_LOCK, self.fd)))
         disk.lock(self._held[1].fd, exclusive=True, wait=True)
         for name in _PARTS:
             disk.make_directory(name, self.fd, 0o700)
@@ -124,15 +203,12 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Remove it; what is left in it was not published.
-
-        After an error an empty directory stays behind, by which the next run knows that
-        objects may have got names without a row in the ledger.
-        """
+        """Remove it; what is left in it was not published."""
         try:
-            for name in _PARTS:
-                disk.remove_tree(name, self.fd)
-            if kind is None:
+            for name in os.listdir(self.fd):
+                if name != _LOCK:
+                    disk.remove_tree(name, self.fd)
+            if kind is None or not self.marks_errors:
                 with disk.Closing(disk.open_directory(layout.TEMP, self._root.fd)) as temp:
                     disk.remove_tree(self.name, temp)
         finally:
@@ -168,7 +244,7 @@ def dead_runs(root: StoreRoot) -> list[str]:
 def _is_dead(name: bytes, temp: int) -> bool:
     try:
         with disk.Closing(disk.open_directory(name, temp)) as directory:
-            fd = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            fd = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return True
     except PermissionError:  # root's, and we are not: it is for root to sweep

@@ -162,7 +162,7 @@ def prepare(fd: int) -> None:
         disk.fsync(objects)
     with disk.Closing(disk.open_directory(layout.MIGRATION, fd)) as migration:
         _make_own("logs", migration, visible)
-        for name in (layout.RUN_LOCK, layout.STORE_LOCK):
+        for name in layout.LOCKS:
             with contextlib.suppress(FileExistsError):
                 os.close(disk.create(name.rpartition("/")[2], migration, 0o600))
                 _give_to_owner(name.rpartition("/")[2], migration)

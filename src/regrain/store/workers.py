@@ -5,6 +5,7 @@ A forked worker would keep the locks of a run that was killed, and go on writing
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def stop_flag() -> Any:  # noqa: ANN401 -- a shared byte, whose type is private to ctypes
-    """Return a byte that workers share; setting ``.value`` to 1 asks them to stop."""
-    return multiprocessing.get_context("spawn").RawValue("b", 0)
+class _Signals(ctypes.Structure):
+    _fields_ = (("value", ctypes.c_byte), ("turn", ctypes.c_long))
+
+
+def signals() -> Any:  # noqa: ANN401 -- shared memory, whose type is private to ctypes
+    """Return what workers share with their run.
+
+    Setting ``.value`` to 1 asks them to stop; counting ``.turn`` up, to forget what they
+    know of the store, since others may have collected in between.
+    """
+    return multiprocessing.get_context("spawn").RawValue(_Signals)
 
 
 def spawn_executor(

@@ -1,0 +1,309 @@
+"""The facade of a store in use: packages come and go, objects nobody holds are collected."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import (
+    ConfigurationError,
+    LockedError,
+    PackageError,
+    RegrainError,
+    UnknownPackageError,
+    reason,
+)
+from regrain.ledger import Ledger, open_ledger
+from regrain.maintain import collect as collecting
+from regrain.maintain import remove as removing
+from regrain.migrate.add import UNPACKED, Added, Adder, Tree
+from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.recover import recover
+from regrain.migrate.staging import staging_error
+from regrain.model import file_list, layout
+from regrain.model.digest import Digest, PackageHash
+from regrain.model.phase import Phase
+from regrain.store import dual
+from regrain.store.checkout import checkout
+from regrain.store.legacy import LegacyPackage
+from regrain.store.locks import RunDirectory, StoreLock, run_lock
+from regrain.store.unpack import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.settings import Settings
+    from regrain.store.root import StoreRoot
+
+_LEGACY_PHASES = (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+_HOUR = 3600
+GRACE_SECONDS = 24 * _HOUR
+
+
+@contextlib.contextmanager
+def _writing(root: StoreRoot) -> Iterator[Ledger]:
+    """Open the ledger to change a store beside others; finish what was begun before."""
+    if os.geteuid() not in (0, root.owner.uid):
+        raise RegrainError(
+            "the store belongs to another user",
+            path=root.path,
+            why=f"user {root.owner.uid}",
+            advice="Run as that user, or as root.",
+        )
+    with StoreLock(root, exclusive=False):
+        ledger = open_ledger(root.path)
+        try:
+            removing.finish(root, ledger)
+            yield ledger
+        except OSError as error:
+            raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+        finally:
+            ledger.close()
+
+
+# add
+
+
+def writes_legacy(root: StoreRoot, settings: Settings) -> bool:
+    """Tell which layout a new package goes to.
+
+    Raises:
+        ConfigurationError: The settings want legacy where that is over.
+    """
+    phase = root.phase()
+    if phase in _LEGACY_PHASES:
+        return True
+    if settings.store.use_file_level_storage:
+        return False
+    if phase is Phase.DUAL:
+        return True
+    raise ConfigurationError(
+        "use_file_level_storage = false has no meaning any more",
+        path=root.path,
+        why=f"the store's phase is {phase.value}",
+        advice="Take it out of the configuration.",
+    )
+
+
+def add_package(
+    root: StoreRoot, settings: Settings, path: str | bytes, package_hash: str | None = None
+) -> Added:
+    """Add a package from an archive or a directory.
+
+    Args:
+        root: The store.
+        settings: Say which layout it goes to, and how files are brought in.
+        path: An ``.sp`` archive (tar; zstd or plain), or a directory.
+        package_hash: Its name; by default the BLAKE3 of the archive's bytes, or the tree
+            hash of the directory.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        ArchiveError: The archive is broken, or asks for what is refused.
+        PackageError: It cannot be brought in.
+        RefusedError: Another tree has that name.
+    """
+    name = None if package_hash is None else PackageHash(package_hash)
+    with (
+        disk.Closing(_open_source(path)) as source,
+        _writing(root) as ledger,
+        RunDirectory(root, marks_errors=False) as run,
+    ):
+        to_legacy = writes_legacy(root, settings)
+        adder = Adder(root, run, ledger, _options(run, settings))
+        if not stat.S_ISDIR(os.fstat(source).st_mode):
+            tree, archive_hash = _unpacked(run, source)
+            name = name or archive_hash
+        elif to_legacy:
+            tree = _copied(run, root, source)
+            name = name or PackageHash(_tree_hash(tree))
+        else:
+            tree = Tree(source, ".", is_ours=False)
+        if to_legacy and name is not None:
+            return adder.add_as_legacy(tree, name)
+        return adder.add(tree, name)
+
+
+def check_package(path: str | bytes) -> str:
+    """Say what kind of thing would be added; nothing is read but its beginning.
+
+    Raises:
+        UsageError: There is nothing that could be.
+    """
+    with disk.Closing(_open_source(path)) as source:
+        return "directory" if stat.S_ISDIR(os.fstat(source).st_mode) else "archive"
+
+
+def _open_source(path: str | bytes) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise PackageError(
+            "cannot open the package to add", path=path, why=reason(error)
+        ) from error
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        os.close(fd)
+        raise PackageError(
+            "neither an archive nor a directory", path=path, advice="Name an .sp file or a tree."
+        )
+    return fd
+
+
+def _options(run: RunDirectory, settings: Settings) -> Options:
+    return Options(
+        ingest=Ingest(settings.store.ingest),
+        can_reflink=disk.shares_extents(run.pool),
+        can_link=disk.can_link(run.pool),
+        link_outside=settings.store.link_outside,
+        fsync_each=settings.store.sync == "fsync",
+        verify=True,
+        bytes_per_second_max=0,
+    )
+
+
+def _tree_hash(tree: Tree) -> str:
+    return file_list.tree_hash(LegacyPackage(tree.parent, tree.name).entries())
+
+
+def _unpacked(run: RunDirectory, source: int) -> tuple[Tree, PackageHash]:
+    """Unpack an archive into private space; return the tree, and the archive's own hash."""
+    disk.make_directory(UNPACKED, run.fd, 0o700)
+    with disk.Closing(disk.open_directory(UNPACKED, run.fd)) as target:
+        found = unpack(source, target, keep_owner=os.geteuid() == 0)
+    return Tree(run.fd, UNPACKED, is_ours=True), PackageHash(found.package_hash)
+
+
+def _copied(run: RunDirectory, root: StoreRoot, source: int) -> Tree:
+    """Copy a tree into private space, exactly."""
+    path = os.path.join(root.path, layout.TEMP, run.name, UNPACKED)
+    checkout(LegacyPackage(source, "."), path)
+    return Tree(run.fd, UNPACKED, is_ours=True)
+
+
+# remove, exclude
+
+
+def plan_removal(root: StoreRoot, text: str) -> removing.Removal:
+    """Say what removing a package would do; change nothing.
+
+    Raises:
+        UnknownPackageError: There is no such package.
+    """
+    name = dual.find_hash(root, text)
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        return removing.foresee(root, ledger, name)
+    finally:
+        ledger.close()
+
+
+def remove_package(root: StoreRoot, text: str) -> removing.Removal:
+    """Remove a package from both layouts.
+
+    Its objects stay until ``collect`` takes those that no other package holds. A migration
+    that has the package in hand drops it.
+
+    Raises:
+        UnknownPackageError: There is no such package.
+    """
+    name = dual.find_hash(root, text)
+    with _writing(root) as ledger:
+        return removing.remove(root, ledger, name)
+
+
+def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:
+    """Set a package aside, or take it back in; False if that is how it was.
+
+    Raises:
+        UnknownPackageError: There is no such package.
+        RefusedError: It has no legacy directory to be served from.
+    """
+    name = dual.find_hash(root, text)
+    if not dual.has_package(root, name):
+        raise UnknownPackageError(
+            "no such package", package=name, advice="'regrain list' shows what there is."
+        )
+    if dry_run:
+        return (name in excluded(root)) is undo
+    with _writing(root) as ledger:
+        change = removing.include if undo else removing.exclude
+        return change(root, ledger, name)
+
+
+def excluded(root: StoreRoot) -> set[str]:
+    """Return the packages that are set aside."""
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        return ledger.excluded()
+    finally:
+        ledger.close()
+
+
+# collect
+
+
+def plan_collection(
+    root: StoreRoot, *, grace: float = GRACE_SECONDS, size_max: int | None = None
+) -> collecting.Collection:
+    """Say what ``collect`` would take; change nothing."""
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        return collecting.foresee(ledger, grace=grace, size_max=size_max)
+    finally:
+        ledger.close()
+
+
+def collect(
+    root: StoreRoot,
+    *,
+    grace: float = GRACE_SECONDS,
+    size_max: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> collecting.Collection:
+    """Delete the objects that no package has held for ``grace`` seconds.
+
+    What a killed run left is looked through first, where no run is under way.
+
+    Raises:
+        RefusedError: What packages hold cannot be told.
+        LockedError: Writers did not pause in time.
+    """
+    with _writing(root) as ledger, contextlib.suppress(LockedError), run_lock(root, "regrain gc"):
+        recover(root, ledger, verified=True)
+    ledger = open_ledger(root.path)
+    try:
+        return collecting.collect(
+            root, ledger, grace=grace, size_max=size_max, on_progress=on_progress
+        )
+    finally:
+        ledger.close()
+
+
+# owners
+
+
+def owners(root: StoreRoot, digest: str) -> list[str]:
+    """Return the packages that hold an object, sorted.
+
+    Raises:
+        MalformedHashError: ``digest`` is not 64 hexadecimal digits.
+        UnknownPackageError: No such object is known.
+    """
+    raw = bytes.fromhex(Digest(digest))
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        if ledger.object_size(raw) is None:
+            raise UnknownPackageError(
+                "no such object",
+                path=digest,
+                advice="'regrain files HASH' shows the objects of a package.",
+            )
+        return ledger.owners(raw)
+    finally:
+        ledger.close()

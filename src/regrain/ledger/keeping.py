@@ -1,0 +1,239 @@
+"""The statements of a store in use: packages that come and go, objects nobody holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import sqlalchemy as sa
+
+from regrain.ledger.recording import (
+    UnrecordedObjectsError,
+    forget_owners,
+    insert_objects,
+    insert_owners,
+    insert_package,
+    mark_unreferenced,
+    remember,
+)
+from regrain.ledger.schema import intents, packages, store_migration, store_refs
+from regrain.model import clock
+from regrain.model.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from regrain.ledger.rows import NewCarrier, Outcome
+
+_m = store_migration.c
+_OWNED_BY_NONE = "NOT EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)"
+
+
+class Unreferenced(NamedTuple):
+    """An object that no package holds.
+
+    Attributes:
+        id: Of its row.
+        digest: Raw.
+        size: Its bytes.
+        allocated: What its carriers take on disk.
+        since: When its last package went, in Unix seconds.
+        modes: Of its carriers.
+    """
+
+    id: int
+    digest: bytes
+    size: int
+    allocated: int
+    since: int
+    modes: tuple[int, ...]
+
+
+class Keeping:
+    """The part of the ledger that adding, removing and collecting use."""
+
+    def _transaction(self) -> AbstractContextManager[sa.Connection]:
+        raise NotImplementedError
+
+    # packages that come
+
+    def record_added(self, outcome: Outcome, carriers: Sequence[NewCarrier]) -> None:
+        """Record a package that was published without ever having had a legacy directory.
+
+        Raises:
+            UnrecordedObjectsError: It names objects without a row; nothing was recorded.
+        """
+        now = clock.now()
+        name = outcome.claim.package_hash
+        with self._transaction() as connection:
+            insert_objects(connection, carriers, now)
+            connection.exec_driver_sql(
+                "INSERT INTO store_refs(hash, ref_count, size, created_at) "
+                "VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING",
+                (name, outcome.size, now),
+            )
+            package_id = insert_package(connection, outcome, now)
+            without_row = insert_owners(connection, package_id, outcome.digests)
+            if without_row:
+                raise UnrecordedObjectsError(without_row)
+            owned = set(outcome.digests)
+            mark_unreferenced(
+                connection, [c.digest for c in carriers if c.digest not in owned], now
+            )
+            remember(connection, "package_added", name, f"{outcome.files} files")
+
+    def still_claimed(self, package_hashes: Iterable[str]) -> set[str]:
+        """Return those that may be published: claimed, and neither removed nor excluded since."""
+        query = (
+            "SELECT 1 FROM store_migration WHERE package_hash = ? AND status = 'in_progress'"
+            " AND NOT excluded"
+        )
+        with self._transaction() as connection:
+            return {
+                name
+                for name in package_hashes
+                if connection.exec_driver_sql(query, (name,)).first()
+            }
+
+    # packages that go
+
+    def intend(self, package_hash: str, action: str) -> None:
+        """Write down what will be done to a package, before anything of it is."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO intents(package_hash, action, created_at) VALUES (?, ?, ?)"
+                " ON CONFLICT(package_hash) DO UPDATE SET action = excluded.action",
+                (package_hash, action, clock.now()),
+            )
+
+    def intents(self) -> dict[str, str]:
+        """Return what was to be done and is not known to have been: action by package."""
+        with self._transaction() as connection:
+            query = sa.select(intents.c.package_hash, intents.c.action).order_by(intents.c.id)
+            return {row.package_hash: row.action for row in connection.execute(query)}
+
+    def fulfilled(self, package_hash: str) -> None:
+        """Forget an intent that was carried out, or given up."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(intents).where(intents.c.package_hash == package_hash))
+
+    def forget_package(self, package_hash: str) -> None:
+        """Delete all rows of a package but its history; its objects lose an owner."""
+        with self._transaction() as connection:
+            self._unpublish(connection, package_hash)
+            connection.execute(sa.delete(store_migration).where(_m.package_hash == package_hash))
+            connection.execute(sa.delete(store_refs).where(store_refs.c.hash == package_hash))
+            remember(connection, "package_removed", package_hash, "")
+
+    def _unpublish(self, connection: sa.Connection, package_hash: str) -> None:
+        package_id = connection.execute(
+            sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+        ).scalar()
+        if package_id is not None:
+            forget_owners(connection, package_id, clock.now())
+            connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+
+    # packages set aside
+
+    def exclude(self, package_hash: str) -> None:
+        """Set a package aside: not published any more, not taken by a migration."""
+        with self._transaction() as connection:
+            self._unpublish(connection, package_hash)
+            connection.execute(
+                sa.update(store_migration).where(_m.package_hash == package_hash).values(excluded=1)
+            )
+            connection.execute(
+                sa.update(store_migration)
+                .where(
+                    _m.package_hash == package_hash,
+                    _m.status.not_in((Status.PENDING.value, Status.IN_PROGRESS.value)),
+                )
+                .values(status=Status.PENDING.value)
+            )
+            remember(connection, "package_excluded", package_hash, "")
+
+    def include(self, package_hash: str) -> None:
+        """Undo ``exclude``: the next migration takes the package."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(store_migration).where(_m.package_hash == package_hash).values(excluded=0)
+            )
+            remember(connection, "package_included", package_hash, "")
+
+    def excluded(self) -> set[str]:
+        """Return the packages that are set aside."""
+        with self._transaction() as connection:
+            return set(connection.scalars(sa.select(_m.package_hash).where(_m.excluded == 1)))
+
+    # objects
+
+    def exclusive(self, package_hash: str) -> tuple[int, int]:
+        """Return how many objects only this package holds, and the bytes they take on disk."""
+        with self._transaction() as connection:
+            row = connection.exec_driver_sql(
+                "SELECT COUNT(DISTINCT held.object_id), COALESCE(SUM(allocated_bytes), 0)"
+                " FROM object_owners AS held"
+                " JOIN packages ON packages.id = held.package_id"
+                " LEFT JOIN carriers ON carriers.object_id = held.object_id"
+                " WHERE package_hash = ? AND NOT EXISTS (SELECT 1 FROM object_owners AS other"
+                "  WHERE other.object_id = held.object_id"
+                "  AND other.package_id <> held.package_id)",
+                (package_hash,),
+            ).one()
+            return int(row[0]), int(row[1])
+
+    def owners(self, digest: bytes) -> list[str]:
+        """Return the hashes of the packages that hold an object."""
+        with self._transaction() as connection:
+            return list(
+                connection.exec_driver_sql(
+                    "SELECT package_hash FROM packages"
+                    " JOIN object_owners ON package_id = packages.id"
+                    " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
+                    (digest,),
+                ).scalars()
+            )
+
+    def object_size(self, digest: bytes) -> int | None:
+        """Return the size of a recorded object, None if there is no such row."""
+        with self._transaction() as connection:
+            query = "SELECT size FROM objects WHERE digest = ?"
+            found = connection.exec_driver_sql(query, (digest,)).scalar()
+            return None if found is None else int(found)
+
+    def unreferenced(self, before: int) -> list[Unreferenced]:
+        """Return objects that nobody has held since ``before`` or longer, the longest first.
+
+        References decide: an object that has an owner is none of them, whatever else its
+        row says.
+        """
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT id, digest, size, COALESCE(SUM(allocated_bytes), 0), unreferenced_since,"  # noqa: S608 -- constants
+                " COALESCE(GROUP_CONCAT(mode), '')"
+                " FROM objects LEFT JOIN carriers ON object_id = id"
+                f" WHERE unreferenced_since <= ? AND {_OWNED_BY_NONE}"
+                " GROUP BY id ORDER BY unreferenced_since, id",
+                (before,),
+            )
+            return [
+                Unreferenced(*row, tuple(int(mode) for mode in modes.split(",") if mode))
+                for *row, modes in rows
+            ]
+
+    def forget_objects(self, ids: Sequence[int]) -> None:
+        """Delete the rows of objects that nobody holds and that are gone."""
+        with self._transaction() as connection:
+            rows = [(number,) for number in ids]
+            if rows:
+                connection.exec_driver_sql("DELETE FROM carriers WHERE object_id = ?", rows)
+                connection.exec_driver_sql(
+                    f"DELETE FROM objects WHERE id = ? AND {_OWNED_BY_NONE}",  # noqa: S608
+                    rows,
+                )
+
+    def objects_allocated(self) -> int:
+        """Return the bytes on disk of all recorded carriers."""
+        with self._transaction() as connection:
+            query = "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
+            return int(connection.exec_driver_sql(query).scalar_one())

@@ -1,0 +1,133 @@
+"""Collect objects that no package holds: purely by references, after a time of grace."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import RefusedError
+from regrain.model import clock
+from regrain.model.digest import is_package_hash
+from regrain.model.layout import further_carrier
+from regrain.store.locks import StoreLock
+from regrain.store.objects import object_path
+from regrain.store.packages import published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regrain.ledger import Ledger, Unreferenced
+    from regrain.store.root import StoreRoot
+
+AT_ONCE = 1000
+"""Objects deleted before others may have the lock."""
+
+
+@dataclass(slots=True)
+class Collection:
+    """What a collection takes, or took.
+
+    Attributes:
+        objects: Objects.
+        allocated: Their bytes on disk.
+        waiting: Objects nobody holds whose grace is not over, or that may stay.
+        waiting_bytes: Their bytes on disk.
+        digests: The objects, raw.
+    """
+
+    objects: int = 0
+    allocated: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    digests: list[bytes] = field(default_factory=list, repr=False)
+
+
+def foresee(ledger: Ledger, *, grace: float, size_max: int | None = None) -> Collection:
+    """Say what ``collect`` would take; change nothing.
+
+    Args:
+        ledger: The ledger.
+        grace: Seconds an object must have been without a package.
+        size_max: Take the longest unreferenced ones only until all objects together take
+            no more bytes on disk than this; None takes all.
+    """
+    now = clock.now()
+    found = Collection()
+    excess = None if size_max is None else ledger.objects_allocated() - size_max
+    for item in ledger.unreferenced(now):
+        is_due = item.since <= now - grace and (excess is None or excess > 0)
+        if is_due:
+            found.objects += 1
+            found.allocated += item.allocated
+            found.digests.append(item.digest)
+            excess = None if excess is None else excess - item.allocated
+        else:
+            found.waiting += 1
+            found.waiting_bytes += item.allocated
+    return found
+
+
+def collect(
+    root: StoreRoot,
+    ledger: Ledger,
+    *,
+    grace: float,
+    size_max: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Collection:
+    """Delete objects nobody has held for the time of grace.
+
+    The lock is held alone, for some objects at a time: no writer is then between finding
+    an object there and recording that it holds it.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        grace: Seconds.
+        size_max: See ``foresee``.
+        on_progress: Told how many objects are deleted.
+
+    Raises:
+        RefusedError: Packages are published that the ledger does not know: what they hold
+            cannot be told.
+        LockedError: Writers did not pause in time.
+    """
+    done = Collection()
+    while True:
+        with StoreLock(root, exclusive=True):
+            _check_known(root, ledger)
+            due = foresee(ledger, grace=grace, size_max=size_max)
+            wanted = set(due.digests[:AT_ONCE])
+            batch = [item for item in ledger.unreferenced(clock.now()) if item.digest in wanted]
+            for item in batch:
+                _delete(root, item)
+            ledger.forget_objects([item.id for item in batch])
+        done.objects += len(batch)
+        done.allocated += sum(item.allocated for item in batch)
+        done.digests += [item.digest for item in batch]
+        on_progress(done.objects)
+        if len(due.digests) <= AT_ONCE:
+            done.waiting, done.waiting_bytes = due.waiting, due.waiting_bytes
+            return done
+
+
+def _check_known(root: StoreRoot, ledger: Ledger) -> None:
+    there = {name for name in published(root.packages) if is_package_hash(name)}
+    unknown = sorted(there - ledger.recorded_packages().keys())
+    if unknown:
+        raise RefusedError(
+            f"{len(unknown)} published packages are not in the ledger",
+            package=unknown[0],
+            why="what they hold cannot be told, so nothing may be collected",
+            advice="Run 'regrain migrate', which records what a killed run published, "
+            "or 'regrain doctor --rebuild-ledger'.",
+        )
+
+
+def _delete(root: StoreRoot, item: Unreferenced) -> None:
+    digest = item.digest.hex()
+    for name in (digest, *(further_carrier(digest, mode) for mode in item.modes)):
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(object_path(name), root.objects)

@@ -1,0 +1,149 @@
+"""Remove packages, or set them aside: by intent, so that a crash leaves nothing half done."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import RefusedError, UnknownPackageError
+from regrain.model.phase import Layout
+from regrain.store import dual
+from regrain.store.legacy import usage
+from regrain.store.locks import publish_lock
+from regrain.store.packages import is_published
+from regrain.store.trash import empty_trash, to_trash
+
+if TYPE_CHECKING:
+    from regrain.ledger import Ledger
+    from regrain.store.root import StoreRoot
+
+REMOVE = "remove"
+EXCLUDE = "exclude"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What removing a package does, or did.
+
+    Attributes:
+        package_hash: The package.
+        layouts: Where it lies.
+        directory_bytes: What goes with its directories, at once: bytes on disk of inodes
+            that have no other name.
+        objects: Objects only this package holds; ``gc`` takes them, after its grace.
+        object_bytes: What their carriers take on disk.
+    """
+
+    package_hash: str
+    layouts: list[Layout] = field(default_factory=list)
+    directory_bytes: int = 0
+    objects: int = 0
+    object_bytes: int = 0
+
+
+def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
+    """Say what ``remove`` would do; change nothing.
+
+    Raises:
+        UnknownPackageError: No layout has the package.
+    """
+    layouts = dual.layouts_of(root, package_hash)
+    if not layouts:
+        raise UnknownPackageError(
+            "no such package", package=package_hash, advice="'regrain list' shows what there is."
+        )
+    size = 0
+    for where in layouts:
+        parent = root.packages if where is Layout.FILE_LEVEL else root.fd
+        with disk.Closing(disk.open_directory(package_hash, parent)) as fd:
+            size += _freed(fd)
+    objects, allocated = ledger.exclusive(package_hash)
+    return Removal(package_hash, layouts, size, objects, allocated)
+
+
+def _freed(root: int) -> int:
+    """Return the bytes on disk that go with a tree: of inodes whose names are all in it."""
+    names: dict[tuple[int, int], tuple[int, int]] = {}
+    total = 0
+    for device, inode, status in usage(root):
+        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+            total += disk.allocated(status)
+        else:
+            seen, _ = names.get((device, inode), (0, 0))
+            names[device, inode] = (seen + 1, status.st_nlink)
+            if seen + 1 == status.st_nlink:
+                total += disk.allocated(status)
+    return total
+
+
+def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
+    """Remove a package from both layouts; its objects are left to ``gc``.
+
+    The layout that is not being read goes first: until the last rename the package is
+    whole for readers, then it is gone. A running migration cannot bring it back.
+
+    Raises:
+        UnknownPackageError: No layout has the package.
+    """
+    with publish_lock(root):
+        removal = foresee(root, ledger, package_hash)
+        ledger.intend(package_hash, REMOVE)
+        _carry_out(root, ledger, package_hash, REMOVE)
+    return removal
+
+
+def exclude(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
+    """Set a package aside: served from legacy in every phase; False if it was already.
+
+    Raises:
+        RefusedError: It has no legacy directory to be served from.
+    """
+    with publish_lock(root):
+        if not is_published(root.fd, package_hash):
+            raise RefusedError(
+                "the package has no legacy directory to be served from",
+                package=package_hash,
+                advice="Only packages that still have one can be set aside.",
+            )
+        if package_hash in ledger.excluded():
+            return False
+        ledger.intend(package_hash, EXCLUDE)
+        _carry_out(root, ledger, package_hash, EXCLUDE)
+        return True
+
+
+def include(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
+    """Undo ``exclude``; False if the package was not set aside."""
+    with publish_lock(root):
+        if package_hash not in ledger.excluded():
+            return False
+        ledger.include(package_hash)
+        return True
+
+
+def finish(root: StoreRoot, ledger: Ledger) -> int:
+    """Carry out what a killed process had begun; return how many packages that concerned."""
+    if not ledger.intents():
+        return 0
+    with publish_lock(root):
+        found = ledger.intents()
+        for package_hash, action in found.items():
+            _carry_out(root, ledger, package_hash, action)
+    return len(found)
+
+
+def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: str) -> None:
+    """Do what was intended, from wherever it stands: every step may be repeated."""
+    if action == REMOVE:
+        for where in reversed(root.phase().read_order):
+            to_trash(root, package_hash, where)
+        for where in Layout:  # a layout this phase does not read at all
+            to_trash(root, package_hash, where)
+        ledger.forget_package(package_hash)
+    elif action == EXCLUDE:
+        to_trash(root, package_hash, Layout.FILE_LEVEL)
+        ledger.exclude(package_hash)
+    empty_trash(root, package_hash)
+    ledger.fulfilled(package_hash)
