@@ -8,6 +8,7 @@ RegrainError                   1   failed
 │   └── UnknownFormatError     2   a store made by a newer or another program
 ├── UnknownPackageError        1   no package of that hash, or no such path in it
 ├── PackageError               1   this package cannot be brought in; others can
+│   └── ArchiveError           1   not an archive, a broken one, or one that is refused
 ├── NoSpaceError               1   no bytes, inodes or quota left
 ├── HaltedError                1   storage failed; nothing more may be written in this run
 ├── FinishedWithFailuresError  3   the work was done, some packages failed
@@ -99,6 +100,10 @@ class UnknownPackageError(RegrainError):
 
 class PackageError(RegrainError):
     """One package cannot be brought in; the others are not concerned."""
+
+
+class ArchiveError(PackageError):
+    """What was given is no archive, a broken one, or one that asks for what is refused."""
 
 
 class NoSpaceError(RegrainError):

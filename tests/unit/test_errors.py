@@ -25,6 +25,7 @@ EXIT_CODES = {
     "UnknownFormatError": 2,
     "UnknownPackageError": 1,
     "PackageError": 1,
+    "ArchiveError": 1,
     "NoSpaceError": 1,
     "HaltedError": 1,
     "FinishedWithFailuresError": 3,
