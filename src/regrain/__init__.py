@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from regrain.app.store import Package, PackageStore
     from regrain.errors import (
+        ArchiveError,
         CorruptionError,
         LockedError,
         MalformedHashError,
         NotAStoreError,
+        PackageError,
         RefusedError,
         RegrainError,
         UnknownPackageError,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArchiveError",
     "CorruptionError",
     "Entry",
     "Kind",
@@ -29,6 +32,7 @@ __all__ = [
     "MalformedHashError",
     "NotAStoreError",
     "Package",
+    "PackageError",
     "PackageStore",
     "Phase",
     "RefusedError",

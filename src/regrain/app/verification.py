@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regrain.errors import CorruptionError, UsageError
+from regrain.errors import CorruptionError, LockedError, UsageError
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import SHARDS
 from regrain.store import dual
+from regrain.store.locks import StoreLock
 from regrain.store.packages import is_published, published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from regrain.maintain.books import Books
     from regrain.settings import Settings
@@ -97,21 +100,49 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
         on_result=on_result,
         stopping=stopping,
     )
+    _drop_what_went(root, found)
     books, problem = None, ""
     if level is Level.DEEP and not texts and not found.stopped:
         books, problem = _books(root)
     return Verdict(found, books, problem, len(names) - len(there))
 
 
+def _drop_what_went(root: StoreRoot, found: Audit) -> None:
+    """Leave out what was found missing because its package was removed meanwhile."""
+    found.damages = [
+        damage
+        for damage in found.damages
+        if not damage.package_hash or is_published(root.packages, damage.package_hash)
+    ]
+    found.changes = [
+        change for change in found.changes if is_published(root.packages, change.package_hash)
+    ]
+
+
 def _books(root: StoreRoot) -> tuple[Books | None, str]:
+    """Compare ledger and disk; what does not agree is looked at again while nobody writes."""
     from regrain.ledger import open_ledger
     from regrain.maintain.books import check_books
 
     try:
         ledger = open_ledger(root.path, read_only=True)
         try:
-            return check_books(root, ledger), ""
+            books = check_books(root, ledger)
+            if books.disagree:
+                with _alone(root):
+                    books = check_books(root, ledger)
+            return books, ""
         finally:
             ledger.close()
     except CorruptionError as error:
         return None, str(error)
+
+
+@contextlib.contextmanager
+def _alone(root: StoreRoot) -> Iterator[None]:
+    """Keep writers out, where this user may and they pause in time."""
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() in (0, root.owner.uid):
+            with contextlib.suppress(LockedError):
+                stack.enter_context(StoreLock(root, exclusive=True))
+        yield

@@ -217,8 +217,15 @@ class Keeping:
                 (before,),
             )
             return [
-                Unreferenced(*row, tuple(int(mode) for mode in modes.split(",") if mode))
-                for *row, modes in rows
+                Unreferenced(
+                    row[0],
+                    digest=row[1],
+                    size=row[2],
+                    allocated=row[3],
+                    since=row[4],
+                    modes=tuple(int(mode) for mode in row[5].split(",") if mode),
+                )
+                for row in rows
             ]
 
     def forget_objects(self, ids: Sequence[int]) -> None:

@@ -43,6 +43,19 @@ class Books:
     leftovers: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
 
+    @property
+    def disagree(self) -> bool:
+        """Whether ledger and disk part anywhere; a writer at work may be the reason."""
+        return any(
+            (
+                self.unpublished,
+                self.changed_lists,
+                self.unrecorded,
+                self.unknown_carriers,
+                self.missing_carriers,
+            )
+        )
+
 
 def check_books(root: StoreRoot, ledger: Ledger) -> Books:
     """Compare every package and carrier on disk with its row; change nothing."""
