@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from regrain.disk_bytes import (
@@ -80,6 +81,7 @@ __all__ = [
 ]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PINNED_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNNAMED_FILE = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -244,6 +246,9 @@ def can_link(at: int) -> bool:
     return True
 
 
+# What os.fsencode looks up anew for every name.
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
 FILE, DIRECTORY, SYMLINK, SPECIAL = "file", "directory", "symlink", "special"
 """What a name in a directory is, as the directory itself says."""
 
@@ -251,12 +256,16 @@ FILE, DIRECTORY, SYMLINK, SPECIAL = "file", "directory", "symlink", "special"
 def list_directory(fd: int) -> list[tuple[bytes, str]]:
     """Return the names in an open directory, each with what it is; nothing is opened."""
     with os.scandir(fd) as found:
-        return [(os.fsencode(item.name), _kind(item)) for item in found]
+        return [
+            (
+                item.name.encode(_ENCODING, _ERRORS),
+                FILE if item.is_file(follow_symlinks=False) else _kind(item),
+            )
+            for item in found
+        ]
 
 
 def _kind(item: os.DirEntry[str]) -> str:
-    if item.is_file(follow_symlinks=False):
-        return FILE
     if item.is_dir(follow_symlinks=False):
         return DIRECTORY
     return SYMLINK if item.is_symlink() else SPECIAL
@@ -357,7 +366,12 @@ def remove_tree(name: str | bytes, at: int) -> None:
 
 def _open_to_empty(name: str | bytes, at: int) -> tuple[int, str | bytes, list[bytes]]:
     """Open a directory, remove its files, return what is left to descend into."""
-    fd = open_directory(name, at)
+    try:
+        fd = open_directory(name, at)
+    except PermissionError:  # its owner may not read it, but may change that
+        with Closing(os.open(name, _PINNED_DIRECTORY, dir_fd=at)) as pinned:
+            os.chmod(b"/proc/self/fd/%d" % pinned, stat.S_IRWXU)
+        fd = open_directory(name, at)
     try:
         if os.fstat(fd).st_mode & stat.S_IRWXU != stat.S_IRWXU:
             os.fchmod(fd, stat.S_IRWXU)
