@@ -77,6 +77,7 @@ __all__ = [
 ]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PINNED_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNNAMED_FILE = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -339,7 +340,12 @@ def remove_tree(name: str | bytes, at: int) -> None:
 
 def _open_to_empty(name: str | bytes, at: int) -> tuple[int, str | bytes, list[bytes]]:
     """Open a directory, remove its files, return what is left to descend into."""
-    fd = open_directory(name, at)
+    try:
+        fd = open_directory(name, at)
+    except PermissionError:  # its owner may not read it, but may change that
+        with Closing(os.open(name, _PINNED_DIRECTORY, dir_fd=at)) as pinned:
+            os.chmod(b"/proc/self/fd/%d" % pinned, stat.S_IRWXU)
+        fd = open_directory(name, at)
     try:
         if os.fstat(fd).st_mode & stat.S_IRWXU != stat.S_IRWXU:
             os.fchmod(fd, stat.S_IRWXU)

@@ -13,8 +13,10 @@ from regrain.model.digest import PackageHash
 from regrain.model.entry import Entry, Kind, normalise_path
 from regrain.settings import Settings
 from regrain.store import dual
-from regrain.store.checkout import checkout_exact
+from regrain.store.checkout import WHOLE, checkout, find_part
+from regrain.store.destination import look
 from regrain.store.root import StoreRoot
+from regrain.store.share import Share
 from regrain.store.source import resolve
 
 if TYPE_CHECKING:
@@ -123,25 +125,60 @@ class Package:
         self,
         destination: str | os.PathLike[str],
         mode: str = "exact",
+        subtree: str | bytes | None = None,
         on_entry: Callable[[Entry], None] | None = None,
+        *,
+        dry_run: bool = False,
     ) -> int:
         """Recreate the package's tree in a directory that is absent or empty.
 
+        Whatever is handed out was compared with its digest, but for a package that is still
+        in the legacy layout, which has none. If the package moves or proves damaged under
+        way, what was made is removed and it starts over, from where it then is served.
+
         Args:
-            destination: Where.
+            destination: Where: a directory that is made, in one that exists, or is there and
+                empty. It must not be a symbolic link, and not be in the store.
             mode: ``exact``: every bit of metadata, nothing linked into the store.
+                ``shared``: hard links of the store's own files where mode and owner match
+                and nothing else is special, with the times these have, copies otherwise.
+                What is written to a link goes to the store and to all who share it, so
+                treat it as read-only. Nothing is linked out of the legacy layout, nor to
+                another file system.
+            subtree: Only the directory at this path in the package, whose content and
+                metadata become the destination's, or only the file at it, which appears
+                under its own name in a destination that stays what it is. Symbolic links
+                are not followed.
             on_entry: Called for every entry that is done.
+            dry_run: Look whether all that is named is there and usable; make nothing.
 
         Returns:
-            The number of entries made, the root included.
+            The number of entries made, the top one included.
 
         Raises:
-            UsageError: The destination is in the way, or the mode unknown.
+            UsageError: The destination is in the way, the mode unknown, or the subtree no
+                path inside a package.
+            UnknownPackageError: The package has no directory and no file there.
+            CorruptionError: The package is damaged, and nothing else can serve.
+            NoSpaceError: The destination's file system is full.
+            RegrainError: Something cannot be restored there.
         """
-        if mode != "exact":
-            raise UsageError(f"unknown checkout mode '{mode}'", advice="Use 'exact'.")
-        path = os.fspath(destination)
-        return self._again(lambda: checkout_exact(self._source, path, on_entry))
+        if mode not in ("exact", "shared"):
+            raise UsageError(f"unknown checkout mode '{mode}'", advice="Use 'exact' or 'shared'.")
+        path = os.fsdecode(destination)
+
+        def attempt() -> int:
+            source = self._source
+            part = WHOLE if subtree is None else find_part(source, subtree)
+            if dry_run:
+                look(path, avoid=self._root.fd)
+                return sum(1 for _ in part.of(source))
+            share = Share(self._root, source) if mode == "shared" else None
+            return checkout(
+                source, path, part=part, share=share, avoid=self._root.fd, on_entry=on_entry
+            )
+
+        return self._again(attempt)
 
     def _again(self, call: Callable[[], _T]) -> _T:
         """Call; if the package moved away under us, find it once more and call again.

@@ -154,10 +154,17 @@ def cat(context: Context, package: str, path: bytes) -> None:
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=bytes))
 @click.option(
     "--mode",
-    type=click.Choice(["exact"]),
+    type=click.Choice(["exact", "shared"]),
     default="exact",
     show_default=True,
-    help="exact: every bit of metadata; nothing is linked into the store.",
+    help="exact: every bit of metadata; nothing is linked into the store. "
+    "shared: hard links of the store's own files where possible.",
+)
+@click.option(
+    "--subtree",
+    metavar="PATH",
+    type=click.Path(path_type=bytes),
+    help="Only the directory, or the file, at this path in the package.",
 )
 @dry_run_option
 @json_option
@@ -167,24 +174,37 @@ def checkout(
     package: str,
     destination: bytes,
     mode: str,
+    subtree: bytes | None,
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Recreate a package's tree in DEST, a directory that is absent or empty.
 
-    Example: regrain --store /opt/pm/store checkout 1f2e3d4c /tmp/jq
-    """
+    With --mode shared, a file without attributes whose mode and owner the store's own file
+    has becomes a hard link of that, with its time. Treat it as read-only: what is written to
+    it reaches the store and all who share it. Other files are copied, and so is everything on
+    another file system, or of a package that was not migrated yet.
+
+    With --subtree, the content of the directory at PATH becomes that of DEST; a file appears
+    in DEST under its own name. Symbolic links on the way are not followed.
+
+    \b
+    Examples:
+      regrain --store /opt/pm/store checkout 1f2e3d4c /tmp/jq
+      regrain --store /opt/pm/store checkout 1f2e3d4c /srv/jq --mode shared --subtree opt/pm/live
+    """  # noqa: D301 -- click reads the backspace: keep these lines as they are
     store = context.store
     found = store.get_package(store.find(package))
     place = os.fsdecode(destination)
-    count = sum(1 for _ in found.files()) if dry_run else found.checkout(place, mode=mode)
+    count = found.checkout(place, mode=mode, subtree=subtree, dry_run=dry_run)
     if as_json:
         output.document(
             "summary",
             package_hash=found.hash,
             destination=output.shown(destination),
             mode=mode,
+            subtree=None if subtree is None else output.shown(subtree),
             layout=found.layout.value,
             entries=count,
             dry_run=dry_run,

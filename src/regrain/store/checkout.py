@@ -1,120 +1,190 @@
-"""Make a package's tree appear in a directory, from either layout."""
+"""Make a package's tree, or a part of it, appear in a directory, from either layout."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from blake3 import blake3
 
 from regrain import disk
-from regrain.errors import CorruptionError, NoSpaceError, RegrainError, UsageError, reason
-from regrain.model.entry import Entry, Kind
+from regrain.errors import (
+    CorruptionError,
+    NoSpaceError,
+    PackageError,
+    RegrainError,
+    UnknownPackageError,
+    UsageError,
+    reason,
+    shown,
+)
+from regrain.model.entry import Entry, Kind, is_inside
+from regrain.store.destination import Destination
+from regrain.store.dress import LABELS, dress, dress_symlink
+from regrain.store.objects import hash_fd
+from regrain.store.share import LINK_IMPOSSIBLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
+    from regrain.store.share import Share
     from regrain.store.source import PackageSource
 
-LABELS = (b"security.selinux", b"security.SMACK64", b"security.apparmor")
-"""Labels the system gives by its own policy: recorded, not insisted on."""
+__all__ = ["LABELS", "WHOLE", "Part", "checkout", "find_part"]
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_SECOND = 10**9
-_SAFE_SECONDS = range(2**31)
-"""Times every file system can hold; others are read back after they were set."""
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NEVER_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS})
+"""Of what FICLONE answers: what it will answer for the next file, too."""
 
 
-def checkout_exact(
-    source: PackageSource, destination: str, on_entry: Callable[[Entry], None] | None = None
+class Part(NamedTuple):
+    """What of a package is wanted: all, a directory, or one file.
+
+    Attributes:
+        top: Its path in the package; empty for all.
+        is_file: Whether a file is there.
+    """
+
+    top: bytes = b""
+    is_file: bool = False
+
+    def place(self, path: bytes) -> bytes | None:
+        """Return where a path of the package comes to lie; None if it is not wanted.
+
+        A directory becomes the destination itself; a file lies in it under its own name.
+        """
+        if not self.top:
+            return path
+        if path == self.top:
+            return path.rpartition(b"/")[2] if self.is_file else b""
+        below = self.top + b"/"
+        return path[len(below) :] if path.startswith(below) else None
+
+    def of(self, source: PackageSource) -> Iterator[tuple[Entry, bytes]]:
+        """Yield what is wanted of a package, and where it comes to lie.
+
+        The whole list is read in any case: what it says counts only if its end fits.
+        """
+        for entry in source.tree():
+            place = self.place(entry.path)
+            if place is not None:
+                yield entry, place
+
+
+WHOLE = Part()
+
+
+def find_part(source: PackageSource, path: str | bytes) -> Part:
+    """Return the part of a package that is at ``path``; symbolic links are not followed.
+
+    Raises:
+        UsageError: It is no path inside a package.
+        UnknownPackageError: The package has no directory and no file there.
+    """
+    raw = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+    top = raw.rstrip(b"/")
+    if not top or not is_inside(top):
+        raise UsageError(
+            "not a path inside a package",
+            path=raw,
+            why="it must be relative, every component an ordinary name",
+            advice="Give it as 'regrain files' shows it.",
+        )
+    entry = source.lookup(top)
+    if entry is None or entry.kind is Kind.SYMLINK:
+        raise UnknownPackageError(
+            "no directory and no file to check out",
+            path=top,
+            package=source.hash,
+            why=_why_not_there(source, top),
+            advice=f"'regrain files {source.hash}' lists what it has.",
+        )
+    return Part(top, entry.kind is Kind.FILE)
+
+
+def _why_not_there(source: PackageSource, path: bytes) -> str:
+    names = path.split(b"/")
+    for count in range(1, len(names) + 1):
+        above = b"/".join(names[:count])
+        entry = source.lookup(above)
+        if entry is None:
+            break
+        if entry.kind is Kind.SYMLINK:
+            return f"'{shown(above)}' is a symbolic link, which is not followed"
+    return "the package has no such path"
+
+
+def checkout(
+    source: PackageSource,
+    destination: str,
+    *,
+    part: Part = WHOLE,
+    share: Share | None = None,
+    avoid: int | None = None,
+    on_entry: Callable[[Entry], None] | None = None,
 ) -> int:
-    """Recreate a package with every bit of metadata; nothing is linked into the store.
+    """Recreate a package with every bit of metadata; what is handed out is checked.
 
     Args:
         source: The package.
         destination: A directory that is made, or is there and empty.
+        part: What of it.
+        share: Links files out of the store where it can; by default nothing is linked.
+        avoid: An open directory the destination must not be in: the store.
         on_entry: Called for each entry that is done.
 
     Returns:
-        The number of entries made, the root included.
+        The number of entries made, the top one included.
 
     Raises:
         UsageError: The destination is in the way.
         NoSpaceError: The destination's file system is full.
-        RegrainError: Something cannot be restored there; what was made is removed again.
+        CorruptionError: The package is damaged.
+        FileNotFoundError: The package is no longer where it was.
+        RegrainError: Something cannot be restored there. Whatever is raised, what was made
+            is removed again.
     """
-    made, fd = _open_destination(destination)
+    count = 0
     try:
-        with _Tree(fd, source) as tree:
-            count = 0
-            for entry in source.tree():
-                tree.add(entry)
+        with Destination(destination, avoid) as place, _Tree(place.fd, source, part, share) as tree:
+            for entry, path in part.of(source):
+                tree.add(entry, path)
                 count += 1
                 if on_entry is not None:
                     on_entry(entry)
+            if not count:
+                raise _changed(part.top, source.hash)
             tree.finish()
-        return count
-    except BaseException as error:
-        _undo(destination, fd, made=made)
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
-            raise kind(
-                "cannot check the package out",
-                path=destination,
-                package=source.hash,
-                why=reason(error),
-            ) from error
-        raise
-    finally:
-        os.close(fd)
-
-
-def _open_destination(destination: str) -> tuple[bool, int]:
-    """Return whether the directory had to be made, and its descriptor."""
-    made = False
-    try:
-        try:
-            os.mkdir(destination, 0o700)
-            made = True
-        except FileExistsError:
-            if os.listdir(destination):
-                raise UsageError(
-                    "the destination is not empty",
-                    path=destination,
-                    advice="Name a directory that is absent or empty.",
-                ) from None
-        fd = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if part.is_file:
+                place.keep_own_metadata()
+    except _MovedError as error:
+        raise FileNotFoundError(errno.ENOENT, "the package moved", source.hash) from error
     except OSError as error:
-        raise UsageError(
-            "cannot use the destination",
-            path=destination,
-            why=reason(error),
-            advice="Name a directory that is absent or empty, in one that exists.",
+        kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
+        raise kind(
+            "cannot check the package out", path=destination, package=source.hash, why=reason(error)
         ) from error
-    for name in ("system.posix_acl_default", "system.posix_acl_access"):
-        with contextlib.suppress(OSError):  # what it inherited must not spread to the tree
-            os.removexattr(fd, name)
-    return made, fd
+    return count
 
 
-def _undo(destination: str, fd: int, *, made: bool) -> None:
-    with contextlib.suppress(OSError):
-        for name, _ in disk.list_directory(fd):
-            disk.remove_tree(name, fd)
-        if made:
-            os.rmdir(destination)
+class _MovedError(Exception):
+    """What is read is gone from where it was."""
 
 
 class _Tree:
     """Builds a tree below an open directory, entry by entry, in the order of paths."""
 
-    def __init__(self, root: int, source: PackageSource) -> None:
-        self._source = source
-        self._open: list[tuple[bytes, int]] = [(b"", root)]
-        self._directories: list[Entry] = []
+    def __init__(self, root: int, source: PackageSource, part: Part, share: Share | None) -> None:
         self._root = root
+        self._part = part
+        self._share = share
+        self._copier = _Copier(source)
+        self._open: list[tuple[bytes, int]] = [(b"", root)]
+        self._directories: list[tuple[Entry, bytes]] = []
+        self._stand_ins: dict[bytes, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -128,35 +198,45 @@ class _Tree:
         while len(self._open) > 1:
             os.close(self._open.pop()[1])
 
-    def add(self, entry: Entry) -> None:
-        """Make one entry; directories get their metadata in ``finish``."""
+    def add(self, entry: Entry, path: bytes) -> None:
+        """Make one entry at ``path``; directories get their metadata in ``finish``."""
+        parent, _, name = path.rpartition(b"/")
         if entry.kind is Kind.DIRECTORY:
-            self._directories.append(entry)
-            if not entry.path:
-                return
-        parent, _, name = entry.path.rpartition(b"/")
+            self._directories.append((entry, path))
+            if path:
+                os.mkdir(name, 0o700, dir_fd=self._at(parent))
+            return
         at = self._at(parent)
-        if entry.kind is Kind.DIRECTORY:
-            os.mkdir(name, 0o700, dir_fd=at)
-        elif entry.hardlink is not None:
-            first_parent, _, first = entry.hardlink.rpartition(b"/")
-            with disk.Closing(disk.descend(first_parent, self._root)) as first_at:
-                disk.link(first, first_at, name, at)
-        elif entry.kind is Kind.SYMLINK:
+        if entry.hardlink is not None:
+            if self._join(entry.hardlink, name, at):
+                return
+            self._stand_ins[entry.hardlink] = path
+        if entry.kind is Kind.SYMLINK:
             os.symlink(entry.target, name, dir_fd=at)
-            _dress_symlink(entry, name, at)
-        else:
-            self._add_file(entry, name, at)
+            dress_symlink(entry, name, at)
+        elif self._share is None or not self._share.link(entry, name, at):
+            with disk.Closing(disk.create(name, at)) as target:
+                self._copier.fill(entry, target)
+                dress(entry, target)
 
-    def _add_file(self, entry: Entry, name: bytes, at: int) -> None:
-        with disk.Closing(disk.create(name, at)) as target:
-            with disk.Closing(self._source.open_content(entry)) as content:
-                fill(content, target, entry.size)
-            if os.fstat(target).st_size != entry.size:
-                raise CorruptionError(
-                    "a file shorter than its entry says", path=entry.path, package=self._source.hash
-                )
-            dress(entry, target)
+    def _join(self, group: bytes, name: bytes, at: int) -> bool:
+        """Link a file to the others of its group; False if it must be made itself.
+
+        That is so where none of them is wanted, or, in a shared checkout, where the inode
+        has as many links as it can have; it then stands for the group from there on.
+        """
+        path = self._stand_ins.get(group, self._part.place(group))
+        if path is None:
+            return False
+        parent, _, first = path.rpartition(b"/")
+        with disk.Closing(disk.descend(parent, self._root)) as first_at:
+            try:
+                disk.link(first, first_at, name, at)
+            except OSError as error:
+                if self._share is None or error.errno not in LINK_IMPOSSIBLE:
+                    raise
+                return False
+        return True
 
     def _at(self, path: bytes) -> int:
         """Return the open directory ``path``; those on the way stay open for the next entry."""
@@ -172,95 +252,101 @@ class _Tree:
 
     def finish(self) -> None:
         """Give the directories their metadata, the innermost first."""
-        for entry in reversed(self._directories):
-            dress(entry, self._at(entry.path))
+        for entry, path in reversed(self._directories):
+            dress(entry, self._at(path))
 
 
 def _is_within(path: bytes, directory: bytes) -> bool:
     return not directory or path == directory or path.startswith(directory + b"/")
 
 
-def fill(content: int, target: int, size: int) -> None:
-    """Give ``target`` the bytes of ``content``: by reflink where possible, else by copy."""
-    if size == 0:
-        return
-    try:
-        disk.reflink(content, target)
-    except OSError as error:
-        if error.errno not in disk.NO_REFLINK:
-            raise
-        disk.copy_bytes(content, target, size)
+class _Copier:
+    """Gives new files the bytes of a package's files, and checks what arrived."""
 
+    def __init__(self, source: PackageSource) -> None:
+        self._source = source
+        self._may_reflink = True
 
-def dress(entry: Entry, fd: int) -> None:
-    """Give an open file or directory its owner, mode, attributes and time, in this order.
-
-    ``chown`` takes set-id bits and capabilities away, so mode and attributes follow it;
-    the time comes last since all before may change it.
-    """
-    status = os.fstat(fd)
-    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-        _must(entry, "owner", os.fchown, fd, entry.uid, entry.gid)
-    os.fchmod(fd, entry.mode)
-    for name, value in (entry.xattrs or {}).items():
+    def fill(self, entry: Entry, target: int) -> None:
+        """Give ``target`` the bytes of a file: by reflink where possible, else by copy."""
+        if not entry.size:
+            return
         try:
-            os.setxattr(fd, name, value)
+            content = self._source.open_content(entry)
         except OSError as error:
-            _refuse_unless_label(entry, name, error)
-    os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-    _check_time(entry, lambda: os.fstat(fd))
+            raise self._unreadable(entry, error) from error
+        with disk.Closing(content):
+            try:
+                arrived = self._copy(content, target, entry)
+            except disk.SourceReadError as error:
+                raise self._unreadable(entry, error) from error
+            if entry.digest:
+                self._compare(entry, *arrived)
+            else:
+                status = os.fstat(content)
+                if (status.st_size, status.st_mtime_ns) != (entry.size, entry.mtime_ns):
+                    raise _changed(entry.path, self._source.hash)
 
+    def _copy(self, content: int, target: int, entry: Entry) -> tuple[str, int]:
+        """Copy; return digest and size of what arrived, read back where it was not in hand."""
+        if not self._reflink(content, target):
+            if _is_small(content, entry.size):
+                return _copy_in_hand(content, target, entry.size)
+            disk.copy_bytes(content, target, entry.size)
+        return hash_fd(target) if entry.digest else ("", 0)
 
-def _dress_symlink(entry: Entry, name: bytes, at: int) -> None:
-    status = os.stat(name, dir_fd=at, follow_symlinks=False)
-    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-        _must(
-            entry,
-            "owner",
-            lambda: os.chown(name, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False),
-        )
-    for attribute, value in (entry.xattrs or {}).items():
+    def _reflink(self, content: int, target: int) -> bool:
+        if not self._may_reflink:
+            return False
         try:
-            os.setxattr(
-                b"/proc/self/fd/%d/%b" % (at, name), attribute, value, follow_symlinks=False
+            disk.reflink(content, target)
+        except OSError as error:
+            if error.errno not in disk.NO_REFLINK:
+                raise
+            self._may_reflink = error.errno not in _NEVER_REFLINK
+            return False
+        return True
+
+    def _compare(self, entry: Entry, digest: str, size: int) -> None:
+        if (digest, size) != (entry.digest, entry.size):
+            raise CorruptionError(
+                "an object does not hold the bytes of its name",
+                path=entry.path,
+                package=self._source.hash,
+                why=f"object {entry.digest} hashes to {digest}",
+                advice="Run 'regrain verify' to find what else is damaged.",
             )
-        except OSError as error:
-            _refuse_unless_label(entry, attribute, error)
-    os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=at, follow_symlinks=False)
-    _check_time(entry, lambda: os.stat(name, dir_fd=at, follow_symlinks=False))
 
-
-def _must(entry: Entry, what: str, call: Callable[..., None], *arguments: object) -> None:
-    try:
-        call(*arguments)
-    except OSError as error:
-        raise RegrainError(
-            f"cannot restore the {what} of a file",
+    def _unreadable(self, entry: Entry, error: OSError) -> Exception:
+        if isinstance(error, FileNotFoundError):
+            return _MovedError()
+        kind = CorruptionError if error.errno == errno.EIO else RegrainError
+        return kind(
+            "cannot read a file of the package",
             path=entry.path,
+            package=self._source.hash,
             why=reason(error),
-            advice="An exact checkout of files of other owners needs root.",
-        ) from error
-
-
-def _refuse_unless_label(entry: Entry, name: bytes, error: OSError) -> None:
-    if name.startswith(LABELS):
-        return
-    raise RegrainError(
-        f"cannot restore the extended attribute {os.fsdecode(name)}",
-        path=entry.path,
-        why=reason(error),
-        advice="Check out to a file system that keeps such attributes, with rights to set them.",
-    ) from error
-
-
-def _check_time(entry: Entry, look: Callable[[], os.stat_result]) -> None:
-    """Refuse where the file system silently clamped a time it cannot hold."""
-    if entry.mtime_ns // _SECOND in _SAFE_SECONDS:
-        return
-    if look().st_mtime_ns != entry.mtime_ns:
-        raise RegrainError(
-            "the file system cannot hold a modification time",
-            path=entry.path,
-            why=f"{entry.mtime_ns} ns was stored as {look().st_mtime_ns} ns",
-            advice="Check out to another file system.",
         )
+
+
+def _is_small(fd: int, size: int) -> bool:
+    """Tell whether a file is read in one call, and has no holes to keep."""
+    return size <= disk.PIECE and disk.allocated(os.fstat(fd)) >= size
+
+
+def _copy_in_hand(content: int, target: int, size: int) -> tuple[str, int]:
+    try:
+        data = os.read(content, size + 1)
+    except OSError as error:
+        raise disk.SourceReadError(*error.args) from error
+    disk.write_all(target, data)
+    return blake3(data).hexdigest(), len(data)
+
+
+def _changed(path: bytes, package: str) -> PackageError:
+    return PackageError(
+        "the package changed while it was read",
+        path=path,
+        package=package,
+        advice="Let its writer finish, then check it out again.",
+    )

@@ -1,0 +1,164 @@
+"""Hand out carriers as they are: hard links of objects, for shared checkouts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from regrain import disk
+from regrain.errors import CorruptionError
+from regrain.model.layout import FILE_LIST, carrier_mode, further_carrier
+from regrain.model.phase import Layout
+from regrain.store.dress import LABELS
+from regrain.store.objects import hash_fd, object_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from regrain.model.entry import Entry
+    from regrain.store.root import StoreRoot
+    from regrain.store.source import PackageSource
+
+LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
+"""What linking answers where a copy must do."""
+
+
+class _Facts(NamedTuple):
+    """What tells an inode from another, and what writing to it changes."""
+
+    device: int
+    inode: int
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+
+
+class Share:
+    """Links carriers out of the store for one package, each checked before.
+
+    Readers have no record of what a carrier was when it was published. So it is trusted
+    unread if its modification time is that of the file which wants it, or is older than the
+    package's file list; else it may have been written to since, and is hashed.
+    """
+
+    def __init__(self, root: StoreRoot, source: PackageSource) -> None:
+        """Look when the package was published; one that is not has no carriers to link.
+
+        Raises:
+            FileNotFoundError: It is published no more.
+        """
+        self._objects = root.objects
+        self._owner = root.owner
+        self._package = source.hash
+        self._possible = source.layout is Layout.FILE_LEVEL
+        if self._possible:
+            listed = f"{source.hash}/{FILE_LIST}"
+            status = os.stat(listed, dir_fd=root.packages, follow_symlinks=False)
+            self._published_ns = status.st_mtime_ns
+
+    def link(self, entry: Entry, name: bytes, at: int) -> bool:
+        """Give a carrier of a file the name ``name`` in the open directory ``at``.
+
+        Returns:
+            False where the file needs an inode of its own, or the system does not link.
+
+        Raises:
+            CorruptionError: The carrier does not hold the bytes of its name.
+        """
+        if not self._possible or not self._is_plain(entry):
+            return False
+        try:
+            found = self._find(entry)
+        except OSError:  # if it matters, making a copy meets it again and says so
+            return False
+        return found is not None and self._hand_out(*found, name, at)
+
+    def _is_plain(self, entry: Entry) -> bool:
+        """Tell whether a file has nothing that a carrier cannot have."""
+        return (
+            entry.size > 0
+            and entry.mode == carrier_mode(entry.mode)
+            and (entry.uid, entry.gid) == self._owner
+            and _only_labels(entry.xattrs or ())
+        )
+
+    def _find(self, entry: Entry) -> tuple[bytes, _Facts] | None:
+        """Return where a good carrier with the metadata of a file lies, and its facts."""
+        for carrier in (entry.digest, further_carrier(entry.digest, entry.mode)):
+            path = object_path(carrier).encode()
+            try:
+                facts = _facts(path, self._objects)
+            except FileNotFoundError:
+                continue
+            if self._has_metadata_of(entry, path, facts):
+                return (path, facts) if self._is_good(entry, path, facts) else None
+        return None
+
+    def _has_metadata_of(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+        return (
+            facts.mode == stat.S_IFREG | entry.mode
+            and (facts.uid, facts.gid) == (entry.uid, entry.gid)
+            and _only_labels(disk.read_xattrs(b"/proc/self/fd/%d/%b" % (self._objects, path)) or ())
+        )
+
+    def _is_good(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+        """Check the bytes; False if the carrier changes at this moment."""
+        if facts.size != entry.size:
+            why = f"has {facts.size} bytes instead of {entry.size}"
+            raise self._damaged(entry, path, why)
+        if facts.mtime_ns == entry.mtime_ns or facts.mtime_ns < self._published_ns:
+            return True
+        with disk.Closing(disk.open_file(path, self._objects)) as fd:
+            digest, _ = hash_fd(fd)
+            if digest != entry.digest:
+                raise self._damaged(entry, path, f"hashes to {digest}")
+            return _facts_of(os.fstat(fd)) == facts
+
+    def _hand_out(self, path: bytes, facts: _Facts, name: bytes, at: int) -> bool:
+        """Link; what got the name must be what was checked."""
+        try:
+            disk.link(path, self._objects, name, at)
+        except FileNotFoundError:  # collected meanwhile
+            return False
+        except OSError as error:
+            if error.errno not in LINK_IMPOSSIBLE:
+                raise
+            self._possible = error.errno != errno.EXDEV
+            return False
+        if _facts(name, at) == facts:
+            return True
+        disk.unlink(name, at)
+        return False
+
+    def _damaged(self, entry: Entry, path: bytes, why: str) -> CorruptionError:
+        return CorruptionError(
+            "an object does not hold the bytes of its name",
+            path=entry.path,
+            package=self._package,
+            why=f"objects/{path.decode()} {why}",
+            advice="Run 'regrain verify' to find what else is damaged.",
+        )
+
+
+def _only_labels(names: Iterable[bytes]) -> bool:
+    return all(name.startswith(LABELS) for name in names)
+
+
+def _facts(name: bytes, at: int) -> _Facts:
+    return _facts_of(os.stat(name, dir_fd=at, follow_symlinks=False))
+
+
+def _facts_of(status: os.stat_result) -> _Facts:
+    return _Facts(
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+    )
