@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from blake3 import blake3
 
-from regrain.errors import CorruptionError, UnknownPackageError, UsageError
+from regrain.errors import CorruptionError, PackageError, UnknownPackageError, UsageError
 from regrain.model.digest import PackageHash
 from regrain.model.entry import Entry, Kind, normalise_path
 from regrain.settings import Settings
@@ -190,7 +190,7 @@ class Package:
         """
         try:
             return call()
-        except (FileNotFoundError, CorruptionError):
+        except (FileNotFoundError, CorruptionError, PackageError):
             self._found = dual.open_package(self._root, self.hash)
         try:
             return call()

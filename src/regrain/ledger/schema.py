@@ -48,6 +48,8 @@ store_migration = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("error_path", sa.LargeBinary),
     sa.Column("excluded", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("cleaned_at", sa.Integer),
+    sa.Column("freed_bytes", sa.BigInteger),
     sa.Index("store_migration_by_status", "status", "byte_count", "id"),
 )
 
@@ -103,6 +105,14 @@ intents = sa.Table(
     sa.Column("package_hash", sa.Text, nullable=False, unique=True),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("created_at", sa.Integer, nullable=False),
+)
+
+integrity = sa.Table(
+    "integrity",
+    metadata,
+    sa.Column("package_hash", sa.Text, primary_key=True),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("found_at", sa.Integer, nullable=False),
 )
 
 history = sa.Table(

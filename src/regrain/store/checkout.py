@@ -20,6 +20,7 @@ from regrain.errors import (
     shown,
 )
 from regrain.model.entry import Entry, Kind, is_inside
+from regrain.store.cursor import Cursor
 from regrain.store.destination import Destination
 from regrain.store.dress import LABELS, dress, dress_symlink
 from regrain.store.objects import hash_fd
@@ -27,7 +28,6 @@ from regrain.store.share import LINK_IMPOSSIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
     from typing import Self
 
     from regrain.store.share import Share
@@ -182,21 +182,15 @@ class _Tree:
         self._part = part
         self._share = share
         self._copier = _Copier(source)
-        self._open: list[tuple[bytes, int]] = [(b"", root)]
+        self._cursor = Cursor(root)
         self._directories: list[tuple[Entry, bytes]] = []
         self._stand_ins: dict[bytes, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        while len(self._open) > 1:
-            os.close(self._open.pop()[1])
+    def __exit__(self, *_: object) -> None:
+        self._cursor.close()
 
     def add(self, entry: Entry, path: bytes) -> None:
         """Make one entry at ``path``; directories get their metadata in ``finish``."""
@@ -204,9 +198,9 @@ class _Tree:
         if entry.kind is Kind.DIRECTORY:
             self._directories.append((entry, path))
             if path:
-                os.mkdir(name, 0o700, dir_fd=self._at(parent))
+                os.mkdir(name, 0o700, dir_fd=self._cursor.at(parent))
             return
-        at = self._at(parent)
+        at = self._cursor.at(parent)
         if entry.hardlink is not None:
             if self._join(entry.hardlink, name, at):
                 return
@@ -238,26 +232,10 @@ class _Tree:
                 return False
         return True
 
-    def _at(self, path: bytes) -> int:
-        """Return the open directory ``path``; those on the way stay open for the next entry."""
-        while not _is_within(path, self._open[-1][0]):
-            os.close(self._open.pop()[1])
-        here, fd = self._open[-1]
-        rest = path[len(here) :].strip(b"/")
-        for name in rest.split(b"/") if rest else ():
-            fd = disk.open_directory(name, fd)
-            here = here + b"/" + name if here else name
-            self._open.append((here, fd))
-        return fd
-
     def finish(self) -> None:
         """Give the directories their metadata, the innermost first."""
         for entry, path in reversed(self._directories):
-            dress(entry, self._at(path))
-
-
-def _is_within(path: bytes, directory: bytes) -> bool:
-    return not directory or path == directory or path.startswith(directory + b"/")
+            dress(entry, self._cursor.at(path))
 
 
 class _Copier:

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 from regrain import disk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+
+OPEN_MAX = 64
+"""Directories kept open: a path may have more levels than a process may have files open."""
+
+
+def _enter(name: bytes, at: int, path: bytes) -> int:  # noqa: ARG001 -- others need the path
+    return disk.open_directory(name, at)
 
 
 class Cursor:
@@ -35,11 +44,20 @@ class Cursor:
         trace: TracebackType | None,
     ) -> None:
         """Close what it opened."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what it opened."""
         while len(self._open) > 1:
             os.close(self._open.pop()[1])
 
-    def at(self, path: bytes) -> int:
+    def at(self, path: bytes, enter: Callable[[bytes, int, bytes], int] = _enter) -> int:
         """Return the open directory ``path`` (``b""``: the root); valid until the next call.
+
+        Args:
+            path: Where to go.
+            enter: Opens one directory, given its name, the open directory it is in, and its
+                path.
 
         Raises:
             OSError: A component is missing, or is no directory.
@@ -49,9 +67,11 @@ class Cursor:
         here, fd = self._open[-1]
         rest = path[len(here) :].strip(b"/")
         for name in rest.split(b"/") if rest else ():
-            fd = disk.open_directory(name, fd)
             here = here + b"/" + name if here else name
+            fd = enter(name, fd, here)
             self._open.append((here, fd))
+            if len(self._open) > OPEN_MAX:
+                os.close(self._open.pop(1)[1])
         return fd
 
 

@@ -13,6 +13,7 @@ import os
 import stat
 from array import array
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ from regrain.model.layout import MANIFEST
 from regrain.store.archive import Member, MemberKind, members
 from regrain.store.archive_stream import Limits, Meter, open_stream
 from regrain.store.checkout import LABELS
+from regrain.store.cursor import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +40,6 @@ _PRIVATE = 0o700
 _DESCRIBED = stat.S_ISVTX | _PRIVATE
 """While unpacking, the sticky bit marks a directory that has had its member."""
 
-_OPEN_MAX = 64
 _SECOND = 10**9
 _SAFE_SECONDS = range(2**31)
 """Times every file system can hold; others are read back after they were set."""
@@ -103,7 +104,7 @@ class _Tree:
         self.files = self.size = 0
         self._limits = limits
         self._owner = None if keep_owner else (os.geteuid(), os.getegid())
-        self._open: list[tuple[bytes, int]] = [(b"", root)]
+        self._cursor = Cursor(root)
         self._directories = _Directories(root)
         self._directories.note(_implied(b""))
 
@@ -111,8 +112,7 @@ class _Tree:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while len(self._open) > 1:
-            os.close(self._open.pop()[1])
+        self._cursor.close()
         self._directories.close()
 
     def add(self, member: Member, content: Iterator[tuple[int, memoryview]]) -> None:
@@ -139,7 +139,7 @@ class _Tree:
 
     def finish(self) -> None:
         """Check that it is a package, then give the directories their metadata."""
-        root = self._open[0][1]
+        root = self._cursor.at(b"")
         try:
             is_package = disk.kind_of(MANIFEST, root) is disk.FILE
         except FileNotFoundError:
@@ -159,7 +159,7 @@ class _Tree:
 
     def _add_directory(self, member: Member) -> None:
         parent, _, name = member.path.rpartition(b"/")
-        at = self._at(parent) if name else self._open[0][1]
+        at = self._at(parent) if name else self._cursor.at(b"")
         name = name or b"."
         try:
             disk.make_directory(name, at, _DESCRIBED)
@@ -214,21 +214,8 @@ class _Tree:
             )
 
     def _at(self, path: bytes, *, make: bool = True) -> int:
-        """Return the open directory ``path``, which stays open for the next member.
-
-        Only so many are: a path may have more levels than a process may have files open.
-        """
-        while not _is_within(path, self._open[-1][0]):
-            os.close(self._open.pop()[1])
-        here, fd = self._open[-1]
-        rest = path[len(here) :].strip(b"/")
-        for name in rest.split(b"/") if rest else ():
-            here = here + b"/" + name if here else name
-            fd = self._step(name, fd, here, make=make)
-            self._open.append((here, fd))
-            if len(self._open) > _OPEN_MAX:
-                os.close(self._open.pop(1)[1])
-        return fd
+        """Return the open directory ``path``, which stays open for the next member."""
+        return self._cursor.at(path, partial(self._step, make=make))
 
     def _step(self, name: bytes, at: int, path: bytes, *, make: bool) -> int:
         try:
@@ -250,10 +237,6 @@ def _link_to_nothing(member: Member) -> ArchiveError:
     return ArchiveError(
         "a hard link to what is not in the archive before it", path=member.path, why="broken link"
     )
-
-
-def _is_within(path: bytes, directory: bytes) -> bool:
-    return not directory or path == directory or path.startswith(directory + b"/")
 
 
 def _implied(path: bytes) -> Member:
