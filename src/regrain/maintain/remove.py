@@ -137,9 +137,8 @@ def finish(root: StoreRoot, ledger: Ledger) -> int:
 def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: str) -> None:
     """Do what was intended, from wherever it stands: every step may be repeated."""
     if action == REMOVE:
-        for where in reversed(root.phase().read_order):
-            to_trash(root, package_hash, where)
-        for where in Layout:  # a layout this phase does not read at all
+        read = root.phase().read_order
+        for where in (*(other for other in Layout if other not in read), *reversed(read)):
             to_trash(root, package_hash, where)
         ledger.forget_package(package_hash)
     elif action == EXCLUDE:
