@@ -165,6 +165,24 @@ def test_again_and_again(regrain: Regrain, store: Path) -> None:
     assert tables(store) == before
 
 
+def test_what_was_set_aside_and_begun_is_taken_over(regrain: Regrain, store: Path) -> None:
+    """A removal that was cut before anything moved is finished with the new ledger, too."""
+    first, second = sorted(statuses(store))[:2]
+    regrain("exclude", first)
+    with closing(sqlite3.connect(store / "state.sqlite")) as ledger, ledger:
+        ledger.execute(
+            "INSERT INTO intents(package_hash, action, created_at) VALUES (?, 'remove', 1)",
+            (second,),
+        )
+    regrain("doctor", "--rebuild-ledger")
+    regrain("migrate")
+    left = statuses(store)
+    assert left[first] == "pending"
+    assert second not in left
+    assert not (store / second).exists()
+    assert not (store / "packages" / second).exists()
+
+
 def test_a_dry_run_changes_nothing(regrain: Regrain, store: Path) -> None:
     before = (store / "state.sqlite").read_bytes(), (store / "state.sqlite").stat().st_ino
     said = regrain("doctor", "--rebuild-ledger", "-n", "--json").document

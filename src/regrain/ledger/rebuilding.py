@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import sqlalchemy as sa
 
 from regrain.errors import CorruptionError
-from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, read_only_uri
+from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, reading_uri
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
 from regrain.ledger.schema import create_schema, store_migration
@@ -89,7 +89,8 @@ class Inspection:
     def __init__(self, path: str) -> None:
         self._path = path
         with self._translated():
-            self._connection = driver().connect(read_only_uri(path), uri=True, timeout=BUSY_SECONDS)
+            self._connection = driver().connect(reading_uri(path), uri=True, timeout=BUSY_SECONDS)
+            self._connection.execute("PRAGMA query_only = ON")
 
     def __enter__(self) -> Self:
         """Return it."""
@@ -146,6 +147,18 @@ class Inspection:
         query = "SELECT at, event, package_hash, detail FROM history ORDER BY id"
         for at, event, package_hash, detail in self._rows(query):
             yield int(at), str(event), package_hash, str(detail)
+
+    def excluded(self) -> Iterator[str]:
+        """Yield the packages that are set aside."""
+        for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded"):
+            yield str(name)
+
+    def intents(self) -> Iterator[tuple[str, str, int]]:
+        """Yield which package, which action, when it was intended."""
+        for name, action, at in self._rows(
+            "SELECT package_hash, action, created_at FROM intents ORDER BY id"
+        ):
+            yield str(name), str(action), int(at)
 
 
 class NewLedger(Ledger):
@@ -244,6 +257,20 @@ class NewLedger(Ledger):
                     tree_hash=outcome.tree_hash,
                 )
             )
+
+    def take_over(self, excluded: Sequence[str], intents: Sequence[tuple[str, str, int]]) -> None:
+        """Set packages aside, and note what was begun, as another ledger had it."""
+        with self._transaction() as connection:
+            for name in excluded:
+                connection.exec_driver_sql(
+                    "UPDATE store_migration SET excluded = 1 WHERE package_hash = ?", (name,)
+                )
+            for row in intents:
+                connection.exec_driver_sql(
+                    "INSERT INTO intents(package_hash, action, created_at) VALUES (?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    row,
+                )
 
     def without_owner(self) -> list[bytes]:
         """Return the objects no package owns."""

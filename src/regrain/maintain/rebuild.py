@@ -1,8 +1,8 @@
 """Write the ledger anew from what lies on disk, which is the truth.
 
-What cannot be known from the disk: why packages failed and which are excluded (they are
-pending again), when and how often things were done, and the history, which is taken over
-where the old ledger can still be read.
+What cannot be known from the disk: why packages failed (they are pending again), when and
+how often things were done. The history, which packages are set aside and what was begun
+are taken over where the old ledger can still be read.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from regrain.ledger import Claim, NewCarrier, Outcome, Scanned
 from regrain.ledger.rebuilding import NewLedger
 from regrain.maintain.rebuild_files import (
     lies_there,
-    old_history,
     pieces_there,
     put_into_place,
+    remembered,
     set_aside,
 )
 from regrain.model import layout
@@ -125,9 +125,9 @@ def rebuild(root: StoreRoot, on_package: Callable[[Usage], None]) -> Rebuilt:
 def _fill(
     root: StoreRoot, ledger: NewLedger, done: Rebuilt, on_package: Callable[[Usage], None]
 ) -> None:
-    history = list(old_history(root))
-    ledger.add_history(history)
-    done.history = len(history)
+    known = remembered(root)
+    ledger.add_history(known.history)
+    done.history = len(known.history)
     for shard in layout.SHARDS:
         carriers = list(_usable(root, shard, done))
         ledger.add_carriers(carriers)
@@ -139,6 +139,7 @@ def _fill(
         settled.publish(root, ledger, package, done)
     done.pending = len(legacy) - done.completed
     ledger.drop_objects(settled.damaged)
+    ledger.take_over(known.excluded, known.intents)
     _look_at_orphans(root, ledger, done)
     ledger.mark_all_unreferenced()
     detail = f"{done.published} packages published, {done.pending} pending"

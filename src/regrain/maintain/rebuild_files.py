@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from regrain import disk
 from regrain.errors import RegrainError
@@ -12,11 +14,12 @@ from regrain.ledger.rebuilding import Inspection
 from regrain.model import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
 
+_T = TypeVar("_T")
 _PIECES = ("", "-wal", "-shm", "-journal")
 """What SQLite appends to a database's name; all of them belong together."""
 
@@ -36,23 +39,46 @@ def put_into_place(root: StoreRoot, run: RunDirectory) -> list[str]:
     return aside
 
 
-def old_history(root: StoreRoot) -> Iterator[tuple[int, str, str | None, str]]:
-    """Yield the history of the ledger in place, else of the last one moved aside.
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What only a ledger knows.
+
+    Attributes:
+        history: Its lines: when, which event, which package, details.
+        excluded: Packages set aside.
+        intents: What was to be done to packages and is not known to have been.
+    """
+
+    history: list[tuple[int, str, str | None, str]] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    intents: list[tuple[str, str, int]] = field(default_factory=list)
+
+
+def remembered(root: StoreRoot) -> Remembered:
+    """Return what the ledger in place still tells, else the last one moved aside.
 
     What can be read of it, that is: the rest is lost, which the disk does not mind.
     """
+    found = Remembered()
     if lies_there(root, layout.LEDGER):
         path = os.path.join(root.path, layout.LEDGER)
     else:
         numbers = _aside_numbers(root)
         if not numbers:
-            return
+            return found
         path = os.path.join(root.path, layout.QUARANTINE, f"{layout.LEDGER}.{max(numbers)}")
-    try:
-        with Inspection(path) as old:
-            yield from old.history()
-    except RegrainError:
-        return
+    with contextlib.suppress(RegrainError), Inspection(path) as old:
+        _extend(found.history, old.history)
+        _extend(found.excluded, old.excluded)
+        _extend(found.intents, old.intents)
+    return found
+
+
+def _extend(listed: list[_T], read: Callable[[], Iterator[_T]]) -> None:
+    """Add what can be read, up to where it breaks off."""
+    with contextlib.suppress(RegrainError):
+        for row in read():
+            listed.append(row)  # noqa: PERF402 -- what came before an error is kept
 
 
 def _finish_file(root: StoreRoot, run: RunDirectory) -> None:
