@@ -56,6 +56,7 @@ __all__ = [
     "die_with_parent",
     "fsync",
     "give_to_owner_of",
+    "is_at",
     "kind_of",
     "link",
     "list_directory",
@@ -269,6 +270,15 @@ def _kind(item: os.DirEntry[str]) -> str:
     if item.is_dir(follow_symlinks=False):
         return DIRECTORY
     return SYMLINK if item.is_symlink() else SPECIAL
+
+
+def is_at(fd: int, name: str | bytes, at: int) -> bool:
+    """Tell whether an open file or directory still has the name ``name``."""
+    try:
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(status, os.fstat(fd))
 
 
 def kind_of(name: str | bytes, at: int) -> str:

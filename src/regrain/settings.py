@@ -19,13 +19,14 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Jobs = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
+_Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[store]``: see ``docs/configuration.md``."""
 
-    path: str | None = None
+    path: _Path | None = None
     migration_enabled: bool = True
     migration_batch_size: _Count = 10
     migration_parallel_files: _Jobs = 4
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     migration: Migration = Migration()
 
 
+_ADVICE = "docs/configuration.md lists every key with its values."
 _SECTIONS = {"STORE": "store", "MIGRATION": "migration"}
 
 
@@ -75,18 +77,25 @@ def load(path: str | None, environment: Mapping[str, str]) -> Settings:
     Raises:
         ConfigurationError: An unknown key or a bad value; the message names it.
     """
-    chosen = path or environment.get("REGRAIN_CONFIG")
-    table = _read(chosen or DEFAULT_FILE, must_exist=chosen is not None)
-    source = chosen or DEFAULT_FILE
+    chosen = chosen_file(path, environment)
+    source = DEFAULT_FILE if chosen is None else chosen
+    table = _read(source, must_exist=chosen is not None)
     settings = _convert(table, source, strict=True)
     for name, value in environment.items():
         if name.startswith("REGRAIN_") and "__" in name:
             section, _, key = name.removeprefix("REGRAIN_").partition("__")
             if section not in _SECTIONS:
-                raise ConfigurationError(f"unknown setting {name} in the environment")
+                raise ConfigurationError(
+                    f"unknown setting {name} in the environment", advice=_ADVICE
+                )
             table.setdefault(_SECTIONS[section], {})[key.lower()] = value
             settings = _convert(table, name, strict=False)
     return settings
+
+
+def chosen_file(path: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the file that somebody named; a variable that is empty names none."""
+    return (environment.get("REGRAIN_CONFIG") or None) if path is None else path
 
 
 def _read(path: str, *, must_exist: bool) -> dict[str, Any]:
@@ -95,15 +104,22 @@ def _read(path: str, *, must_exist: bool) -> dict[str, Any]:
             return tomllib.load(stream)
     except FileNotFoundError as error:
         if must_exist:
-            raise ConfigurationError("no such configuration file", path=path) from error
+            raise ConfigurationError(
+                "no such configuration file",
+                path=path,
+                advice="Name one that is there, with --config or $REGRAIN_CONFIG.",
+            ) from error
         return {}
     except OSError as error:
         raise ConfigurationError(
-            "cannot read the configuration", path=path, why=reason(error)
+            "cannot read the configuration",
+            path=path,
+            why=reason(error),
+            advice="Let this user read it, or name another with --config.",
         ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            "the configuration is not TOML", path=path, why=str(error)
+            "the configuration is not TOML", path=path, why=str(error), advice=_ADVICE
         ) from error
 
 
@@ -115,5 +131,5 @@ def _convert(table: dict[str, Any], source: str, *, strict: bool) -> Settings:
             "a bad setting",
             path=source if os.sep in source else None,
             why=f"{error}" if os.sep in source else f"{source}: {error}",
-            advice="docs/configuration.md lists every key with its values.",
+            advice=_ADVICE,
         ) from error

@@ -11,7 +11,7 @@ from regrain.maintain.doctor import Examination, examine
 from regrain.maintain.doctor_findings import Finding, Weight
 from regrain.maintain.rebuild import Rebuilt, foresee
 from regrain.maintain.rebuild import rebuild as rebuild_from_disk
-from regrain.settings import DEFAULT_FILE, Settings
+from regrain.settings import DEFAULT_FILE, Settings, chosen_file
 from regrain.store.locks import StoreLock, run_lock
 from regrain.store.root import StoreRoot
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from regrain.store.scan import Usage
 
 WITHOUT_EFFECT = (
-    ("store", "use_file_level_storage"),
     ("migration", "pause_ms"),
     ("migration", "io_pressure_max"),
     ("migration", "latency_slowdown_max"),
@@ -48,7 +47,7 @@ class Source(NamedTuple):
 
 def source_of(config: str | None, environment: Mapping[str, str], problem: str = "") -> Source:
     """Say where ``settings.load`` looks, for the same arguments."""
-    file = config or environment.get("REGRAIN_CONFIG")
+    file = chosen_file(config, environment)
     if file is None and os.path.exists(DEFAULT_FILE):
         file = DEFAULT_FILE
     used = (name for name in environment if name.startswith("REGRAIN_") and "__" in name)

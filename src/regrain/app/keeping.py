@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import (
     ConfigurationError,
+    HaltedError,
     LockedError,
+    NoSpaceError,
     PackageError,
     RegrainError,
     UnknownPackageError,
@@ -19,8 +22,9 @@ from regrain.errors import (
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import collect as collecting
 from regrain.maintain import remove as removing
-from regrain.migrate.add import UNPACKED, Added, Adder, Tree
+from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy, finish_adds
 from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.reconcile import queue_all
 from regrain.migrate.recover import recover
 from regrain.migrate.staging import staging_error
 from regrain.model import file_list, layout
@@ -29,7 +33,7 @@ from regrain.model.phase import Phase
 from regrain.store import dual
 from regrain.store.checkout import checkout
 from regrain.store.legacy import LegacyPackage
-from regrain.store.locks import RunDirectory, StoreLock, run_lock
+from regrain.store.locks import PATIENCE_SECONDS, RunDirectory, StoreLock, dead_runs, run_lock
 from regrain.store.unpack import unpack
 
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ GRACE_SECONDS = 24 * _HOUR
 
 @contextlib.contextmanager
 def _writing(root: StoreRoot) -> Iterator[Ledger]:
-    """Open the ledger to change a store beside others; finish what was begun before."""
+    """Open the ledger to change a store beside others; finish what killed ones had begun."""
     if os.geteuid() not in (0, root.owner.uid):
         raise RegrainError(
             "the store belongs to another user",
@@ -57,6 +61,10 @@ def _writing(root: StoreRoot) -> Iterator[Ledger]:
         ledger = open_ledger(root.path)
         try:
             removing.finish(root, ledger)
+            finish_adds(root, ledger)
+            if dead_runs(root):
+                with contextlib.suppress(LockedError), run_lock(root, "recovery"):
+                    recover(root, ledger, verified=False)
             yield ledger
         except OSError as error:
             raise staging_error(error, os.fsencode(error.filename or root.path)) from error
@@ -105,10 +113,30 @@ def add_package(
 
     Raises:
         ArchiveError: The archive is broken, or asks for what is refused.
-        PackageError: It cannot be brought in.
-        RefusedError: Another tree has that name.
+        PackageError: It cannot be brought in, or another tree has that name.
+        NoSpaceError: There is no room for it.
     """
     name = None if package_hash is None else PackageHash(package_hash)
+    try:
+        return _add(root, settings, path, name)
+    except (PackageError, NoSpaceError, HaltedError) as error:
+        error.advice = _advice(error)
+        raise
+
+
+def _advice(error: RegrainError) -> str:
+    """Return what to do about a failed addition; what stages packages speaks of migrating."""
+    if isinstance(error, NoSpaceError):
+        return "Free space or inodes, then add it again."
+    if isinstance(error, HaltedError):
+        return "Check the disk, then add it again."
+    again = "'regrain migrate --retry-failed'"
+    return error.advice.replace(f"retry with {again}", "add it again").replace(
+        again, "add it again"
+    )
+
+
+def _add(root: StoreRoot, settings: Settings, path: str | bytes, name: PackageHash | None) -> Added:
     with (
         disk.Closing(_open_source(path)) as source,
         _writing(root) as ledger,
@@ -129,12 +157,14 @@ def add_package(
         return adder.add(tree, name)
 
 
-def check_package(path: str | bytes) -> str:
-    """Say what kind of thing would be added; nothing is read but its beginning.
+def check_package(root: StoreRoot, settings: Settings, path: str | bytes) -> str:
+    """Say what kind of thing would be added; nothing of it is read.
 
     Raises:
-        UsageError: There is nothing that could be.
+        PackageError: There is nothing that could be.
+        ConfigurationError: The settings want legacy where that is over.
     """
+    writes_legacy(root, settings)
     with disk.Closing(_open_source(path)) as source:
         return "directory" if stat.S_ISDIR(os.fstat(source).st_mode) else "archive"
 
@@ -183,7 +213,9 @@ def _copied(run: RunDirectory, root: StoreRoot, source: int) -> Tree:
     """Copy a tree into private space, exactly."""
     path = os.path.join(root.path, layout.TEMP, run.name, UNPACKED)
     checkout(LegacyPackage(source, "."), path)
-    return Tree(run.fd, UNPACKED, is_ours=True)
+    tree = Tree(run.fd, UNPACKED, is_ours=True)
+    check_copy(tree, source)
+    return tree
 
 
 # remove, exclude
@@ -230,10 +262,15 @@ def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = F
             "no such package", package=name, advice="'regrain list' shows what there is."
         )
     if dry_run:
+        if not undo:
+            removing.check_excludable(root, name)
         return (name in excluded(root)) is undo
     with _writing(root) as ledger:
-        change = removing.include if undo else removing.exclude
-        return change(root, ledger, name)
+        if undo:
+            return removing.include(root, ledger, name)
+        return removing.exclude(
+            root, ledger, name, partial(queue_all, root, ledger, [name], lambda _: None)
+        )
 
 
 def excluded(root: StoreRoot) -> set[str]:
@@ -265,24 +302,22 @@ def collect(
     grace: float = GRACE_SECONDS,
     size_max: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    patience: float = PATIENCE_SECONDS,
 ) -> collecting.Collection:
     """Delete the objects that no package has held for ``grace`` seconds.
 
-    What a killed run left is looked through first, where no run is under way.
+    What a killed run left is looked through first, where no run is under way. For each turn
+    with the store to itself it waits ``patience`` seconds at the most.
 
     Raises:
         RefusedError: What packages hold cannot be told.
         LockedError: Writers did not pause in time.
     """
-    with _writing(root) as ledger, contextlib.suppress(LockedError), run_lock(root, "regrain gc"):
-        recover(root, ledger, verified=True)
-    ledger = open_ledger(root.path)
-    try:
-        return collecting.collect(
-            root, ledger, grace=grace, size_max=size_max, on_progress=on_progress
-        )
-    finally:
-        ledger.close()
+    with _writing(root):
+        pass
+    return collecting.collect(
+        root, grace=grace, size_max=size_max, on_progress=on_progress, patience=patience
+    )
 
 
 # owners

@@ -86,6 +86,7 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "failed_packages": totals.count(Status.FAILED),
         "pending_packages": totals.count(Status.PENDING),
         "in_progress_packages": totals.count(Status.IN_PROGRESS),
+        "excluded_packages": totals.excluded,
         "total_files": totals.files,
         "migrated_files": totals.files_done,
         "deduplicated_files": totals.deduplicated,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regrain.errors import CorruptionError, LockedError, UsageError
+from regrain.errors import CorruptionError, UsageError
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import SHARDS
 from regrain.store import dual
-from regrain.store.locks import StoreLock
 from regrain.store.packages import is_published, published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from regrain.maintain.books import Books
     from regrain.settings import Settings
@@ -120,29 +117,10 @@ def _drop_what_went(root: StoreRoot, found: Audit) -> None:
 
 
 def _books(root: StoreRoot) -> tuple[Books | None, str]:
-    """Compare ledger and disk; what does not agree is looked at again while nobody writes."""
-    from regrain.ledger import open_ledger
-    from regrain.maintain.books import check_books
+    """Compare ledger and disk."""
+    from regrain.maintain.books import compare_books
 
     try:
-        ledger = open_ledger(root.path, read_only=True)
-        try:
-            books = check_books(root, ledger)
-            if books.disagree:
-                with _alone(root):
-                    books = check_books(root, ledger)
-            return books, ""
-        finally:
-            ledger.close()
+        return compare_books(root), ""
     except CorruptionError as error:
         return None, str(error)
-
-
-@contextlib.contextmanager
-def _alone(root: StoreRoot) -> Iterator[None]:
-    """Keep writers out, where this user may and they pause in time."""
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() in (0, root.owner.uid):
-            with contextlib.suppress(LockedError):
-                stack.enter_context(StoreLock(root, exclusive=True))
-        yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import resource
 import sys
 import traceback
@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from regrain import __version__
+from regrain.cli import streams
 from regrain.cli.context import Context
 from regrain.cli.output import exit_error, use_json_log
 from regrain.errors import RegrainError, UsageError, reason
@@ -86,8 +87,9 @@ def main(
 
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors become one sentence on stderr."""
-    _allow_open_files()
     try:
+        streams.prepare()
+        _allow_open_files()
         result = main.main(arguments, prog_name="regrain", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as error:
@@ -95,10 +97,6 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("regrain: interrupted", err=True)
         return EXIT_SIGINT
-    except BrokenPipeError:
-        # Whoever read our output left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:  # noqa: BLE001 -- the last place that can turn it into words
         return _report(error, arguments)
     return result if isinstance(result, int) else 0
@@ -106,22 +104,35 @@ def run(arguments: list[str]) -> int:
 
 def _report(error: Exception, arguments: list[str]) -> int:
     """Print an error as it was asked for; return its exit code."""
-    as_json = "--json" in arguments
-    if isinstance(error, click.ClickException):
-        if not as_json:
-            error.show()
-            return error.exit_code
-        return exit_error(UsageError(error.format_message()), as_json=True)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
     if _verbosity(arguments) > 1:
         traceback.print_exception(error)
-    known = error if isinstance(error, RegrainError) else _unforeseen(error)
+    known = _in_our_words(error)
+    as_json = "--json" in arguments
+    if isinstance(known, streams.OutputError):
+        as_json = False
+        streams.give_up_stdout()
     return exit_error(known, as_json=as_json)
 
 
-def _unforeseen(error: Exception) -> RegrainError:
-    """Return what to say of an error nobody thought of; nothing is known to be damaged."""
+def _in_our_words(error: Exception) -> RegrainError:
+    """Return what to say of an error; if nobody thought of it, nothing is known to be damaged."""
+    if isinstance(error, RegrainError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        command = "regrain" if context is None else context.command_path
+        what = error.format_message().rstrip(".")
+        return UsageError(what[:1].lower() + what[1:], advice=f"See '{command} --help'.")
     if isinstance(error, OSError):
-        return RegrainError("the system refused", path=error.filename, why=reason(error))
+        return RegrainError(
+            "the system refused",
+            path=error.filename,
+            why=reason(error),
+            advice="Mend the cause and run the command again.",
+        )
     return RegrainError(
         "an unforeseen error, which is a defect of regrain",
         why=f"{type(error).__name__}: {error}",
@@ -130,9 +141,9 @@ def _unforeseen(error: Exception) -> RegrainError:
 
 
 def _verbosity(arguments: list[str]) -> int:
-    return sum(
-        argument.count("v") for argument in arguments if argument in ("-v", "-vv", "--verbose")
-    )
+    """Count the v's: there may be no context yet that knows."""
+    short = (re.fullmatch("-(v+)", argument) for argument in arguments)
+    return arguments.count("--verbose") + sum(len(match[1]) for match in short if match)
 
 
 def _allow_open_files() -> None:

@@ -46,7 +46,7 @@ class Context:
         Raises:
             UsageError: Nothing says it.
         """
-        path = self._path or self.settings.store.path
+        path = self.settings.store.path if self._path is None else self._path
         if not path:
             raise UsageError(
                 "no store was named",

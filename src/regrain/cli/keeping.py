@@ -9,7 +9,7 @@ import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
-from regrain.errors import RegrainError, UsageError
+from regrain.errors import NoSpaceError, PackageError, UsageError
 
 if TYPE_CHECKING:
     from regrain.migrate.add import Added
@@ -62,6 +62,7 @@ def add(
 
     An archive is named by the BLAKE3 of its bytes, a directory by its tree hash. One that is
     there already, equal in everything, is left alone. Exit code 1: none was added. 3: some.
+    A package never changes: another tree of the same name is refused.
 
     Example: regrain --store /opt/pm/store add jq-1.7-1.arm64.sp
     """
@@ -76,14 +77,12 @@ def add(
     for path in paths:
         try:
             if dry_run:
-                _show_intent(path, check_package(path), as_json=as_json)
+                _show_intent(path, check_package(root, context.settings, path), as_json=as_json)
             else:
                 _show_added(
                     path, add_package(root, context.settings, path, package_hash), as_json=as_json
                 )
-        except RegrainError as error:
-            if len(paths) == 1:
-                raise
+        except (PackageError, NoSpaceError) as error:  # the next one may fare better
             failed += 1
             output.exit_error(error, as_json=as_json)
     if failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,22 @@ def document(message_type: str, **fields: object) -> None:
     """Print one JSON document on one line."""
     import msgspec
 
-    line = msgspec.json.encode(
-        {"schema": SCHEMA, "message_type": message_type, **fields}, enc_hook=str
-    )
+    content = {"schema": SCHEMA, "message_type": message_type, **fields}
+    try:
+        line = msgspec.json.encode(content, enc_hook=str)
+    except UnicodeEncodeError:  # a path that is not UTF-8, as Python hands it over
+        line = msgspec.json.encode(_escaped(content), enc_hook=str)
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _escaped(value: object) -> object:
+    """Return ``value`` with everything escaped in its texts that is not Unicode."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def exit_error(error: RegrainError, *, as_json: bool) -> int:
@@ -74,12 +86,12 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
     listed = list(rows)
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
-        click.echo(f"{name:<{width}}  {value}")
+        click.echo(f"{name:<{width}}  {shown(value)}")
 
 
 def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Print columns, the last one unpadded."""
-    listed = [heads, *rows]
+    listed = [heads, *(tuple(map(shown, row)) for row in rows)]
     widths = [max(len(row[column]) for row in listed) for column in range(len(heads))]
     for row in listed:
         cells = [f"{cell:<{width}}" for cell, width in zip(row[:-1], widths[:-1], strict=True)]
@@ -98,12 +110,13 @@ def use_json_log() -> None:
 
 
 def note(text: str, level: str = "info") -> None:
-    """Print a remark to stderr."""
+    """Print a remark to stderr, where somebody listens."""
     if _Log.as_json:
         import msgspec
 
         text = msgspec.json.encode({"level": level, "message": text}).decode()
-    click.echo(text, err=True)
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 __all__ = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from regrain.errors import CorruptionError
+from regrain.errors import CorruptionError, RegrainError
+from regrain.ledger.failures import translated
 from regrain.ledger.queries import Ledger
 from regrain.ledger.schema import REVISION, create_schema
 from regrain.model import layout
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 BUSY_SECONDS = 60
+_REBUILD = "Run 'regrain doctor --rebuild-ledger'."
 SAFE_VERSION = (3, 51, 3)
 """SQLite 3.7.0 to 3.51.2 can corrupt a database when its WAL is reset."""
 
@@ -40,48 +44,59 @@ def open_ledger(store_path: str, *, create: bool = False, read_only: bool = Fals
         read_only: Change nothing.
 
     Raises:
-        CorruptionError: It is missing (and ``create`` was not asked for), no database, or
-            damaged.
+        CorruptionError: It is missing (and ``create`` was not asked for), no database, none
+            of ours, of another version, or damaged.
+        RegrainError: This user may not use it so.
     """
     path = os.path.join(store_path, layout.LEDGER)
-    if not create and not os.path.exists(path):
+    _check_file(path, create=create, read_only=read_only)
+    engine = _engine(path, driver(), read_only=read_only)
+    try:
+        with engine.connect() as connection:
+            if read_only:
+                _check_schema(connection, path)
+            else:
+                _prepare(connection, store_path, create=create)
+    except sa.exc.DatabaseError as error:
+        engine.dispose()
+        raise translated(error, path) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return Ledger(engine)
+
+
+def _check_file(path: str, *, create: bool, read_only: bool) -> None:
+    """Check that there is a file that may be used; what SQLite would say is no help."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if create:
+            return
         raise CorruptionError(
             "the ledger is missing",
             path=path,
             why="the packages are not concerned; their status and history are",
-            advice="Run 'regrain doctor --rebuild-ledger'.",
+            advice=_REBUILD,
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptionError(
+            "the ledger is not a regular file",
+            path=path,
+            advice=f"Move what is there out of the way. {_REBUILD}",
         )
-    module = driver()
-    engine = _engine(path, module, read_only=read_only)
-    try:
-        with engine.connect() as connection:
-            if not read_only:
-                _prepare(connection, store_path)
-            elif _revision(connection) != REVISION:
-                raise CorruptionError(
-                    "the ledger has another schema",
-                    path=path,
-                    advice="Run 'regrain init' to bring it up to date.",
-                )
-    except sa.exc.DatabaseError as error:
-        engine.dispose()
-        raise _not_a_ledger(path, error) from error
-    return Ledger(engine)
-
-
-def _not_a_ledger(path: str, error: sa.exc.DatabaseError) -> CorruptionError:
-    return CorruptionError(
-        "the ledger cannot be used",
-        path=path,
-        why=str(error.orig),
-        advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
-    )
+    if not os.access(path, os.R_OK if read_only else os.R_OK | os.W_OK):
+        is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        raise RegrainError(
+            f"the ledger may not be {'read' if read_only else 'written to'}",
+            path=path,
+            why=os.strerror(errno.EROFS if is_read_only else errno.EACCES),
+            advice="Mount it for writing." if is_read_only else "Run as the store's owner.",
+        )
 
 
 def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
-    # Whoever may write takes part in the locking as writers do; others read what is there.
-    may_write = all(os.access(p, os.W_OK) for p in (path, os.path.dirname(path)))
-    place = read_only_uri(path) if read_only and not may_write else f"file:{quote(path)}"
+    place = reading_uri(path) if read_only else f"file:{quote(path)}"
     engine = sa.create_engine(
         "sqlite+pysqlite://",
         creator=lambda: module.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None),
@@ -110,26 +125,67 @@ def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
     return engine
 
 
-def read_only_uri(path: str) -> str:
+def reading_uri(path: str) -> str:
     """Return how to open it for reading.
 
-    Without a write-ahead log nobody is writing: SQLite is told so, since a reader would
-    else make files beside the database, which may not be allowed.
+    Whoever may write takes part in the locking as writers do. For others: without a
+    write-ahead log nobody is writing, and SQLite is told so, since a reader would else make
+    files beside the database.
     """
+    if all(os.access(place, os.W_OK) for place in (path, os.path.dirname(path))):
+        return f"file:{quote(path)}"
     quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     return f"file:{quote(path)}?mode=ro{quiet}"
 
 
-def _prepare(connection: sa.Connection, store_path: str) -> None:
-    """Bring the schema to ``REVISION``; Alembic is loaded only where that means work."""
-    with connection.begin():
-        found = _revision(connection)
+def _check_schema(connection: sa.Connection, path: str) -> None:
+    """Check that the schema is ours and of this version.
+
+    Raises:
+        CorruptionError: It is not; the advice says what to do about it.
+    """
+    found = _revision(connection)
     if found == REVISION:
         return
     if found is None:
+        raise CorruptionError(
+            "the ledger is a database, but no ledger of regrain", path=path, advice=_REBUILD
+        )
+    if found < REVISION:
+        raise CorruptionError(
+            "the ledger has an older schema",
+            path=path,
+            why=f"{found}, this version works with {REVISION}",
+            advice="Run 'regrain init' to bring it up to date.",
+        )
+    raise _unknown_schema(found, path)
+
+
+def _unknown_schema(found: str, path: str) -> CorruptionError:
+    return CorruptionError(
+        "the ledger has a schema this version does not know",
+        path=path,
+        why=f"{found}, this version works with {REVISION}",
+        advice=f"Use the version of regrain that made it. {_REBUILD}",
+    )
+
+
+def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> None:
+    """Bring the schema to ``REVISION``; Alembic is loaded only where that means work."""
+    path = os.path.join(store_path, layout.LEDGER)
+    with connection.begin():
+        found = _revision(connection)
+        is_empty = connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
+    if found == REVISION:
+        return
+    if found is None:
+        if not (create and is_empty):
+            _check_schema(connection, path)
         with connection.begin():
             create_schema(connection)
         return
+    if found > REVISION:
+        raise _unknown_schema(found, path)
     backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
     connection.exec_driver_sql("VACUUM INTO ?", (backup,))
     from alembic import command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
@@ -25,7 +26,24 @@ if TYPE_CHECKING:
 
     from regrain.ledger.rows import NewCarrier, Outcome
 
+
+class Intent(StrEnum):
+    """What is being done to a package, written down before anything of it is.
+
+    ``discard``: it is gone, and its name free; only its trash is left to be emptied.
+    """
+
+    ADD = "add"
+    REMOVE = "remove"
+    EXCLUDE = "exclude"
+    DISCARD = "discard"
+
+
 _m = store_migration.c
+NOT_ON_ITS_WAY_OUT = (
+    "NOT EXISTS (SELECT 1 FROM intents WHERE intents.package_hash = store_migration.package_hash"
+    " AND action IN ('remove', 'exclude'))"
+)
 _OWNED_BY_NONE = "NOT EXISTS (SELECT 1 FROM object_owners WHERE object_id = objects.id)"
 
 
@@ -80,13 +98,14 @@ class Keeping:
             mark_unreferenced(
                 connection, [c.digest for c in carriers if c.digest not in owned], now
             )
+            _fulfil(connection, name, Intent.ADD)
             remember(connection, "package_added", name, f"{outcome.files} files")
 
     def still_claimed(self, package_hashes: Iterable[str]) -> set[str]:
         """Return those that may be published: claimed, and neither removed nor excluded since."""
         query = (
-            "SELECT 1 FROM store_migration WHERE package_hash = ? AND status = 'in_progress'"
-            " AND NOT excluded"
+            "SELECT 1 FROM store_migration WHERE package_hash = ? AND status = 'in_progress'"  # noqa: S608 -- constants
+            f" AND NOT excluded AND {NOT_ON_ITS_WAY_OUT}"
         )
         with self._transaction() as connection:
             return {
@@ -97,29 +116,38 @@ class Keeping:
 
     # packages that go
 
-    def intend(self, package_hash: str, action: str) -> None:
-        """Write down what will be done to a package, before anything of it is."""
+    def intend(self, package_hash: str, action: Intent) -> None:
+        """Write down what will be done to a package, before anything of it is.
+
+        Where trash of an earlier package of this name could not be emptied yet, that stays
+        to be done: a removal does it too, an addition would forget it.
+        """
         with self._transaction() as connection:
             connection.exec_driver_sql(
                 "INSERT INTO intents(package_hash, action, created_at) VALUES (?, ?, ?)"
-                " ON CONFLICT(package_hash) DO UPDATE SET action = excluded.action",
-                (package_hash, action, clock.now()),
+                " ON CONFLICT(package_hash) DO UPDATE SET action = excluded.action"
+                " WHERE excluded.action <> 'add'",
+                (package_hash, action.value, clock.now()),
             )
 
-    def intents(self) -> dict[str, str]:
+    def intents(self) -> dict[str, Intent]:
         """Return what was to be done and is not known to have been: action by package."""
         with self._transaction() as connection:
             query = sa.select(intents.c.package_hash, intents.c.action).order_by(intents.c.id)
-            return {row.package_hash: row.action for row in connection.execute(query)}
+            return {row.package_hash: Intent(row.action) for row in connection.execute(query)}
 
-    def fulfilled(self, package_hash: str) -> None:
+    def fulfilled(self, package_hash: str, action: Intent) -> None:
         """Forget an intent that was carried out, or given up."""
         with self._transaction() as connection:
-            connection.execute(sa.delete(intents).where(intents.c.package_hash == package_hash))
+            _fulfil(connection, package_hash, action)
 
     def forget_package(self, package_hash: str) -> None:
-        """Delete all rows of a package but its history; its objects lose an owner."""
+        """Delete all rows of a package but its history; its objects lose an owner.
+
+        All that is left of the intent is to empty the trash: from now on the name is free.
+        """
         with self._transaction() as connection:
+            _only_discard(connection, package_hash)
             self._unpublish(connection, package_hash)
             connection.execute(sa.delete(store_migration).where(_m.package_hash == package_hash))
             connection.execute(sa.delete(store_refs).where(store_refs.c.hash == package_hash))
@@ -138,6 +166,7 @@ class Keeping:
     def exclude(self, package_hash: str) -> None:
         """Set a package aside: not published any more, not taken by a migration."""
         with self._transaction() as connection:
+            _only_discard(connection, package_hash)
             self._unpublish(connection, package_hash)
             connection.execute(
                 sa.update(store_migration).where(_m.package_hash == package_hash).values(excluded=1)
@@ -244,3 +273,16 @@ class Keeping:
         with self._transaction() as connection:
             query = "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
             return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def _fulfil(connection: sa.Connection, package_hash: str, action: Intent) -> None:
+    done = (intents.c.package_hash == package_hash) & (intents.c.action == action.value)
+    connection.execute(sa.delete(intents).where(done))
+
+
+def _only_discard(connection: sa.Connection, package_hash: str) -> None:
+    connection.execute(
+        sa.update(intents)
+        .where(intents.c.package_hash == package_hash)
+        .values(action=Intent.DISCARD.value)
+    )

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from regrain.errors import (
-    CorruptionError,
-    HaltedError,
-    LockedError,
-    NoSpaceError,
-    RegrainError,
-)
-from regrain.ledger.keeping import Keeping
+from regrain.ledger.failures import translated
+from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
     insert_objects,
@@ -69,7 +63,7 @@ class Ledger(Keeping):
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.DatabaseError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     # queueing and claiming
 
@@ -171,7 +165,7 @@ class Ledger(Keeping):
                 )
 
     def fail(self, package_hash: str, message: str, path: bytes | None) -> bool:
-        """Mark a claimed package as failed; False if it is claimed no more."""
+        """Mark a claimed package as failed; False if it is claimed no more, or about to go."""
         with self._transaction() as connection:
             changed = connection.execute(
                 sa.update(store_migration)
@@ -179,6 +173,7 @@ class Ledger(Keeping):
                     _m.package_hash == package_hash,
                     _m.status == Status.IN_PROGRESS,
                     _m.excluded == 0,
+                    sa.text(NOT_ON_ITS_WAY_OUT),
                 )
                 .values(
                     status=Status.FAILED.value,
@@ -272,8 +267,13 @@ class Ledger(Keeping):
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(
                 "SELECT status, COUNT(*), SUM(file_count), SUM(byte_count), SUM(allocated_bytes),"
-                " SUM(deduplicated_files), SUM(space_saved) FROM store_migration GROUP BY status"
+                " SUM(deduplicated_files), SUM(space_saved) FROM store_migration"
+                " WHERE NOT excluded GROUP BY status"
             ).all()
+            excluded = connection.exec_driver_sql(
+                "SELECT COUNT(*), COALESCE(SUM(allocated_bytes), 0) FROM store_migration"
+                " WHERE excluded"
+            ).one()
             objects_count = connection.exec_driver_sql("SELECT COUNT(*) FROM objects").scalar_one()
             carried = connection.exec_driver_sql(
                 "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
@@ -287,10 +287,11 @@ class Ledger(Keeping):
             deduplicated=_total(done, 5),
             bytes_total=_total(rows, 3),
             bytes_done=_total(settled, 3),
-            allocated=_total(rows, 4),
+            allocated=_total(rows, 4) + excluded[1],
             saved=_total(done, 6),
             objects=objects_count,
             carriers_allocated=carried,
+            excluded=excluded[0],
         )
 
     def package_rows(self, status: Status | None = None) -> Iterator[PackageRow]:
@@ -329,29 +330,6 @@ class Ledger(Keeping):
         """Add a line to the history."""
         with self._transaction() as connection:
             remember(connection, event, package_hash, detail)
-
-
-def _translated(error: sa.exc.DatabaseError) -> RegrainError:
-    words = str(error.orig)
-    if "full" in words:
-        return NoSpaceError(
-            "no space left for the ledger",
-            why=words,
-            advice="Free some space and run the command again; it goes on where it was.",
-        )
-    if "locked" in words or "busy" in words:
-        return LockedError(
-            "the ledger is busy", why=words, advice="Run the command again in a moment."
-        )
-    if "I/O" in words or "readonly" in words or "read-only" in words:
-        return HaltedError(
-            "cannot write to the ledger", why=words, advice="Check the disk, then run again."
-        )
-    return CorruptionError(
-        "the ledger cannot be used",
-        why=words,
-        advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
-    )
 
 
 def _matches(package_hash: str, name: str, glob: str) -> bool:

@@ -109,6 +109,8 @@ class PackageRow:
 class Totals:
     """Sums over all packages that have or had a legacy directory.
 
+    Those that are set aside are counted apart: no migration will take them.
+
     Attributes:
         by_status: Packages in each state.
         files: Regular files of all packages.
@@ -119,6 +121,7 @@ class Totals:
         saved: What cleanup will free on balance.
         objects: Distinct objects.
         carriers_allocated: Bytes on disk of all carriers.
+        excluded: Packages that are set aside.
     """
 
     by_status: dict[Status, int]
@@ -131,11 +134,12 @@ class Totals:
     saved: int
     objects: int
     carriers_allocated: int
+    excluded: int = 0
 
     @property
     def packages(self) -> int:
-        """Packages in all states."""
-        return sum(self.by_status.values())
+        """Packages in all states, those that are set aside too."""
+        return sum(self.by_status.values()) + self.excluded
 
     def count(self, status: Status) -> int:
         """Packages in ``status``."""

@@ -6,6 +6,7 @@ Units of work are packages (is everything they list there?) and shards of ``obje
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -19,6 +20,7 @@ from regrain.model.entry import Entry, Kind
 from regrain.model.layout import parse_carrier
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
+from regrain.store.locks import StoreLock
 from regrain.store.objects import (
     Carrier,
     carrier_flaw,
@@ -112,6 +114,13 @@ class _Inspector:
         return bool(self._stop.value)
 
     def package(self, package_hash: str) -> Audit:
+        """Look at one package, and at ``deep`` at its legacy tree."""
+        audit = self.lacks(package_hash)
+        if self.level is Level.DEEP:
+            self._compare_with_legacy(package_hash, audit)
+        return audit
+
+    def lacks(self, package_hash: str) -> Audit:
         """Look at one package's file list, and whether its objects are there."""
         audit = Audit(packages=1)
         try:
@@ -127,9 +136,6 @@ class _Inspector:
         except (CorruptionError, UnknownFormatError, OSError) as error:
             words = reason(error) if isinstance(error, OSError) else error.what
             audit.damages.append(Damage("", f"its file list: {words}", package_hash, b""))
-            return audit
-        if self.level is Level.DEEP:
-            self._compare_with_legacy(package, audit)
         return audit
 
     def _look_for(self, entry: Entry) -> str:
@@ -163,18 +169,22 @@ class _Inspector:
             self._good.clear()
         self._good[entry.digest] = entry.size
 
-    def _compare_with_legacy(self, package: FileLevelPackage, audit: Audit) -> None:
+    def _compare_with_legacy(self, package_hash: str, audit: Audit) -> None:
         try:
-            legacy = LegacyPackage(self.root.fd, package.hash)
+            legacy = LegacyPackage(self.root.fd, package_hash)
+            package = FileLevelPackage(self.root.packages, self.root.objects, package_hash)
             found = first_difference(package.entries(), legacy.entries())
+            legacy.check_there()
         except FileNotFoundError:
             return
+        except (CorruptionError, UnknownFormatError):
+            return  # its list is damaged, which was told already
         except PackageError as error:
             found = ((error.path or "").encode(), error.why or error.what)
         except OSError as error:
             found = (os.fsencode(error.filename or b""), reason(error))
         if found is not None:
-            audit.changes.append(Change(package.hash, *found))
+            audit.changes.append(Change(package_hash, *found))
 
     def shard(self, shard: str) -> Audit:
         """Hash every carrier of one shard."""
@@ -290,11 +300,29 @@ def audit(
     finally:
         stop.value = 1
         executor.shutdown(wait=True, cancel_futures=True)
+    _look_again(_Inspector(root.path, scope.level, signals()), result)
     concerned = _concerned(root, result.damages, scope.package_hashes)
     once = {(damage.object, damage.package_hash, damage.path): damage for damage in concerned}
     result.damages = sorted(once.values())
     result.changes.sort()
     return result
+
+
+def _look_again(inspector: _Inspector, result: Audit) -> None:
+    """Keep of what packages lack only what they still lack while nothing is collected.
+
+    One that was removed under the first look, and perhaps added again since, lacks nothing.
+    """
+    suspects = sorted({damage.package_hash for damage in result.damages if damage.package_hash})
+    if not suspects:
+        return
+    root = inspector.root
+    result.damages = [damage for damage in result.damages if not damage.package_hash]
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() in (0, root.owner.uid):
+            stack.enter_context(StoreLock(root, exclusive=False))
+        for name in suspects:
+            result.damages += inspector.lacks(name).damages
 
 
 def _tasks(root: StoreRoot, scope: Scope) -> list[tuple[str, list[str] | list[list[str]]]]:

@@ -1,22 +1,30 @@
-"""Compare the ledger with the disk, which is the truth."""
+"""Compare the ledger with the disk, which is the truth.
+
+Between a rename and the row that follows it the two part for a moment, so what does not
+agree is looked at again while nobody writes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import CorruptionError, UnknownFormatError
+from regrain.errors import CorruptionError, LockedError, UnknownFormatError
+from regrain.ledger import open_ledger
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.status import Status
-from regrain.store.locks import dead_runs
+from regrain.store.locks import StoreLock, dead_runs
 from regrain.store.objects import carriers_in
 from regrain.store.packages import FileLevelPackage, published
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from regrain.ledger import Ledger
     from regrain.store.root import StoreRoot
 
@@ -46,35 +54,84 @@ class Books:
     @property
     def disagree(self) -> bool:
         """Whether ledger and disk part anywhere; a writer at work may be the reason."""
-        return any(
-            (
-                self.unpublished,
-                self.changed_lists,
-                self.unrecorded,
-                self.unknown_carriers,
-                self.missing_carriers,
-            )
+        return any(self._parted)
+
+    @property
+    def _parted(self) -> tuple[list[str], ...]:
+        return (
+            self.unpublished,
+            self.changed_lists,
+            self.unrecorded,
+            self.unknown_carriers,
+            self.missing_carriers,
+        )
+
+    @property
+    def shards(self) -> list[str]:
+        """The shards of ``objects/`` where they part."""
+        return sorted({name[:2] for name in self.unknown_carriers + self.missing_carriers})
+
+    def common(self, before: Books) -> Books:
+        """Return this look, without disagreements that an earlier look did not find."""
+        return Books(
+            *(
+                sorted(set(now) & set(then))
+                for now, then in zip(self._parted, before._parted, strict=True)
+            ),
+            leftovers=self.leftovers,
+            quarantined=self.quarantined,
         )
 
 
-def check_books(root: StoreRoot, ledger: Ledger) -> Books:
-    """Compare every package and carrier on disk with its row; change nothing."""
+@contextlib.contextmanager
+def alone(root: StoreRoot) -> Iterator[None]:
+    """Keep writers out, where this user may and they pause in time; else look beside them."""
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() in (0, root.owner.uid):
+            with contextlib.suppress(LockedError):
+                stack.enter_context(StoreLock(root, exclusive=True))
+        yield
+
+
+def compare_books(root: StoreRoot) -> Books:
+    """Compare ledger and disk; only what does not agree twice, the second time alone, counts.
+
+    Raises:
+        CorruptionError: The ledger cannot be used.
+    """
+    with contextlib.closing(open_ledger(root.path, read_only=True)) as ledger:
+        books = check_books(root, ledger)
+    if not books.disagree:
+        return books
+    with alone(root), contextlib.closing(open_ledger(root.path, read_only=True)) as ledger:
+        return check_books(root, ledger, among=books)
+
+
+def check_books(root: StoreRoot, ledger: Ledger, *, among: Books | None = None) -> Books:
+    """Compare every package and carrier on disk with its row; change nothing.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        among: Look at nothing but what these name.
+    """
     there = {name for name in published(root.packages) if is_package_hash(name)}
     recorded = ledger.recorded_packages()
     completed = {row.package_hash for row in ledger.package_rows(Status.COMPLETED)}
+    both = there & recorded.keys()
+    if among is not None:
+        both &= set(among.changed_lists)
     books = Books(
         unpublished=sorted((recorded.keys() | completed) - there),
         unrecorded=sorted(there - recorded.keys()),
-        changed_lists=sorted(
-            name for name in there & recorded.keys() if _list_hash(root, name) != recorded[name]
-        ),
+        changed_lists=sorted(name for name in both if _list_hash(root, name) != recorded[name]),
         leftovers=[
             *(f"{layout.TEMP}/{name}" for name in dead_runs(root)),
             *(f"{layout.TRASH}/{name}" for name in _names(root, layout.TRASH)),
         ],
         quarantined=_names(root, layout.QUARANTINE),
     )
-    for shard in layout.SHARDS:
+    for shard in layout.SHARDS if among is None else among.shards:
         known = ledger.carriers_in(shard)
         found = {
             (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)): carrier.name
@@ -84,7 +141,7 @@ def check_books(root: StoreRoot, ledger: Ledger) -> Books:
         books.missing_carriers += sorted(
             layout.further_carrier(digest.hex(), mode) for digest, mode in known - found.keys()
         )
-    return books
+    return books if among is None else books.common(among)
 
 
 def _list_hash(root: StoreRoot, package_hash: str) -> str:

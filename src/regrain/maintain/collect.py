@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import RefusedError
+from regrain.ledger import open_ledger
 from regrain.model import clock
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import further_carrier
-from regrain.store.locks import StoreLock
+from regrain.store.locks import PATIENCE_SECONDS, StoreLock
 from regrain.store.objects import object_path
 from regrain.store.packages import published
 
@@ -71,23 +72,24 @@ def foresee(ledger: Ledger, *, grace: float, size_max: int | None = None) -> Col
 
 def collect(
     root: StoreRoot,
-    ledger: Ledger,
     *,
     grace: float,
     size_max: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
+    patience: float = PATIENCE_SECONDS,
 ) -> Collection:
     """Delete objects nobody has held for the time of grace.
 
     The lock is held alone, for some objects at a time: no writer is then between finding
-    an object there and recording that it holds it.
+    an object there and recording that it holds it. Each time the ledger is opened anew: it
+    may have been replaced by one that was rebuilt.
 
     Args:
         root: The store.
-        ledger: Its ledger.
         grace: Seconds.
         size_max: See ``foresee``.
         on_progress: Told how many objects are deleted.
+        patience: Seconds to wait for writers to pause, each time.
 
     Raises:
         RefusedError: Packages are published that the ledger does not know: what they hold
@@ -96,19 +98,25 @@ def collect(
     """
     done = Collection()
     while True:
-        with StoreLock(root, exclusive=True):
+        with (
+            StoreLock(root, exclusive=True, patience=patience),
+            contextlib.closing(open_ledger(root.path)) as ledger,
+        ):
             _check_known(root, ledger)
             due = foresee(ledger, grace=grace, size_max=size_max)
             wanted = set(due.digests[:AT_ONCE])
             batch = [item for item in ledger.unreferenced(clock.now()) if item.digest in wanted]
-            for item in batch:
-                _delete(root, item)
+            _delete(root, batch)
             ledger.forget_objects([item.id for item in batch])
-        done.objects += len(batch)
-        done.allocated += sum(item.allocated for item in batch)
-        done.digests += [item.digest for item in batch]
+            done.objects += len(batch)
+            done.allocated += sum(item.allocated for item in batch)
+            done.digests += [item.digest for item in batch]
+            is_last = len(due.digests) <= AT_ONCE
+            if is_last:
+                words = f"{done.objects} objects, {done.allocated} bytes on disk"
+                ledger.remember("collected", detail=words)
         on_progress(done.objects)
-        if len(due.digests) <= AT_ONCE:
+        if is_last:
             done.waiting, done.waiting_bytes = due.waiting, due.waiting_bytes
             return done
 
@@ -126,8 +134,13 @@ def _check_known(root: StoreRoot, ledger: Ledger) -> None:
         )
 
 
-def _delete(root: StoreRoot, item: Unreferenced) -> None:
-    digest = item.digest.hex()
-    for name in (digest, *(further_carrier(digest, mode) for mode in item.modes)):
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(object_path(name), root.objects)
+def _delete(root: StoreRoot, batch: list[Unreferenced]) -> None:
+    """Unlink the carriers of some objects; that is on the disk before the rows go."""
+    for item in batch:
+        digest = item.digest.hex()
+        for name in (digest, *(further_carrier(digest, mode) for mode in item.modes)):
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(object_path(name), root.objects)
+    for shard in sorted({item.digest[:1].hex() for item in batch}):
+        with disk.Closing(disk.open_directory(shard, root.objects)) as fd:
+            disk.fsync(fd)

@@ -10,7 +10,7 @@ from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
 from regrain.ledger import open_ledger
 from regrain.ledger.rebuilding import NO_OWNED, Inspection, OwnerSum, owner_sum
 from regrain.ledger.schema import REVISION
-from regrain.maintain.books import Books, check_books
+from regrain.maintain.books import Books, alone, check_books
 from regrain.maintain.doctor_findings import Finding, Weight, listed, some
 from regrain.model import layout
 from regrain.model.entry import Kind
@@ -116,12 +116,21 @@ def _sizes(path: str, size: int) -> Iterator[Finding]:
 
 
 def _compare(root: StoreRoot, ledger: Ledger, path: str) -> Iterator[Finding]:
-    """Compare ledger and disk; beside a run some of it is merely on its way."""
-    busy = os.geteuid() in (0, root.owner.uid) and bool(is_running(root))
+    """Compare ledger and disk; what does not agree is looked at again while nobody writes."""
     books = check_books(root, ledger)
-    found = [*_judge_books(books), *_judge_rows(root, ledger)]
-    with Inspection(path) as inspection:
-        found += _judge_owners(root, inspection.owner_sums(), set(books.unrecorded))
+    new, gone = _unlike_rows(root, ledger)
+    wrong, nameless = _unlike_owners(root, path, books)
+    if books.disagree or gone or wrong or nameless:
+        with alone(root):
+            books = check_books(root, ledger, among=books)
+            gone = sorted(set(gone) & set(_unlike_rows(root, ledger)[1]))
+            wrong, nameless = _unlike_owners(root, path, books, among=wrong)
+    found = [
+        *_judge_books(books),
+        *_judge_rows(new, gone),
+        *_judge_owners(wrong, nameless),
+    ]
+    busy = os.geteuid() in (0, root.owner.uid) and bool(is_running(root))
     if busy and found:
         found.append(
             Finding(
@@ -193,18 +202,9 @@ def _judge_books(books: Books) -> Iterator[Finding]:
             )
 
 
-def _judge_rows(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
-    """Compare the legacy directories with the rows of the migration."""
+def _unlike_rows(root: StoreRoot, ledger: Ledger) -> tuple[list[str], list[str]]:
+    """Return legacy packages without a row, and rows of packages in neither layout."""
     legacy = set(legacy_names(root.fd)[0])
-    new = sorted(legacy - ledger.known_packages())
-    if new:
-        yield Finding(
-            _CHECK,
-            Weight.ADVICE,
-            f"{len(new):,} legacy directories are not queued yet: {some(new)}",
-            "Run 'regrain migrate', which queues those that have settled.",
-            {"names": listed(new)},
-        )
     unserved = (Status.PENDING, Status.IN_PROGRESS, Status.FAILED)
     gone = [
         row.package_hash
@@ -213,6 +213,19 @@ def _judge_rows(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
         and row.package_hash not in legacy
         and not is_published(root.packages, row.package_hash)
     ]
+    return sorted(legacy - ledger.known_packages()), gone
+
+
+def _judge_rows(new: list[str], gone: list[str]) -> Iterator[Finding]:
+    """Judge what differs between the legacy directories and the rows of the migration."""
+    if new:
+        yield Finding(
+            _CHECK,
+            Weight.ADVICE,
+            f"{len(new):,} legacy directories are not queued yet: {some(new)}",
+            "Run 'regrain migrate', which queues those that have settled.",
+            {"names": listed(new)},
+        )
     if gone:
         yield Finding(
             _CHECK,
@@ -223,31 +236,41 @@ def _judge_rows(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
         )
 
 
-def _judge_owners(
-    root: StoreRoot, recorded: dict[str, OwnerSum], unrecorded: set[str]
-) -> Iterator[Finding]:
-    """Compare what each package owns with what its file list names."""
+def _unlike_owners(
+    root: StoreRoot, path: str, books: Books, *, among: list[str] | None = None
+) -> tuple[list[str], int]:
+    """Return packages that own other objects than their file lists name; rows of nobody.
+
+    Args:
+        root: The store.
+        path: Of the ledger.
+        books: Says which packages have no row at all.
+        among: Look at no other packages.
+    """
+    with Inspection(path) as inspection:
+        recorded = inspection.owner_sums()
     nameless = recorded.pop("", NO_OWNED)
+    names = recorded.keys() | (set(os.listdir(root.packages)) - set(books.unrecorded))
+    if among is not None:
+        names &= set(among)
     wrong = [
         name
-        for name, owned in recorded.items()
-        if (named := named_objects(root, name)) is not None and named != owned
+        for name in names
+        if named_objects(root, name) not in (None, recorded.get(name, NO_OWNED))
     ]
-    wrong += [
-        name
-        for name in os.listdir(root.packages)
-        if name not in recorded
-        and name not in unrecorded
-        and named_objects(root, name) not in (None, NO_OWNED)
-    ]
-    if wrong or nameless.number:
+    return sorted(wrong), nameless.number
+
+
+def _judge_owners(wrong: list[str], nameless: int) -> Iterator[Finding]:
+    """Judge what differs between who owns objects and what file lists name."""
+    if wrong or nameless:
         yield Finding(
             _CHECK,
             Weight.ERROR,
             f"who owns which objects is wrong for {len(wrong):,} packages, and "
-            f"{nameless.number:,} rows belong to no package: {some(sorted(wrong))}",
+            f"{nameless:,} rows belong to no package: {some(wrong)}",
             "Run 'regrain doctor --rebuild-ledger', and no 'regrain gc' before.",
-            {"names": listed(sorted(wrong)), "rows_of_nobody": nameless.number},
+            {"names": listed(wrong), "rows_of_nobody": nameless},
             corrupt=True,
         )
 

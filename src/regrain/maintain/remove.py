@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import RefusedError, UnknownPackageError
+from regrain.ledger.keeping import Intent
 from regrain.model.phase import Layout
 from regrain.store import dual
 from regrain.store.legacy import usage
@@ -16,11 +17,10 @@ from regrain.store.packages import is_published
 from regrain.store.trash import empty_trash, to_trash
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regrain.ledger import Ledger
     from regrain.store.root import StoreRoot
-
-REMOVE = "remove"
-EXCLUDE = "exclude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +89,52 @@ def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     """
     with publish_lock(root):
         removal = foresee(root, ledger, package_hash)
-        ledger.intend(package_hash, REMOVE)
-        _carry_out(root, ledger, package_hash, REMOVE)
+        ledger.intend(package_hash, Intent.REMOVE)
+        try:
+            _carry_out(root, ledger, package_hash, Intent.REMOVE)
+        except OSError:
+            if dual.layouts_of(root, package_hash) == removal.layouts:  # nothing was done
+                ledger.fulfilled(package_hash, Intent.REMOVE)
+            raise
     return removal
 
 
-def exclude(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
+def check_excludable(root: StoreRoot, package_hash: str) -> None:
+    """Check that a package can be served from legacy.
+
+    Raises:
+        RefusedError: It has no legacy directory.
+    """
+    if not is_published(root.fd, package_hash):
+        raise RefusedError(
+            "the package has no legacy directory to be served from",
+            package=package_hash,
+            advice="Only packages that still have one can be set aside.",
+        )
+
+
+def exclude(
+    root: StoreRoot, ledger: Ledger, package_hash: str, queue: Callable[[], object]
+) -> bool:
     """Set a package aside: served from legacy in every phase; False if it was already.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        package_hash: The package.
+        queue: Gives the package its row, if it appeared since the last run.
 
     Raises:
         RefusedError: It has no legacy directory to be served from.
     """
     with publish_lock(root):
-        if not is_published(root.fd, package_hash):
-            raise RefusedError(
-                "the package has no legacy directory to be served from",
-                package=package_hash,
-                advice="Only packages that still have one can be set aside.",
-            )
+        check_excludable(root, package_hash)
         if package_hash in ledger.excluded():
             return False
-        ledger.intend(package_hash, EXCLUDE)
-        _carry_out(root, ledger, package_hash, EXCLUDE)
+        if ledger.package_row(package_hash) is None:
+            queue()
+        ledger.intend(package_hash, Intent.EXCLUDE)
+        _carry_out(root, ledger, package_hash, Intent.EXCLUDE)
         return True
 
 
@@ -124,25 +148,35 @@ def include(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
 
 
 def finish(root: StoreRoot, ledger: Ledger) -> int:
-    """Carry out what a killed process had begun; return how many packages that concerned."""
-    if not ledger.intents():
+    """Carry out what a killed process had begun; return how many packages that concerned.
+
+    Trash that cannot be emptied stays for the next time: it is in nobody's way.
+    """
+    if not any(action is not Intent.ADD for action in ledger.intents().values()):
         return 0
+    done = 0
     with publish_lock(root):
-        found = ledger.intents()
-        for package_hash, action in found.items():
-            _carry_out(root, ledger, package_hash, action)
-    return len(found)
+        for package_hash, action in ledger.intents().items():
+            if action is Intent.ADD:  # for who added it to finish
+                continue
+            try:
+                _carry_out(root, ledger, package_hash, action)
+            except OSError:
+                if ledger.intents().get(package_hash) is not Intent.DISCARD:
+                    raise
+            done += 1
+    return done
 
 
-def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: str) -> None:
+def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: Intent) -> None:
     """Do what was intended, from wherever it stands: every step may be repeated."""
-    if action == REMOVE:
+    if action is Intent.REMOVE:
         read = root.phase().read_order
         for where in (*(other for other in Layout if other not in read), *reversed(read)):
             to_trash(root, package_hash, where)
         ledger.forget_package(package_hash)
-    elif action == EXCLUDE:
+    elif action is Intent.EXCLUDE:
         to_trash(root, package_hash, Layout.FILE_LEVEL)
         ledger.exclude(package_hash)
     empty_trash(root, package_hash)
-    ledger.fulfilled(package_hash)
+    ledger.fulfilled(package_hash, Intent.DISCARD)

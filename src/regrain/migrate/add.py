@@ -1,4 +1,8 @@
-"""Add one package: the same walk and write protocol as a migration, in this process."""
+"""Add one package: the same walk and write protocol as a migration, in this process.
+
+What is added is written down before it becomes visible: whoever opens the store next
+records what a killed process published (``finish_adds``).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
-from regrain.errors import PackageError, RefusedError, UsageError, reason
+from regrain.errors import CorruptionError, PackageError, UnknownFormatError
 from regrain.ledger import Claim, NewCarrier, Outcome, UnrecordedObjectsError
+from regrain.ledger.keeping import Intent
 from regrain.migrate.ingest import Ingester
 from regrain.migrate.jobs import Options, PackageResult, Record, Wanted
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.publish import Publisher
-from regrain.migrate.reconcile import scanned
+from regrain.migrate.reconcile import queue_all
 from regrain.migrate.recover import adopt
 from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
+from regrain.model import layout
+from regrain.model.entry import Kind
 from regrain.model.layout import MANIFEST
 from regrain.model.manifest import check_manifest
 from regrain.store import dual
 from regrain.store.compare import first_difference
-from regrain.store.legacy import LegacyPackage, source_error
-from regrain.store.scan import measure
+from regrain.store.legacy import LegacyPackage, changed, source_error
+from regrain.store.locks import publish_lock
+from regrain.store.packages import FileLevelPackage, is_published
+from regrain.store.quarantine import quarantine
+from regrain.store.trash import move_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
     from regrain.model.entry import Entry
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
+    from regrain.store.scan import Usage
     from regrain.store.source import PackageSource
 
 TRIES_MAX = 3
@@ -103,8 +114,7 @@ class Adder:
             package_hash: Its name; None takes its tree hash.
 
         Raises:
-            PackageError: It cannot be brought in.
-            RefusedError: Another tree has that name.
+            PackageError: It cannot be brought in, or another tree has that name.
         """
         for _ in range(TRIES_MAX):
             try:
@@ -129,8 +139,10 @@ class Adder:
         self._publisher.flush_objects([result])
         with self._publisher.exclusive():
             present = self._present(result.package_hash, tree)
-            if present is not None:
+            if present is not None:  # somebody was faster
+                self._ledger.record_objects(new)
                 return present
+            self._ledger.intend(result.package_hash, Intent.ADD)
             self._publisher.publish_packages([result.package_hash])
             self._record(result, new)
         return Added(
@@ -147,7 +159,7 @@ class Adder:
         """Compare with a package of that name, if there is one.
 
         Raises:
-            RefusedError: It is another tree.
+            PackageError: It is another tree.
         """
         if not dual.has_package(self._root, package_hash):
             return None
@@ -158,7 +170,7 @@ class Adder:
         digests = [result.digests[at : at + 32] for at in range(0, len(result.digests), 32)]
         allocated = sum(carrier.allocated for carrier in new)
         outcome = Outcome(
-            Claim(0, result.package_hash, "", "", result.files, result.size, 0, 0),
+            _no_claim(result.package_hash),
             tree_hash=result.tree_hash,
             list_hash=result.list_hash,
             digests=digests,
@@ -168,11 +180,7 @@ class Adder:
             deduplicated=result.objects_named - len(new),
             verified=True,
         )
-        try:
-            self._ledger.record_added(outcome, new)
-        except UnrecordedObjectsError as error:
-            adopt(self._root, self._ledger, error.digests)
-            self._ledger.record_added(outcome, new)
+        _record(self._root, self._ledger, outcome, new)
 
     def add_as_legacy(self, tree: Tree, package_hash: str) -> Added:
         """Move a finished tree of ours to the top of the store, and queue it.
@@ -182,21 +190,20 @@ class Adder:
             package_hash: Its name.
 
         Raises:
-            RefusedError: Another tree has that name.
+            PackageError: It is no package, or another tree has that name.
         """
         with disk.Closing(_open(tree)) as source:
             check_root(source)
-        self._publisher.flush()
+        # All at once: nothing of it was flushed file by file.
+        Publisher(self._root, self._run, fsync_each=False).flush()
         with self._publisher.exclusive():
             present = self._present(package_hash, tree)
             if present is not None:
                 return present
-            disk.rename_noreplace(
-                tree.name.encode(), tree.parent, package_hash.encode(), self._root.fd
-            )
+            self._ledger.intend(package_hash, Intent.ADD)
+            move_directory(tree.name.encode(), tree.parent, package_hash.encode(), self._root.fd)
             disk.fsync(self._root.fd)
-            usage = measure(self._root.fd, package_hash, self._root.owner)
-            self._ledger.queue([scanned(usage)])
+            usage = _queue(self._root, self._ledger, package_hash)
         return Added(
             package_hash,
             already_present=False,
@@ -205,6 +212,88 @@ class Adder:
             size=usage.size,
             added_bytes=usage.allocated,
         )
+
+
+def _no_claim(package_hash: str) -> Claim:
+    return Claim(0, package_hash, "", "", 0, 0, 0, 0)
+
+
+def _record(root: StoreRoot, ledger: Ledger, outcome: Outcome, new: list[NewCarrier]) -> None:
+    try:
+        ledger.record_added(outcome, new)
+    except UnrecordedObjectsError as error:
+        adopt(root, ledger, error.digests)
+        ledger.record_added(outcome, new)
+
+
+def _queue(root: StoreRoot, ledger: Ledger, package_hash: str) -> Usage:
+    """Queue a legacy package that was added."""
+    measured: list[Usage] = []
+    queue_all(root, ledger, [package_hash], measured.append)
+    ledger.remember("package_added", package_hash, "legacy")
+    ledger.fulfilled(package_hash, Intent.ADD)
+    return measured[0]
+
+
+def finish_adds(root: StoreRoot, ledger: Ledger) -> None:
+    """Record what a killed process published and did not come to record.
+
+    One that is not whole goes to quarantine: nobody was told that it was added.
+    """
+    if Intent.ADD not in ledger.intents().values():
+        return
+    with publish_lock(root):
+        for package_hash, action in ledger.intents().items():
+            if action is not Intent.ADD:
+                continue
+            if is_published(root.packages, package_hash):
+                try:
+                    _record(root, ledger, _published(root, package_hash), [])
+                except (CorruptionError, UnknownFormatError):
+                    quarantine(root.fd, layout.PACKAGES, package_hash)
+            elif is_published(root.fd, package_hash):
+                _queue(root, ledger, package_hash)
+            ledger.fulfilled(package_hash, Intent.ADD)
+
+
+def _published(root: StoreRoot, package_hash: str) -> Outcome:
+    """Return what to record of a published package.
+
+    Raises:
+        CorruptionError, UnknownFormatError: It is not whole.
+    """
+    digests: set[bytes] = set()
+    files = size = 0
+    package = FileLevelPackage(root.packages, root.objects, package_hash)
+    for entry in package.entries():
+        if entry.kind is Kind.FILE:
+            files, size = files + 1, size + entry.size
+            if entry.size:
+                os.close(package.open_content(entry))
+                digests.add(bytes.fromhex(entry.digest))
+    return Outcome(
+        _no_claim(package_hash),
+        tree_hash=package.tree_hash,
+        list_hash=package.list_hash(),
+        digests=sorted(digests),
+        files=files,
+        size=size,
+        added=0,
+        deduplicated=0,
+        verified=True,
+    )
+
+
+def check_copy(tree: Tree, source: int) -> None:
+    """Check that a copy is what its source, looked at afresh, still is.
+
+    Raises:
+        PackageError: The source changed while it was copied.
+    """
+    copy, now = LegacyPackage(tree.parent, tree.name), LegacyPackage(source, ".")
+    difference = first_difference(copy.entries(), now.entries())
+    if difference is not None:
+        raise changed(*difference)
 
 
 class _Work:
@@ -234,7 +323,7 @@ def same(there: PackageSource, new: PackageSource, package_hash: str) -> Added:
     """Compare the tree of a package with a new one of its name.
 
     Raises:
-        RefusedError: They differ.
+        PackageError: They differ.
     """
     files = size = 0
 
@@ -248,7 +337,7 @@ def same(there: PackageSource, new: PackageSource, package_hash: str) -> Added:
     difference = first_difference(counted(), new.entries())
     if difference is not None:
         path, how = difference
-        raise RefusedError(
+        raise PackageError(
             "another tree has this name in the store",
             package=package_hash,
             path=path,
@@ -291,4 +380,4 @@ def _open(tree: Tree) -> int:
     try:
         return disk.open_directory(tree.name, tree.parent)
     except OSError as error:
-        raise UsageError("cannot open the directory", path=tree.name, why=reason(error)) from error
+        raise source_error(error, tree.name.encode()) from error

@@ -24,7 +24,7 @@ from regrain.store.objects import hash_fd, object_path
 from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from regrain.store.root import Owner
 
@@ -63,8 +63,8 @@ class ObjectPublisher:
         self._options = options
         self._stager = stager
 
-    def publish(self, source: int, wanted: Iterable[Wanted]) -> list[PublishedCarrier]:
-        """Publish carriers; return those that were not there before.
+    def publish(self, source: int, wanted: Iterable[Wanted]) -> Iterator[PublishedCarrier]:
+        """Publish carriers; yield those that were not there before, each once it has its name.
 
         Args:
             source: The open directory of the package.
@@ -75,7 +75,6 @@ class ObjectPublisher:
             PackageError: One may not be brought in as asked for.
             NoSpaceError, HaltedError: The disk refused.
         """
-        new = []
         with Cursor(source) as cursor:
             for one in wanted:
                 name = further_carrier(one.digest.hex(), one.mode)
@@ -92,8 +91,7 @@ class ObjectPublisher:
                     raise staging_error(error, one.source or name.encode()) from error
                 self._stager.now_published(name)
                 if found is not None:
-                    new.append(found)
-        return new
+                    yield found
 
     def _publish(self, cursor: Cursor, name: str, one: Wanted) -> PublishedCarrier | None:
         """Publish one carrier; None if a good one of its mode is there."""

@@ -12,7 +12,7 @@ from regrain.ledger import NewCarrier, Outcome
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered
-from regrain.store.locks import sweep
+from regrain.store.locks import publish_lock, sweep
 from regrain.store.objects import (
     Carrier,
     carrier_flaw,
@@ -48,15 +48,17 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
     adopted, damaged = _adopt_objects(root, ledger)
     proven, completed = len(adopted), 0
     for claim in claims:
-        if is_published(root.packages, claim.package_hash):
-            outcome = _check(root, claim, adopted, verified=verified)
-            if outcome is not None:
-                ledger.record([outcome], [])
-                completed += 1
-                continue
-            quarantine(root.fd, layout.PACKAGES, claim.package_hash)
-            damaged += 1
-        ledger.give_up([claim.package_hash])
+        with publish_lock(root):  # nobody removes it meanwhile
+            is_there = is_published(root.packages, claim.package_hash)
+            if is_there and ledger.still_claimed([claim.package_hash]):
+                outcome = _check(root, claim, adopted, verified=verified)
+                if outcome is not None:
+                    ledger.record([outcome], [])
+                    completed += 1
+                    continue
+                quarantine(root.fd, layout.PACKAGES, claim.package_hash)
+                damaged += 1
+            ledger.give_up([claim.package_hash])
     found = Recovered(swept, completed, len(claims) - completed, proven, damaged)
     ledger.remember("recovered", detail=repr(found))
     return found

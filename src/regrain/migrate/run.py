@@ -348,7 +348,9 @@ class Run:
         if given_up:
             self._give_up(claim.package_hash, failure.message)
             return
-        if not self._ledger.fail(claim.package_hash, failure.message, failure.path):
+        with self._publisher.exclusive():  # one that is being removed has not failed
+            has_failed = self._ledger.fail(claim.package_hash, failure.message, failure.path)
+        if not has_failed:
             self._give_up(claim.package_hash, "it was removed or excluded meanwhile")
             return
         self._failed += 1

@@ -24,7 +24,9 @@ class Digest(str):
         """Check ``text``; raise MalformedHashError if it is no digest."""
         if not _DIGEST.match(text):
             raise MalformedHashError(
-                f"'{text[:80]}' is not a digest", why="64 lower-case hexadecimal digits are wanted"
+                f"'{text[:80]}' is not a digest",
+                why="64 lower-case hexadecimal digits are wanted",
+                advice="'regrain files HASH --json' shows the digests of a package.",
             )
         return super().__new__(cls, text)
 
@@ -40,6 +42,7 @@ class PackageHash(str):
             raise MalformedHashError(
                 f"'{text[:80]}' is not a package hash",
                 why="64 or 32 lower-case hexadecimal digits are wanted",
+                advice="'regrain list' shows the hashes there are; 8 digits or more will do.",
             )
         return super().__new__(cls, text)
 

@@ -25,6 +25,7 @@ from regrain.store.destination import Destination
 from regrain.store.dress import LABELS, dress, dress_symlink
 from regrain.store.objects import hash_fd
 from regrain.store.share import LINK_IMPOSSIBLE
+from regrain.store.source import MovedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,18 +161,14 @@ def checkout(
             tree.finish()
             if part.is_file:
                 place.keep_own_metadata()
-    except _MovedError as error:
-        raise FileNotFoundError(errno.ENOENT, "the package moved", source.hash) from error
+    except MovedError:
+        raise
     except OSError as error:
         kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
         raise kind(
             "cannot check the package out", path=destination, package=source.hash, why=reason(error)
         ) from error
     return count
-
-
-class _MovedError(Exception):
-    """What is read is gone from where it was."""
 
 
 class _Tree:
@@ -297,7 +294,7 @@ class _Copier:
 
     def _unreadable(self, entry: Entry, error: OSError) -> Exception:
         if isinstance(error, FileNotFoundError):
-            return _MovedError()
+            return MovedError(errno.ENOENT, "the package moved", self._source.hash)
         kind = CorruptionError if error.errno == errno.EIO else RegrainError
         return kind(
             "cannot read a file of the package",

@@ -16,6 +16,7 @@ from regrain.model.layout import MANIFEST
 from regrain.model.manifest import Manifest, parse_manifest
 from regrain.model.phase import Layout
 from regrain.store.objects import hash_fd
+from regrain.store.source import MovedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,14 +180,25 @@ class LegacyPackage:
     def __init__(self, store: int, package_hash: str) -> None:
         """Open it; FileNotFoundError if it has no legacy directory."""
         self.hash = package_hash
+        self._store = store
         try:
             self._held = disk.Held(disk.open_directory(package_hash, store))
         except NotADirectoryError as error:
             raise FileNotFoundError(*error.args) from error
 
     def tree(self) -> Iterator[Entry]:
-        """Yield all entries without reading their bytes; digests stay empty."""
-        return (found.entry for found in listing(self._held.fd))
+        """Yield all entries without reading their bytes; digests stay empty.
+
+        Raises:
+            MovedError: It was taken away meanwhile, so that what was yielded may not be all.
+        """
+        try:
+            for found in listing(self._held.fd):
+                yield found.entry
+        except PackageError:
+            self.check_there()
+            raise
+        self.check_there()
 
     def entries(self) -> Iterator[Entry]:
         """Yield all entries; every file is read for its digest."""
@@ -210,13 +222,16 @@ class LegacyPackage:
         except OSError as error:
             if error.errno not in _NO_SUCH_PATH:
                 raise
-        self._check_there()
+        self.check_there()
         return None
 
-    def _check_there(self) -> None:
-        """Tell "no such path" from "the directory itself was removed under us"."""
-        if not os.fstat(self._held.fd).st_nlink:
-            raise FileNotFoundError(errno.ENOENT, "the legacy directory was removed", self.hash)
+    def check_there(self) -> None:
+        """Tell "no such path" from "the directory itself is being removed under us".
+
+        It loses its name in the store before the first thing in it is removed.
+        """
+        if not disk.is_at(self._held.fd, self.hash, self._store):
+            raise MovedError(errno.ENOENT, "the legacy directory was removed", self.hash)
 
     def open_content(self, entry: Entry) -> int:
         """Open the bytes of a file's entry."""
@@ -231,6 +246,7 @@ class LegacyPackage:
         try:
             return parse_manifest(disk.read_all(MANIFEST, self._held.fd))
         except OSError:
+            self.check_there()
             return Manifest()
 
 

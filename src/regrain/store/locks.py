@@ -22,6 +22,9 @@ _PARTS = (layout.OBJECTS, layout.PACKAGES, "slices")
 _NOTE_BYTES_MAX = 200
 _TRIES = 5
 _TRY_SECONDS = 0.02
+PATIENCE_SECONDS = 60.0
+"""How long those wait who want the store for themselves, once they are first in line."""
+
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -75,7 +78,9 @@ class StoreLock:
         patience: Seconds to wait for an exclusive lock.
     """
 
-    def __init__(self, root: StoreRoot, *, exclusive: bool, patience: float = 60.0) -> None:
+    def __init__(
+        self, root: StoreRoot, *, exclusive: bool, patience: float = PATIENCE_SECONDS
+    ) -> None:
         self._root = root
         self._exclusive = exclusive
         self._patience = patience
@@ -151,7 +156,8 @@ def is_running(root: StoreRoot) -> str:
     with disk.Closing(fd):
         if disk.lock(fd, exclusive=False, wait=False):
             return ""
-        return os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
+        note = os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
+        return note or "a run that has not said what it is"
 
 
 def _open(root: StoreRoot, name: str) -> int:
@@ -178,7 +184,7 @@ class RunDirectory:
         self.marks_errors = marks_errors
         self.name = secrets.token_hex(8)
         self._root = root
-        with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+        with _temp(root, exclusive=False) as temp:
             try:
                 self._make(temp)
             except BaseException:
@@ -209,7 +215,7 @@ class RunDirectory:
                 if name != _LOCK:
                     disk.remove_tree(name, self.fd)
             if kind is None or not self.marks_errors:
-                with disk.Closing(disk.open_directory(layout.TEMP, self._root.fd)) as temp:
+                with _temp(self._root, exclusive=False) as temp:
                     disk.remove_tree(self.name, temp)
         finally:
             self._held.clear()
@@ -227,18 +233,31 @@ def sweep(root: StoreRoot) -> int:
             disk.remove_tree(name, temp)
         for raw, kind in disk.list_directory(temp):
             if kind is not disk.DIRECTORY:
-                disk.unlink(raw, temp)
+                with contextlib.suppress(FileNotFoundError):
+                    disk.unlink(raw, temp)
     return len(names)
 
 
 def dead_runs(root: StoreRoot) -> list[str]:
     """Return the temporary directories nobody works in: their lock is free."""
-    with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+    with _temp(root, exclusive=True) as temp:
         return [
             os.fsdecode(name)
             for name, kind in disk.list_directory(temp)
             if kind is disk.DIRECTORY and _is_dead(name, temp)
         ]
+
+
+@contextlib.contextmanager
+def _temp(root: StoreRoot, *, exclusive: bool) -> Iterator[int]:
+    """Open ``temp/``, locked: shared to make and remove a run's directory, alone to judge them.
+
+    One that is being made has no locked file yet, one that is being removed has none any
+    more: both would be taken for dead.
+    """
+    with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+        disk.lock(temp, exclusive=exclusive, wait=True)
+        yield temp
 
 
 def _is_dead(name: bytes, temp: int) -> bool:

@@ -42,7 +42,7 @@ class FileLevelPackage:
         try:
             self._held = disk.Held(disk.open_file(FILE_LIST, directory))
         except FileNotFoundError as error:
-            if not os.fstat(directory).st_nlink:
+            if not disk.is_at(directory, package_hash, packages):
                 raise  # unpublished in between: not there, rather than damaged
             raise CorruptionError(
                 "a published package without its file list",

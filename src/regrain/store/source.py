@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _SYMLINKS_MAX = 40
 
 
+class MovedError(FileNotFoundError):
+    """A package is no longer where it was opened: it moved to the other layout, or was removed."""
+
+
 class PackageSource(Protocol):
     """A package in one of the layouts, pinned as long as this value is held."""
 

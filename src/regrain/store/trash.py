@@ -7,6 +7,7 @@ package there what is to become of it.
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -17,24 +18,48 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _SAME_NAMES_MAX = 1_000_000
+_PINNED = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def to_trash(root: StoreRoot, package_hash: str, where: Layout) -> bool:
-    """Take a package's directory out of one layout, durably; False if it is not in it."""
+def move_directory(name: bytes, at: int, target: bytes, target_at: int) -> None:
+    """Rename a directory to another parent; FileExistsError if the name there is taken.
+
+    That rewrites its ``..``, for which its owner must have the right to write to it: where
+    that is missing it is lent.
+    """
+    try:
+        disk.rename_noreplace(name, at, target, target_at)
+    except PermissionError:
+        with disk.Closing(os.open(name, _PINNED, dir_fd=at)) as pinned:
+            mode = stat.S_IMODE(os.fstat(pinned).st_mode)
+            if mode & stat.S_IWUSR:
+                raise
+            os.chmod(b"/proc/self/fd/%d" % pinned, mode | stat.S_IWUSR)
+            try:
+                disk.rename_noreplace(name, at, target, target_at)
+            finally:
+                os.chmod(b"/proc/self/fd/%d" % pinned, mode)
+
+
+def to_trash(root: StoreRoot, package_hash: str, where: Layout) -> None:
+    """Take a package's directory out of one layout, durably.
+
+    Also where it is not in it any more: who took it out may have been killed before that
+    was on the disk.
+    """
     parent = root.packages if where is Layout.FILE_LEVEL else root.fd
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
         for number in range(_SAME_NAMES_MAX):
             name = f"{package_hash}.{where.value}.{number}"
             try:
-                disk.rename_noreplace(package_hash.encode(), parent, name.encode(), trash)
+                move_directory(package_hash.encode(), parent, name.encode(), trash)
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                return False
-            disk.fsync(parent)
-            disk.fsync(trash)
-            return True
-    return False
+                pass
+            break
+        disk.fsync(parent)
+        disk.fsync(trash)
 
 
 def empty_trash(root: StoreRoot, package_hash: str) -> None:

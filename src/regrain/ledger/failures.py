@@ -1,0 +1,60 @@
+"""The database's errors in our words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regrain.errors import (
+    CorruptionError,
+    HaltedError,
+    LockedError,
+    NoSpaceError,
+    RegrainError,
+)
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainError:
+    """Return what a database error means: no space, busy, a bad disk, or corruption.
+
+    Args:
+        error: The error.
+        path: Where the ledger is.
+    """
+    words = str(error.orig)
+    if "full" in words:
+        return NoSpaceError(
+            "no space left for the ledger",
+            path=path,
+            why=words,
+            advice="Free some space and run the command again; it goes on where it was.",
+        )
+    if "locked" in words or "busy" in words:
+        return LockedError(
+            "the ledger is busy",
+            path=path,
+            why=words,
+            advice="Run the command again in a moment.",
+        )
+    if "I/O" in words or "readonly" in words or "read-only" in words:
+        return HaltedError(
+            "cannot write to the ledger",
+            path=path,
+            why=words,
+            advice="Check the disk, then run again.",
+        )
+    if "unable to open" in words:
+        return RegrainError(
+            "cannot open the ledger",
+            path=path,
+            why=words,
+            advice="Check who may read and write it, and how many files may be open.",
+        )
+    return CorruptionError(
+        "the ledger cannot be used",
+        path=path,
+        why=words,
+        advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
+    )

@@ -1,0 +1,148 @@
+"""Every verb of the command with a call that works, for tests that walk all of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.command import Regrain
+from tests.trees import LIVE, Tree, describe
+
+PACKAGE = "ab" * 32
+TWIN = "ab" * 31 + "ff"
+SHORT = "cd" * 16
+UNKNOWN = "0123456789abcdef" * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb and what to expect of it.
+
+    Attributes:
+        words: What does its work on the store of ``make_model``; ``{out}`` is a directory
+            that is not there, ``{new}`` one that holds a package, ``{object}`` a digest.
+        ledger: Whether it opens the ledger.
+        changes: Whether it changes the store.
+        dry: What must be said to leave the store alone; None where nothing has to.
+        named: The place of a package's hash among the words, None if it takes none.
+        json: Whether it takes ``--json``.
+    """
+
+    words: tuple[str, ...] = ()
+    ledger: bool = True
+    changes: bool = False
+    dry: tuple[str, ...] | None = None
+    named: int | None = None
+    json: bool = True
+
+
+VERBS = {
+    "plan": Verb(ledger=False),
+    "init": Verb(changes=True, dry=("-n",)),
+    "migrate": Verb(("--jobs", "1"), changes=True, dry=("-n",)),
+    "status": Verb(),
+    "verify": Verb((), ledger=False, named=0),
+    "list": Verb(ledger=False),
+    "show": Verb((PACKAGE,), ledger=False, named=0),
+    "files": Verb((PACKAGE,), ledger=False, named=0),
+    "cat": Verb((PACKAGE, "manifest.toml"), ledger=False, named=0, json=False),
+    "checkout": Verb((PACKAGE, "{out}"), ledger=False, dry=("-n",), named=0),
+    "add": Verb(("{new}",), changes=True, dry=("-n",)),
+    "remove": Verb((PACKAGE, "--execute"), changes=True, dry=(), named=0),
+    "exclude": Verb((PACKAGE,), changes=True, dry=("-n",), named=0),
+    "owners": Verb(("{object}",)),
+    "gc": Verb(("--execute", "--grace", "0"), changes=True, dry=()),
+    "doctor": Verb(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A store with something to do for every verb."""
+
+    path: Path
+    new: Path
+    object: str
+
+    def words(self, verb: str, out: Path, *, dry: bool = False) -> list[str]:
+        """The words of a call that works, ``-n`` or without ``--execute`` if ``dry``."""
+        row = VERBS[verb]
+        found = [verb, *row.words]
+        if dry and row.dry is not None:
+            found = [word for word in found if word != "--execute"] + [*row.dry]
+        return [word.format(out=out, new=self.new, object=self.object) for word in found]
+
+    def copied(self, place: Path) -> Model:
+        """The same store elsewhere, hard links and all."""
+        subprocess.run(["cp", "-a", "--", self.path, place], check=True)
+        return Model(place, self.new, self.object)
+
+
+def make_model(place: Path) -> Model:
+    """Migrated packages, a pending one, a directory to add, an object that nobody holds."""
+    store = place / "store"
+    regrain = Regrain(store)
+    for name in (PACKAGE, TWIN, SHORT, "ef" * 32):
+        make_package(store / name, name[:2] + name[-2:])
+    for command in (["init"], ["migrate"], ["remove", "ef" * 32, "--execute"]):
+        regrain(*command)
+    make_package(store / ("12" * 32), "pending")
+    regrain("init")
+    make_package(place / "new", "new")
+    (found,) = {
+        path.name
+        for path in (store / "objects").glob("*/*")
+        if b"abab" in path.read_bytes() and len(path.name) == 64 and path.stat().st_size == 9
+    }
+    return Model(store, place / "new", found)
+
+
+def make_package(path: Path, name: str) -> None:
+    """A small package; its one program holds its own name."""
+    with Tree(path, Random(name)) as tree:
+        describe(tree, name, "1.0")
+        tree.file(LIVE + b"/bin/run", f"run {name}\n".encode(), 0o755)
+        for number in range(3):
+            tree.file(LIVE + b"/share/%d" % number, b"%d\n" % number * 9)
+
+
+def another_user() -> dict[str, str] | None:
+    """The environment and ``python`` with which another user can run regrain, if one can."""
+    import sys
+
+    import regrain
+
+    source = Path(regrain.__file__).parent.parent
+    folders = [str(source), *(path for path in sys.path if path.endswith("-packages"))]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for name in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
+        if name is None:
+            continue
+        environment = {"PYTHONPATH": ":".join(folders), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(
+            [name, "-c", "import regrain.cli, blake3, msgspec, sqlalchemy, zstandard"],
+            env=environment,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        ) if _may_run(name) else None
+        if done is not None and done.returncode == 0:
+            return {**environment, "python": name}
+    return None
+
+
+def _may_run(name: str) -> bool:
+    try:
+        subprocess.run([name, "-c", ""], user=65534, group=65534, cwd="/", check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+__all__ = ["PACKAGE", "SHORT", "TWIN", "UNKNOWN", "VERBS", "Model", "Verb", "another_user", "make_model"]
