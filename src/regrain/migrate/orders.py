@@ -75,6 +75,15 @@ class Batch:
         """What can be published."""
         return [result for result in self.done.values() if result.failure is None]
 
+    @property
+    def shards(self) -> set[str]:
+        """Where in ``objects/`` all lies that its packages name, or that it brought there.
+
+        Of what they name, some may have been there already without a row, and not durably.
+        """
+        named = {first for result in self.good for first in result.digests[::32]}
+        return {f"{first:02x}" for first in named | {new.digest[0] for new in self.carriers}}
+
     def object_tasks(self) -> list[list[tuple[str, bytes]]]:
         """Return what is to be published, parted into tasks of about equal work."""
         tasks: list[list[tuple[str, bytes]]] = []

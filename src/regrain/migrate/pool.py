@@ -195,13 +195,16 @@ def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
 
 
 def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
+    """Publish objects; those that got their names before a failure are told with it."""
+    new, failure = [], None
     try:
         worker = _here()
         with worker.source(package_hash) as root:
-            new = worker.objects.publish(root, _wanted(wanted))
+            for carrier in worker.objects.publish(root, _wanted(wanted)):
+                new.append(carrier)  # noqa: PERF402 -- what came before an error counts
     except (RegrainError, OSError) as error:
-        return ObjectsResult(package_hash, failure=_failed(package_hash, error).failure)
-    return ObjectsResult(package_hash, pack(new) if new else b"")
+        failure = _failed(package_hash, error).failure
+    return ObjectsResult(package_hash, pack(new) if new else b"", failure)
 
 
 def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:

@@ -58,6 +58,9 @@ class Run:
         stopping: Tells whether a stop was asked for.
         adopt: Records objects that are on disk without a row, once they are proven.
         orders: What to take, and how.
+
+    Attributes:
+        workers_died: Whether some did: objects may have names, but no row in the ledger.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Run:
         self._left = orders.limit
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
+        self.workers_died = False
         self._careful_packages = 0
         self._redone: Counter[str] = Counter()
         self._batches: deque[Batch] = deque()
@@ -291,7 +295,7 @@ class Run:
         results = batch.good
         if not results and not batch.carriers:
             return
-        self._publisher.flush_objects(results)
+        self._publisher.flush_objects(batch.shards)
         self._publisher.publish_packages(results)
         outcomes = [batch.outcome(result, verified=self._orders.verified) for result in results]
         self._record(outcomes, batch.carriers)
@@ -341,6 +345,7 @@ class Run:
 
     def _after_worker_death(self) -> None:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
+        self.workers_died = True
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
             words = "a worker process died twice while it had this package"
