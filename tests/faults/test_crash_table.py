@@ -1,4 +1,8 @@
-"""The crash table, row by row: what readers see after a cut, and what recovery makes of it."""
+"""The crash table, row by row: what readers see after a cut, and what recovery makes of it.
+
+``slow`` cuts at every single step, or with ``REGRAIN_SWEEP=sample`` at some that the seed
+chooses (see ``sweeping``).
+"""
 
 from __future__ import annotations
 
@@ -40,6 +44,7 @@ from tests.faults.faulty import Call, Faults, injected
 from tests.faults.inline import Way, initialise, migrate
 from tests.faults.judge import after_fault, complete_problems, ledger_problems, reading_problems
 from tests.faults.small import SLICE_ENTRIES, Scene, copy_of, make_legacy
+from tests.faults.sweeping import chosen
 from tests.stores import read_ledger, statuses
 
 
@@ -365,19 +370,20 @@ def kill_at(crash: Crasher, template: Scene, way: Way, call: Call, when: str) ->
 def test_killed_at_a_step_of_each_sort(crash: Crasher, template: Scene, seed: int) -> None:
     way, random = Way(batch=2, slice_entries=SLICE_ENTRIES), Random(seed)
     said = []
-    chosen = one_of_each_place(survey(template, way), random)
-    assert len(chosen) > 30
-    chosen = random.sample(chosen, 24)
-    for call in chosen:
+    places = one_of_each_place(survey(template, way), random)
+    assert len(places) > 30
+    for call in random.sample(places, 24):
         said += kill_at(crash, template, way, call, random.choice(("before", "after")))
     assert said == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_every_step(crash: Crasher, template: Scene, when: str, way: str) -> None:
-    chosen = survey(template, WAYS[way])
-    said = [line for c in chosen for line in kill_at(crash, template, WAYS[way], c, when)]
+def test_killed_at_every_step(
+    crash: Crasher, template: Scene, seed: int, when: str, way: str
+) -> None:
+    steps = chosen(survey(template, WAYS[way]), seed, f"{when}:{way}")
+    said = [line for c in steps for line in kill_at(crash, template, WAYS[way], c, when)]
     assert said == []

@@ -2,7 +2,8 @@
 
 Each failure must end in its letter of the fault matrix, harm nothing, and be overcome by
 the next run. The everyday portion lets each place in the program that calls a function meet
-each error once; ``slow`` goes through every single call.
+each error once; ``slow`` goes through every single call, or with ``REGRAIN_SWEEP=sample``
+through a part of them that the seed chooses (see ``sweeping``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.faults.small import (
     copy_of,
     published_before,
 )
+from tests.faults.sweeping import chosen
 from tests.stores import read_ledger, statuses
 
 SLICED = Way(slice_entries=SLICE_ENTRIES)
@@ -307,28 +309,29 @@ def test_a_flush_of_a_late_copy_that_fails_ends_the_run(template: Scene, error: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("function", [*DISK])
-def test_every_call_of_disk_fails(template: Scene, way: str, function: str) -> None:
-    found = [c for c in survey(template, WAYS[way]) if c.function == function]
-    errors = errors_of(function, all_of_them=True)
-    if not found:
-        pytest.skip(f"{function} is not called this way")
-    assert sweep(template, WAYS[way], [Case(c, e) for c in found for e in errors]) == []
+def test_every_call_of_disk_fails(template: Scene, seed: int, way: str, function: str) -> None:
+    cases = chosen(all_cases(template, way, function, system=False), seed, f"{way}:{function}")
+    assert sweep(template, WAYS[way], cases) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("function", [*OS])
-def test_every_call_of_os_fails(template: Scene, way: str, function: str) -> None:
-    found = [c for c in survey(template, WAYS[way], system=True) if c.function == function]
-    errors = errors_of(function, all_of_them=True)
+def test_every_call_of_os_fails(template: Scene, seed: int, way: str, function: str) -> None:
+    cases = chosen(all_cases(template, way, function, system=True), seed, f"{way}:{function}")
+    assert sweep(template, WAYS[way], cases, system=True) == []
+
+
+def all_cases(template: Scene, way: str, function: str, *, system: bool) -> list[Case]:
+    """Every call of a function with every error."""
+    found = [c for c in survey(template, WAYS[way], system=system) if c.function == function]
     if not found:
         pytest.skip(f"{function} is not called this way")
-    cases = [Case(call, error) for call in found for error in errors]
-    assert sweep(template, WAYS[way], cases, system=True) == []
+    return [Case(c, error) for c in found for error in errors_of(function, all_of_them=True)]
 
 
 def test_a_case_tells_how_to_repeat_it() -> None:
