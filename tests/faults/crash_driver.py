@@ -28,7 +28,8 @@ class Moment:
     """When to die.
 
     Attributes:
-        target: A function, as ``module:name`` or ``module:Class.name``.
+        target: A function, as ``module:name`` or ``module:Class.name``; or several, with blanks
+            between them, whose calls are counted together.
         when: ``before`` or ``after`` it did its work.
         number: At its n-th call, from 1.
         place: Count only calls about a directory below this name at the store's top; for
@@ -42,7 +43,8 @@ class Moment:
 
     def __str__(self) -> str:
         where = f" in {self.place}" if self.place else ""
-        return f"{self.when} {self.target.partition(':')[2]} no. {self.number}{where}"
+        names = " or ".join(target.partition(":")[2] for target in self.target.split())
+        return f"{self.when} {names} no. {self.number}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +101,33 @@ def crasher() -> Iterator[Crasher]:
 def _die_at(moment: Moment, store: Path) -> None:
     from tests.faults.faulty import Faults, descriptor_of
 
-    module_name, _, path = moment.target.partition(":")
-    owner: Any = importlib.import_module(module_name)
-    *classes, name = path.split(".")
-    for part in classes:
-        owner = getattr(owner, part)
-    original: Callable[..., Any] = getattr(owner, name)
     faults = Faults(store)
     calls = 0
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        fd = descriptor_of(name, arguments, named, system=False)
-        if not moment.place or faults.place_of(fd) == moment.place:
-            calls += 1
-        due = calls == moment.number
-        if due and moment.when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        try:
-            return original(*arguments, **named)
-        finally:
-            if due:
+    def wrapped(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            fd = descriptor_of(name, arguments, named, system=False)
+            counts = not moment.place or faults.place_of(fd) == moment.place
+            calls += counts
+            due = counts and calls == moment.number
+            if due and moment.when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                return original(*arguments, **named)
+            finally:
+                if due:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, call)
+        return call
+
+    for target in moment.target.split():
+        module_name, _, path = target.partition(":")
+        owner: Any = importlib.import_module(module_name)
+        *classes, name = path.split(".")
+        for part in classes:
+            owner = getattr(owner, part)
+        setattr(owner, name, wrapped(name, getattr(owner, name)))
 
 
 def _child(request: dict[str, Any]) -> None:

@@ -21,9 +21,11 @@ COPIED = Way(batch=10, ingest="copy", sync="fsync")
 WAYS = {"linked": ONE_BATCH, "copied": COPIED}
 KILLED = Ended(signal.SIGKILL, 0)
 PUBLISHER = "regrain.migrate.publish:Publisher"
-OBJECT_PUBLISHER = "regrain.migrate.objects:ObjectPublisher"
+OBJECTS_OF_A_PACKAGE = "regrain.migrate.pool:_publish_objects"
 LEDGER = "regrain.ledger.queries:Ledger"
 DISK = "regrain.disk"
+NAMING = f"{DISK}:link {DISK}:rename_noreplace"
+"""How an object gets its name: a legacy inode a further one, a staged copy its last."""
 
 BEFORE_OBJECTS = {
     "claimed": Moment(f"{LEDGER}.claim", "after"),
@@ -34,13 +36,14 @@ BEFORE_OBJECTS = {
     "verified": Moment("regrain.migrate.seal:verify_unchanged", "after", 4),
     "syncing": Moment(f"{PUBLISHER}.flush", "before"),
     "synced": Moment(f"{PUBLISHER}.flush", "after"),
-    "publishing objects": Moment(f"{OBJECT_PUBLISHER}.publish", "before"),
+    "publishing objects": Moment(OBJECTS_OF_A_PACKAGE, "before"),
+    "naming the first object": Moment(NAMING, "before", 1, "objects"),
 }
 OBJECTS = {
-    "first object": Moment(f"{DISK}:rename_noreplace", "after", 1, "objects"),
-    "tenth object": Moment(f"{DISK}:rename_noreplace", "after", 10, "objects"),
-    "objects of a package": Moment(f"{OBJECT_PUBLISHER}.publish", "after", 1),
-    "objects of all": Moment(f"{OBJECT_PUBLISHER}.publish", "after", 4),
+    "first object": Moment(NAMING, "after", 1, "objects"),
+    "tenth object": Moment(NAMING, "after", 10, "objects"),
+    "objects of a package": Moment(OBJECTS_OF_A_PACKAGE, "after", 1),
+    "objects of all": Moment(OBJECTS_OF_A_PACKAGE, "after", 4),
     "flushing objects": Moment(f"{PUBLISHER}.flush_objects", "before"),
     "objects flushed": Moment(f"{PUBLISHER}.flush_objects", "after"),
     "publishing packages": Moment(f"{PUBLISHER}.publish_packages", "before"),

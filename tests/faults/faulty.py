@@ -45,6 +45,7 @@ _POSITIONS = {
 """Which argument of a function of ``regrain.disk`` is the directory it is about."""
 
 _STAGES = {
+    "regrain.migrate.objects": "publish",
     "regrain.migrate.pool": "worker",
     "regrain.migrate.recover": "recover",
     "regrain.migrate.run": "commit",
@@ -58,7 +59,7 @@ class Call:
     Attributes:
         function: Its name.
         number: It was the n-th, from 1.
-        stage: begin, recover, worker, commit or end.
+        stage: begin, recover, worker, publish (a worker that names objects), commit or end.
         place: legacy, or the name at the store's top that it was about; empty elsewhere.
         caller: The function of the program that called.
     """

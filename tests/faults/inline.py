@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ class Flag:
     turn: int = 0
 
 
+_numbers = count()
+
+
+class Numbered(Future[Any]):
+    """A future that sets keep in the order in which they were made: faults hit what they mean to.
+
+    By default that is a matter of where in memory they lie.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = next(_numbers)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class Inline(Executor):
     """One worker, in this process; it ends like a process does: everything is closed."""
 
@@ -37,7 +55,7 @@ class Inline(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Do it now."""
-        future: Future[Any] = Future()
+        future = Numbered()
         future.set_running_or_notify_cancel()
         try:
             future.set_result(fn(*args, **kwargs))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from blake3 import blake3
+
 from regrain.app.store import Package, PackageStore
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
-from regrain.ledger import open_ledger
-from regrain.maintain.books import check_books
 from regrain.migrate.orders import Summary
 from regrain.model.phase import Layout
 from tests import compare
 from tests.compare import Snapshot, differences
 from tests.faults.inline import Way, migrate
 from tests.faults.small import Scene
-from tests.reader import check_store, object_bytes_problem
+from tests.reader import Store, check_store, object_bytes_problem
 from tests.stores import legacy_changes, new_layout_differences, read_ledger, statuses
 
 TRANSIENT = ("temp/ is not empty", "quarantine/ is not empty")
@@ -123,12 +124,15 @@ def complete_problems(scene: Scene) -> list[str]:
     said += reading_problems(scene)
     said += [f"not published: {name}" for name in scene.packages.keys() - store.packages.keys()]
     said += [f"{n}: {s}" for n, s in statuses(scene.path).items() if s != "completed"]
-    return said + ledger_problems(scene.path)
+    return said + _book_problems(scene.path, store)
 
 
 def ledger_problems(path: Path) -> list[str]:
     """Where the ledger and the disk part: rows re-hash, orphans are counted from some time."""
-    store = check_store(path, orphans=True)
+    return _book_problems(path, check_store(path, orphans=True))
+
+
+def _book_problems(path: Path, store: Store) -> list[str]:
     said = []
     for digest, size in read_ledger(path, "SELECT lower(hex(digest)), size FROM objects"):
         carriers = store.carriers.get(digest, [])
@@ -145,8 +149,25 @@ def ledger_problems(path: Path) -> list[str]:
         " AND id IN (SELECT object_id FROM object_owners)"
     )
     said += [f"owned object {d}: unreferenced" for (d,) in read_ledger(path, owned)]
-    named = {digest for (digest,) in read_ledger(path, "SELECT lower(hex(digest)) FROM objects")}
-    said += [f"object {digest}: no row" for digest in store.carriers.keys() - named]
+    carriers_ = (
+        "SELECT lower(hex(digest)), mode, is_bare FROM carriers JOIN objects ON id = object_id"
+    )
+    rows = {(digest, mode, bool(bare)) for digest, mode, bare in read_ledger(path, carriers_)}
+    there = {
+        (digest, stat.S_IMODE(carrier.status.st_mode), carrier.path.name == digest)
+        for digest, carriers in store.carriers.items()
+        for carrier in carriers
+    }
+    said += [f"carrier {carrier}: no row" for carrier in sorted(there - rows)]
+    said += [f"carrier {carrier}: not there" for carrier in sorted(rows - there)]
+    return [*said, *_package_problems(path, store)]
+
+
+def _package_problems(path: Path, store: Store) -> Iterator[str]:
+    lists = dict(read_ledger(path, "SELECT package_hash, list_hash FROM packages"))
+    completed = {name for name, status in statuses(path).items() if status == "completed"}
+    for name in (lists.keys() | completed) - store.packages.keys():
+        yield f"{name}: recorded, but not published"
     owners = "SELECT package_hash, lower(hex(digest)) FROM packages"
     owners += (
         " JOIN object_owners ON package_id = packages.id JOIN objects ON objects.id = object_id"
@@ -157,18 +178,7 @@ def ledger_problems(path: Path) -> list[str]:
     for name, entries in store.packages.items():
         held = {e["hash"] for e in entries if e["type"] == "file" and e["size"]}
         if recorded[name] != held:
-            said.append(f"{name}: owners {sorted(recorded[name] ^ held)} differ")
-    return said + _book_problems(path)
-
-
-def _book_problems(path: Path) -> list[str]:
-    ledger = open_ledger(str(path), read_only=True)
-    try:
-        books = check_books(PackageStore.open(path).root, ledger)
-    finally:
-        ledger.close()
-    return [
-        f"books: {name}: {found}"
-        for name in books.__slots__
-        if name != "quarantined" and (found := getattr(books, name))
-    ]
+            yield f"{name}: owners {sorted(recorded[name] ^ held)} differ"
+        raw = (path / "packages" / name / "files.json").read_bytes()
+        if lists.get(name) != blake3(raw).hexdigest():
+            yield f"{name}: not the recorded list"

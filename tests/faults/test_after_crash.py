@@ -18,6 +18,7 @@ from tests.faults.crashes import (
     COPIED,
     DISK,
     KILLED,
+    NAMING,
     OBJECTS,
     ONE_BATCH,
     PACKAGES,
@@ -153,15 +154,19 @@ def test_a_damaged_orphan_of_a_run_that_halted_is_never_served(scene: Scene) -> 
     assert [name.partition(".")[0] for name in quarantined(scene)] == [victim(scene).name]
 
 
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_a_halted_run_left_is_found_though_recovery_was_cut(
-    crash: Crasher, scene: Scene, when: str
+    crash: Crasher, scene: Scene, when: str, number: int
 ) -> None:
-    """Nothing is in progress; once the temporary directory is gone, nothing else tells."""
+    """Nothing is in progress; once the temporary directory is gone, nothing else tells.
+
+    First what is in that directory is removed, a file by now, and then the directory.
+    """
     halted(scene)
     left = on_disk(scene)
     assert left
-    moment = Moment(f"{DISK}:remove_tree", when)
+    moment = Moment(f"{DISK}:remove_tree", when, number)
     assert crash("migrate", scene.path, COPIED, moment, limit=0) == KILLED
     recover(scene, COPIED)
     assert orphans(scene).keys() == left
@@ -228,8 +233,9 @@ def test_a_directory_nobody_works_in_is_swept(scene: Scene, lock: str) -> None:
 
 
 def test_killed_runs_pile_nothing_up(crash: Crasher, scene: Scene) -> None:
-    for number in range(1, 6):
-        moment = Moment(f"{DISK}:link", "after", 2 * number)
+    for _ in range(5):
+        moment = Moment(NAMING, "after", 2, "objects")
         assert crash("migrate", scene.path, ONE_BATCH, moment) == KILLED
         assert len(os.listdir(scene.path / "temp")) == 1
+    assert len(on_disk(scene)) == 10
     assert_converges(scene, ONE_BATCH)

@@ -31,6 +31,7 @@ from tests.faults.inline import (
     slices_of,
     start_worker,
 )
+from tests.faults.judge import ledger_problems
 from tests.faults.small import quick_place
 from tests.stores import assert_complete, record, statuses
 from tests.trees import LegacyPackage, Tree, describe, package_hash
@@ -180,7 +181,38 @@ def replace(path: Path) -> None:
     new.rename(path)
 
 
-@pytest.mark.parametrize("change", [touch, rewrite, replace])
+def widen(path: Path) -> None:
+    """Let the group write."""
+    path.chmod(0o664)
+
+
+def set_id(path: Path) -> None:
+    """Let it run as its owner."""
+    path.chmod(0o4644)
+
+
+def give_away(path: Path) -> None:
+    """Let it belong to somebody else."""
+    os.chown(path, 12_345, 12_345)
+
+
+def mark(path: Path) -> None:
+    """Give it an attribute."""
+    os.setxattr(path, "user.mark", b"yes")
+
+
+CHANGES = [
+    touch,
+    rewrite,
+    replace,
+    widen,
+    set_id,
+    pytest.param(give_away, marks=pytest.mark.root),
+    mark,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_changes_between_verifying_and_publishing(
     place: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
@@ -227,6 +259,28 @@ def test_a_worker_that_dies_costs_no_package(place: Path) -> None:
     assert len(made) == 2
     assert len(told.of(PackageGivenUp)) == 2
     assert (done.completed, done.failed) == (2, 0)
+    assert_complete(place, packages, before)
+
+
+def test_a_worker_that_dies_while_it_publishes_leaves_no_object_without_a_row(place: Path) -> None:
+    """Its package dies with it again and again, and fails; its objects have their names."""
+    packages = build(place, first=2, second=3)
+    before = record(packages)
+
+    class Dying(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            if fn is pool.publish_objects:
+                future = Future()
+                future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    done = run(place, Way(batch=1), Told(), Dying)
+    assert done.failed
+    assert any((place / "objects").glob("*/*"))
+    assert ledger_problems(place) == []
+    assert os.listdir(place / "temp") == []
+    migrate(place, Way(), retry_failed=True)
     assert_complete(place, packages, before)
 
 

@@ -25,7 +25,7 @@ from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import queue_all, queue_new
-from regrain.migrate.recover import adopt, recover
+from regrain.migrate.recover import adopt, adopt_strangers, recover
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
 from regrain.model import layout
@@ -306,7 +306,10 @@ class Migration:
                 orders,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
-            return run.execute(partial(pool.make_executor, orders.jobs, place))
+            summary = run.execute(partial(pool.make_executor, orders.jobs, place))
+            if run.workers_died:
+                adopt_strangers(self._root, ledger)
+            return summary
 
     def _check(self) -> None:
         settings = self._settings.store

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
-from regrain.errors import CorruptionError, PackageError, UnknownFormatError
+from regrain.errors import (
+    CorruptionError,
+    PackageError,
+    UnknownFormatError,
+    UnknownPackageError,
+)
 from regrain.ledger import Claim, NewCarrier, Outcome, UnrecordedObjectsError
 from regrain.ledger.keeping import Intent
 from regrain.migrate.ingest import Ingester
@@ -136,7 +141,7 @@ class Adder:
             self._publisher.flush()
             self._run.marks_errors = True
             new = [NewCarrier(*carrier) for carrier in work.objects.publish(source, wanted)]
-        self._publisher.flush_objects([result])
+        self._publisher.flush_objects({f"{first:02x}" for first in result.digests[::32]})
         with self._publisher.exclusive():
             present = self._present(result.package_hash, tree)
             if present is not None:  # somebody was faster
@@ -161,10 +166,16 @@ class Adder:
         Raises:
             PackageError: It is another tree.
         """
-        if not dual.has_package(self._root, package_hash):
-            return None
-        there = dual.open_package(self._root, package_hash)
-        return same(there, LegacyPackage(tree.parent, tree.name), package_hash)
+        for tries_left in (1, 0):
+            if not dual.has_package(self._root, package_hash):
+                return None
+            try:
+                there = dual.open_package(self._root, package_hash)
+                return same(there, LegacyPackage(tree.parent, tree.name), package_hash)
+            except (FileNotFoundError, UnknownPackageError, PackageError):
+                if not tries_left:  # else it may have been removed under this look
+                    raise
+        return None
 
     def _record(self, result: PackageResult, new: list[NewCarrier]) -> None:
         digests = [result.digests[at : at + 32] for at in range(0, len(result.digests), 32)]

@@ -203,8 +203,8 @@ class ObjectsResult:
 
     Attributes:
         package_hash: The package.
-        carriers: Packed rows of those that were not there before.
-        failure: Why some could not be published.
+        carriers: Packed rows of those that were not there before and got their names.
+        failure: Why the others did not.
     """
 
     package_hash: str

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import CorruptionError, PackageError, RegrainError
 from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
-from regrain.migrate.staging import OpenFile, Stager, staging_error
+from regrain.migrate.staging import OpenFile, Stager, flush_error, staging_error
 from regrain.model import layout
 from regrain.model.entry import Entry, Kind
-from regrain.model.layout import carrier_mode, further_carrier
+from regrain.model.layout import further_carrier
+from regrain.store.checkout import LABELS
 from regrain.store.cursor import Cursor
-from regrain.store.legacy import changed
+from regrain.store.legacy import changed, source_error
 from regrain.store.objects import hash_fd, object_path
 from regrain.store.quarantine import quarantine
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from regrain.store.root import Owner
 
 _LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 
 
 class StaleCarrierError(RegrainError):
@@ -72,7 +74,7 @@ class ObjectPublisher:
 
         Raises:
             StaleCarrierError: One changed; the package must be read again.
-            PackageError: One may not be brought in as asked for.
+            PackageError: One may not be brought in as asked for, or cannot be read.
             NoSpaceError, HaltedError: The disk refused.
         """
         with Cursor(source) as cursor:
@@ -183,7 +185,11 @@ class ObjectPublisher:
         with disk.Closing(disk.open_file(source, at)) as fd:
             self._stager.copied(name, one.mode, OpenFile(fd, os.fstat(fd), None), entry)
         with disk.Closing(disk.open_file(name, self._places.pool)) as fd:
-            disk.fsync(fd)
+            try:
+                disk.fsync(fd)
+            except OSError as error:
+                self._drop_copy(name)  # flushing it again would prove nothing
+                raise flush_error("a staged file", error) from error
         self._move(name.encode(), path)
 
     # what is there
@@ -212,7 +218,9 @@ class ObjectPublisher:
             if status.st_ctime_ns != one.ctime_ns:
                 self._look_closer(at, name, one)
         except OSError as error:
-            raise _stale(one) from error
+            if error.errno in _NOT_THERE:
+                raise _stale(one) from error
+            raise source_error(error, one.source) from error
         return at
 
     def _vouch_for_copy(self, name: str, one: Wanted) -> None:
@@ -228,15 +236,18 @@ class ObjectPublisher:
             raise
 
     def _look_closer(self, at: int, name: bytes, one: Wanted) -> None:
-        """Let the bytes decide, where an inode was touched, if only by a link to it."""
+        """Let bytes and attributes decide, where an inode was touched, if only by a link to it."""
         with disk.Closing(disk.open_file(name, at)) as fd:
             before = os.fstat(fd)
+            xattrs = disk.read_xattrs(fd) or {}
             digest, size = hash_fd(fd)
             after = os.fstat(fd)
         if (
             bytes.fromhex(digest) != one.digest
             or size != one.size
-            or carrier_mode(before.st_mode) != one.mode
+            or before.st_mode != stat.S_IFREG | one.mode
+            or (before.st_uid, before.st_gid) != self._owner
+            or not all(label.startswith(LABELS) for label in xattrs)
             or after.st_ctime_ns != before.st_ctime_ns
         ):
             raise _stale(one)

@@ -75,6 +75,15 @@ class Batch:
         """What can be published."""
         return [result for result in self.done.values() if result.failure is None]
 
+    @property
+    def shards(self) -> set[str]:
+        """Where in ``objects/`` all lies that its packages name, or that it brought there.
+
+        Of what they name, some may have been there already without a row, and not durably.
+        """
+        named = {first for result in self.good for first in result.digests[::32]}
+        return {f"{first:02x}" for first in named | {new.digest[0] for new in self.carriers}}
+
     def object_tasks(self) -> list[list[tuple[str, bytes]]]:
         """Return what is to be published, parted into tasks of about equal work."""
         tasks: list[list[tuple[str, bytes]]] = []
@@ -88,20 +97,23 @@ class Batch:
                 room -= len(wanted)
         return tasks
 
-    def outcome(self, result: PackageResult, *, verified: bool) -> Outcome:
-        """Return what the ledger is to record of a package."""
-        name = result.package_hash
-        return Outcome(
-            self.claims[name],
-            tree_hash=result.tree_hash,
-            list_hash=result.list_hash,
-            digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
-            files=result.files,
-            size=result.size,
-            added=self.added[name] + result.list_allocated,
-            deduplicated=result.objects_named - self.new[name],
-            verified=verified,
-        )
+    def outcomes(self, package_hashes: set[str], *, verified: bool) -> list[Outcome]:
+        """Return what the ledger is to record of those of its good packages."""
+        return [
+            Outcome(
+                self.claims[result.package_hash],
+                tree_hash=result.tree_hash,
+                list_hash=result.list_hash,
+                digests=[result.digests[at : at + 32] for at in range(0, len(result.digests), 32)],
+                files=result.files,
+                size=result.size,
+                added=self.added[result.package_hash] + result.list_allocated,
+                deduplicated=result.objects_named - self.new[result.package_hash],
+                verified=verified,
+            )
+            for result in self.good
+            if result.package_hash in package_hashes
+        ]
 
     def credit(self, package_hash: str, carriers: list[NewCarrier]) -> None:
         """Take note of carriers that were published for a package."""

@@ -204,14 +204,14 @@ def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
 
 
 def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
-    new = []
-    failure = None
+    """Publish objects; those that got their names before a failure are told with it."""
+    new, failure = [], None
     try:
         worker = _here()
         worker.begin()
         with worker.source(package_hash) as root:
             for carrier in worker.objects.publish(root, _wanted(wanted)):
-                new.append(carrier)  # noqa: PERF402 -- what was named before an error is recorded
+                new.append(carrier)  # noqa: PERF402 -- what came before an error counts
     except (RegrainError, OSError) as error:
         failure = _failed(package_hash, error).failure
     return ObjectsResult(package_hash, pack(new) if new else b"", failure)

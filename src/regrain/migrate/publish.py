@@ -13,15 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import HaltedError, reason
-from regrain.migrate.staging import staging_error
+from regrain.migrate.staging import flush_error, staging_error
 from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
-    from regrain.migrate.jobs import PackageResult
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
 
@@ -45,12 +43,11 @@ class Publisher:
         if not self._fsync_each:
             self._sync("the staged files")
 
-    def flush_objects(self, results: Iterable[PackageResult]) -> None:
-        """Step 2, end: make the names durable, of older objects no row names yet, too."""
+    def flush_objects(self, shards: Iterable[str]) -> None:
+        """Step 2, end: make the names of objects in these directories of ``objects/`` durable."""
         if not self._fsync_each:
             self._sync("the names of objects")
             return
-        shards = {f"{first:02x}" for result in results for first in result.digests[::32]}
         for shard in sorted(shards):
             with disk.Closing(disk.open_directory(shard, self._root.objects)) as fd:
                 self._fsync(fd, f"objects/{shard}")
@@ -84,19 +81,10 @@ class Publisher:
         try:
             disk.syncfs(self._root.fd)
         except OSError as error:
-            raise _sync_failed(what, error) from error
+            raise flush_error(what, error) from error
 
     def _fsync(self, fd: int, what: str) -> None:
         try:
             disk.fsync(fd)
         except OSError as error:
-            raise _sync_failed(what, error) from error
-
-
-def _sync_failed(what: str, error: OSError) -> HaltedError:
-    return HaltedError(
-        f"cannot flush {what} to the disk",
-        why=reason(error),
-        advice="The legacy packages are untouched. Check the disk and its messages, then run "
-        "'regrain migrate' again: it stages anew what was in hand.",
-    )
+            raise flush_error(what, error) from error

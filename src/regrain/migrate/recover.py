@@ -12,7 +12,7 @@ from regrain.ledger import NewCarrier, Outcome
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered
-from regrain.store.locks import publish_lock, sweep
+from regrain.store.locks import empty_dead_runs, forget_dead_runs, publish_lock
 from regrain.store.objects import (
     Carrier,
     carrier_flaw,
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | None:
     """Bring disk and ledger together again; None where the last run ended well.
 
-    Temporary directories of dead runs go. Objects no row names are hashed: good ones are
-    recorded, others moved to quarantine. A claimed package that was published is checked
-    and recorded; one that was not goes back to pending. Doing it twice changes nothing.
+    Temporary directories of dead runs are emptied, which makes room. Objects no row names
+    are hashed: good ones are recorded, others moved to quarantine. A claimed package that was
+    published is checked and recorded; one that was not goes back to pending. The directories
+    go last, since where nothing is claimed they alone tell that there is something to do.
+    Doing it twice changes nothing.
 
     Args:
         root: The store.
@@ -42,10 +44,10 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
         verified: Whether runs compare packages with their source before publishing.
     """
     claims = ledger.in_progress()
-    swept = sweep(root)
-    if not claims and not swept:
+    dead = empty_dead_runs(root)
+    if not claims and not dead:
         return None
-    adopted, damaged = _adopt_objects(root, ledger)
+    adopted, damaged = adopt_strangers(root, ledger)
     proven, completed = len(adopted), 0
     for claim in claims:
         with publish_lock(root):  # nobody removes it meanwhile
@@ -59,12 +61,13 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
                 quarantine(root.fd, layout.PACKAGES, claim.package_hash)
                 damaged += 1
             ledger.give_up([claim.package_hash])
-    found = Recovered(swept, completed, len(claims) - completed, proven, damaged)
+    found = Recovered(len(dead), completed, len(claims) - completed, proven, damaged)
     ledger.remember("recovered", detail=repr(found))
+    forget_dead_runs(root, dead)
     return found
 
 
-def _adopt_objects(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:
+def adopt_strangers(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:
     """Record good objects without a row; return their bytes on disk, and how many were bad."""
     adopted: dict[bytes, int] = {}
     bad = 0

@@ -61,6 +61,9 @@ class Run:
         adopt: Records objects that are on disk without a row, once they are proven.
         lock: The store's, shared; it is given up between batches when somebody wants it.
         orders: What to take, and how.
+
+    Attributes:
+        workers_died: Whether some did: objects may have names, but no row in the ledger.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 -- all that a run works with, wired in one place
@@ -83,6 +86,7 @@ class Run:
         self._left = orders.limit
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
+        self.workers_died = False
         self._careful_packages = 0
         self._redone: Counter[str] = Counter()
         self._batches: deque[Batch] = deque()
@@ -300,22 +304,16 @@ class Run:
 
     def _publish(self, batch: Batch) -> None:
         """End the write protocol for one batch, whose objects have their names."""
-        results = batch.good
-        if not results and not batch.carriers:
+        if not batch.good and not batch.carriers:
             return
-        self._publisher.flush_objects(results)
+        self._publisher.flush_objects(batch.shards)
         with self._publisher.exclusive():
             claimed = self._ledger.still_claimed(batch.claims)
-            outcomes = [
-                batch.outcome(result, verified=self._orders.verified)
-                for result in results
-                if result.package_hash in claimed
-            ]
+            outcomes = batch.outcomes(claimed, verified=self._orders.verified)
             self._publisher.publish_packages(o.claim.package_hash for o in outcomes)
             self._record(outcomes, batch.carriers)
-        for result in results:
-            if result.package_hash not in claimed:
-                self._give_up(result.package_hash, "it was removed or excluded meanwhile")
+        for gone in {result.package_hash for result in batch.good} - claimed:
+            self._give_up(gone, "it was removed or excluded meanwhile")
         for outcome in outcomes:
             self._completed += 1
             self._tracker.completed(outcome.files)
@@ -366,6 +364,7 @@ class Run:
 
     def _after_worker_death(self) -> None:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
+        self.workers_died = True
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
             words = "a worker process died twice while it had this package"

@@ -50,6 +50,16 @@ def staging_error(error: OSError, path: bytes) -> RegrainError:
     )
 
 
+def flush_error(what: str, error: OSError) -> HaltedError:
+    """Return the end of the run: whatever the reason was, asking again would prove nothing."""
+    return HaltedError(
+        f"cannot flush {what} to the disk",
+        why=reason(error),
+        advice="The legacy packages are untouched. Check the disk and its messages, then run "
+        "'regrain migrate' again: it stages anew what was in hand.",
+    )
+
+
 class OpenFile(NamedTuple):
     """A legacy file that was read.
 

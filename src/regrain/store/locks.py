@@ -221,21 +221,31 @@ class RunDirectory:
             self._held.clear()
 
 
-def sweep(root: StoreRoot) -> int:
-    """Remove the temporary directories whose run is dead; return how many there were.
+def empty_dead_runs(root: StoreRoot) -> list[str]:
+    """Empty the temporary directories whose run is dead; return their names.
 
-    Only who holds the run lock may call this: a single file in ``temp/`` is then left over
-    by somebody who was killed.
+    The directories themselves stay until ``forget_dead_runs``: they tell that objects may
+    have got names without a row in the ledger. Only who holds the run lock may call this: a
+    single file in ``temp/`` is then left over by somebody who was killed.
     """
     names = dead_runs(root)
     with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
         for name in names:
-            disk.remove_tree(name, temp)
+            with disk.Closing(disk.open_directory(name, temp)) as directory:
+                for child, _ in disk.list_directory(directory):
+                    disk.remove_tree(child, directory)
         for raw, kind in disk.list_directory(temp):
             if kind is not disk.DIRECTORY:
                 with contextlib.suppress(FileNotFoundError):
                     disk.unlink(raw, temp)
-    return len(names)
+    return names
+
+
+def forget_dead_runs(root: StoreRoot, names: list[str]) -> None:
+    """Remove the emptied directories of dead runs, once all they left has been seen to."""
+    with disk.Closing(disk.open_directory(layout.TEMP, root.fd)) as temp:
+        for name in names:
+            disk.remove_tree(name, temp)
 
 
 def dead_runs(root: StoreRoot) -> list[str]:
