@@ -28,8 +28,17 @@ from typing import ClassVar
 
 def shown(path: str | bytes) -> str:
     """Return ``path`` as printable text; bytes that are not UTF-8 appear escaped."""
-    text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
-    return text.encode("utf-8", "backslashreplace").decode().translate(_CONTROLS)
+    return encodable(path).translate(_CONTROLS)
+
+
+def encodable(path: str | bytes) -> str:
+    """Return ``path`` as text that is Unicode; other bytes appear escaped."""
+    if isinstance(path, str):
+        try:
+            path = path.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # a surrogate that stands for no byte
+            path = path.encode("utf-8", "backslashreplace")
+    return path.decode("utf-8", "backslashreplace")
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

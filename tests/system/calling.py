@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from tests.compare import Snapshot, snapshot
+from tests.system.zygote import Zygote
 
 SECONDS_MAX = 60
 
@@ -56,12 +60,16 @@ def call(
         clean, python = dict(nobody), nobody["python"]
         user = {"user": 65534, "group": 65534, "extra_groups": []}
     place = [] if store is None else ["--store", store]
-    command: list[Any] = [python, "-m", "regrain", *place, *options, *words]
+    arguments = [*place, *options, *words]
+    environment = {**clean, "NO_COLOR": "1", **(env or {})}
+    if nobody is None and not streams:
+        return _call_at_once([os.fsdecode(word) for word in arguments], environment, words)
+    command: list[Any] = [python, "-m", "regrain", *arguments]
     if streams:
         command = ["bash", "-c", f'"$@" {streams}; exit "${{PIPESTATUS[0]}}"', "bash", *command]
     done = subprocess.run(
         command,
-        env={**clean, "NO_COLOR": "1", **(env or {})},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         cwd="/",
@@ -71,6 +79,22 @@ def call(
     )
     stderr = done.stderr.decode("utf-8", "backslashreplace")
     return Said([*options, *words], done.returncode, done.stdout, stderr)
+
+
+@cache
+def _zygote() -> Zygote:
+    zygote = Zygote()
+    atexit.register(zygote.close)
+    return zygote
+
+
+def _call_at_once(
+    arguments: list[str], env: dict[str, str], words: Sequence[str | bytes]
+) -> Said:
+    with NamedTemporaryFile() as stdout, NamedTemporaryFile() as stderr:
+        code = _zygote().run(arguments, env, stdout.name, stderr.name)
+        said = stderr.read().decode("utf-8", "backslashreplace")
+        return Said(list(words), code, stdout.read(), said)
 
 
 def judge(said: Said, code: int, *named: str) -> None:
@@ -99,14 +123,16 @@ def judge(said: Said, code: int, *named: str) -> None:
 def state(store: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything below a directory, with inode, size and times; change times, too.
 
-    Opening the ledger makes and removes the files SQLite keeps beside it, also to read it,
-    where the user may write: locks are in one of them. So the times of the top directory
-    may move, and nothing else.
+    Left out are the times of what stays what it is: of the top directory, where SQLite makes
+    and removes the files it keeps beside a ledger, even to read it, since they hold its locks;
+    of the locks, into which their holder writes its name; of ``temp``, where a run has its
+    directory as long as it lives.
     """
     found: Snapshot = snapshot(store)
     facts = {}
     for path, entry in found.items():
         status = os.lstat(os.path.join(os.fsencode(store), path))
-        when = () if path == b"" else (status.st_mtime_ns, status.st_ctime_ns)
+        moves = path in (b"", b"temp") or path.endswith(b".lock")
+        when = () if moves else (status.st_mtime_ns, status.st_ctime_ns)
         facts[path] = (status.st_ino, status.st_mode, status.st_size, entry.digest, *when)
     return facts

@@ -8,15 +8,19 @@ and says ``done`` or the error it met.
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from regrain import PackageStore
+from regrain import PackageStore, disk
 from regrain.app import care, keeping
 from regrain.app.verification import verify
 from regrain.errors import RegrainError
+from regrain.ledger import open_ledger
 from regrain.maintain.audit import Level
 from regrain.model.events import PackageCompleted
 from regrain.settings import Migration, Settings, Store
@@ -64,8 +68,34 @@ def locked(root: StoreRoot, what: str) -> Iterator[None]:
     elif what == "temp":
         with RunDirectory(root):
             yield
+    elif what == "newborn":
+        with newborn(root):
+            yield
+    elif what == "ledger":
+        with contextlib.closing(open_ledger(root.path)) as ledger, ledger._transaction():
+            yield
     else:
         raise AssertionError(what)
+
+
+@contextlib.contextmanager
+def newborn(root: StoreRoot) -> Iterator[None]:
+    """Be where a run's directory has its name, and no locked file yet."""
+    with disk.Closing(disk.open_directory("temp", root.fd)) as temp:
+        disk.lock(temp, exclusive=False, wait=True)
+        os.mkdir("newborn", dir_fd=temp)
+        try:
+            yield
+        finally:
+            os.rmdir("newborn", dir_fd=temp)
+
+
+def busy(store: PackageStore, _: str) -> None:
+    """Write all the time, until somebody says a line."""
+    print("ready", flush=True)  # noqa: T201
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        with StoreLock(store.root, exclusive=False):
+            time.sleep(0.1)
 
 
 def read(store: PackageStore, name: str) -> None:
@@ -87,7 +117,7 @@ def check_out(store: PackageStore, name: str) -> None:
 def migrate(store: PackageStore, _: str) -> None:
     """Migrate one package a batch, pausing when the first is published and recorded."""
     first = Once(lambda event: isinstance(event, PackageCompleted))
-    done = store.migration().run(on_event=first, batch=1)
+    done = store.migration().run(on_event=first, jobs=1, batch=1)
     assert not done.failed
 
 
@@ -123,6 +153,7 @@ def collect(store: PackageStore, patience: str) -> None:
 
 
 WORK = {
+    "busy": busy,
     "read": read,
     "checkout": check_out,
     "migrate": migrate,

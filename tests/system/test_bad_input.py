@@ -239,7 +239,7 @@ def test_configurations(model: Model, workplace: Path, verb: str) -> None:
         check_configuration(model, verb, named, ("--config", str(config)), {})
         check_configuration(model, verb, named, (), {"REGRAIN_CONFIG": str(config)})
     check_configuration(model, verb, "none.toml", ("--config", "/none.toml"), {})
-    check_configuration(model, verb, "''" if False else "configuration", ("--config", ""), {})
+    check_configuration(model, verb, "configuration", ("--config", ""), {})
     for name in ("REGRAIN_STORE__NOSUCH", "REGRAIN_X__Y"):
         check_configuration(model, verb, name, (), {name: "1"})
 
@@ -289,12 +289,11 @@ LEDGERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", LEDGERS.values(), ids=LEDGERS)
 def test_ledgers(copied: Model, damage: Callable[[Path], object]) -> None:
     damage(copied.path / "state.sqlite")
-    out = copied.path.parent / "out"
     for verb in ALL:
         if verb in LEDGER and verb != "doctor":
             refused(copied, verb, 4, "state.sqlite")
         elif verb != "doctor":
-            judge(call(copied.path, copied.words(verb, out)), 0)
+            judge(call(copied.path, copied.words(verb, copied.path.parent / "checked-out")), 0)
     said = call(copied.path, ["verify", "--level", "deep", "--json"])
     assert (said.code, said.stderr) == (4, ""), said
     examined(copied, 4, "rebuild-ledger")
@@ -353,7 +352,8 @@ def test_wrong_arguments(model: Model, words: tuple[str | bytes, ...]) -> None:
 
 
 def test_a_command_that_says_nothing_is_helped(model: Model) -> None:
-    said = call(model.path, [])
+    judge(call(model.path, []), 2, "regrain --help")
+    said = call(None, [])
     assert said.code == 2
     assert said.stderr.startswith("Usage: regrain ")
     assert "checkout" in said.stderr
@@ -363,7 +363,7 @@ def test_a_command_that_says_nothing_is_helped(model: Model) -> None:
 def test_names_of_any_bytes(copied: Model, workplace: Path, raw: bytes) -> None:
     place = os.fsencode(workplace) + b"/" + raw
     os.rename(copied.path, place)
-    shutil.copytree(copied.new, place + b".new")
+    shutil.copytree(copied.new, os.fsdecode(place + b".new"))
     for words in (
         ["init"],
         ["plan"],
@@ -378,7 +378,7 @@ def test_names_of_any_bytes(copied: Model, workplace: Path, raw: bytes) -> None:
         said.stdout.decode()
         assert said.stdout.count(b"\n") == 1, said
     for words in (["cat", PACKAGE, raw], ["add", raw], ["checkout", PACKAGE, place]):
-        for more in [[], ["--json"]] if words[0] != "cat" else [[]]:
+        for more in [[], ["--json"]] if words[0] != "cat" and raw != b"--" else [[]]:
             said = call(place, [*words, *more])
             judge(said, said.code)
             assert said.code in {1, 2}, said

@@ -57,19 +57,35 @@ def _writing(root: StoreRoot) -> Iterator[Ledger]:
             why=f"user {root.owner.uid}",
             advice="Run as that user, or as root.",
         )
-    with StoreLock(root, exclusive=False):
-        ledger = open_ledger(root.path)
-        try:
-            removing.finish(root, ledger)
-            finish_adds(root, ledger)
-            if dead_runs(root):
-                with contextlib.suppress(LockedError), run_lock(root, "recovery"):
-                    recover(root, ledger, verified=False)
-            yield ledger
-        except OSError as error:
-            raise staging_error(error, os.fsencode(error.filename or root.path)) from error
-        finally:
-            ledger.close()
+    with StoreLock(root, exclusive=False), _opened_ledger(root) as ledger:
+        removing.finish(root, ledger)
+        finish_adds(root, ledger)
+        if dead_runs(root):
+            with contextlib.suppress(LockedError), run_lock(root, "recovery"):
+                recover(root, ledger, verified=False)
+        yield ledger
+
+
+@contextlib.contextmanager
+def _opened_ledger(root: StoreRoot) -> Iterator[Ledger]:
+    """Open the ledger; what the disk refuses meanwhile is told in our words."""
+    ledger = open_ledger(root.path)
+    try:
+        yield ledger
+    except OSError as error:
+        raise _storage_error(error, root) from error
+    finally:
+        ledger.close()
+
+
+def _storage_error(error: OSError, root: StoreRoot) -> RegrainError:
+    known = staging_error(error, os.fsencode(error.filename or root.path))
+    if isinstance(known, NoSpaceError):
+        known.what = "no space left to change the store"
+        known.advice = "Free space or inodes, then run the command again; it goes on."
+    else:
+        known.advice = "Check the disk, then run the command again; it goes on."
+    return known
 
 
 # add
@@ -174,7 +190,10 @@ def _open_source(path: str | bytes) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise PackageError(
-            "cannot open the package to add", path=path, why=reason(error)
+            "cannot open the package to add",
+            path=path,
+            why=reason(error),
+            advice="Name an archive or a directory that this user may read.",
         ) from error
     mode = os.fstat(fd).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -315,9 +334,12 @@ def collect(
     """
     with _writing(root):
         pass
-    return collecting.collect(
-        root, grace=grace, size_max=size_max, on_progress=on_progress, patience=patience
-    )
+    try:
+        return collecting.collect(
+            root, grace=grace, size_max=size_max, on_progress=on_progress, patience=patience
+        )
+    except OSError as error:
+        raise _storage_error(error, root) from error
 
 
 # owners

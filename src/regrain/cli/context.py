@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from functools import cached_property
@@ -22,6 +23,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 dry_run_option = click.option(
     "-n", "--dry-run", is_flag=True, help="Say what would be done; change nothing."
 )
+
+
+class NotNegative(click.FloatRange):
+    """A number from 0 on; ``nan``, which compares with nothing, is none."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 class Context:

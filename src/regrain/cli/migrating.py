@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    NotNegative,
+    Stop,
+    dry_run_option,
+    json_option,
+    pass_context,
+)
 
 if TYPE_CHECKING:
     from regrain.app.migration import Initialised
@@ -151,7 +158,7 @@ def _section(title: str, lines: list[str]) -> None:
     if lines:
         click.echo(f"\n{title}:")
         for line in lines[:_SHOWN_MAX]:
-            click.echo(f"  {line}")
+            click.echo(f"  {output.shown(line)}")
         if len(lines) > _SHOWN_MAX:
             click.echo(f"  and {len(lines) - _SHOWN_MAX:,} more (--json lists all)")
 
@@ -207,12 +214,12 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
 
 @click.command()
 @click.option("--jobs", type=click.IntRange(1, 256), help="Worker processes.")
-@click.option("--batch", type=click.IntRange(1), help="Packages committed together.")
+@click.option("--batch", type=click.IntRange(1, 100_000), help="Packages committed together.")
 @click.option("--limit", type=click.IntRange(0), help="Migrate so many packages at the most.")
 @click.option("--only", metavar="GLOB", help="Only packages whose name or hash matches.")
 @click.option("--retry-failed", is_flag=True, help="Try failed packages again.")
 @click.option(
-    "--max-read", type=click.FloatRange(0), metavar="MIB_S", help="Read no faster than this."
+    "--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this."
 )
 @dry_run_option
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.errors import RegrainError, shown
+from regrain.errors import RegrainError, encodable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def document(message_type: str, **fields: object) -> None:
 def _escaped(value: object) -> object:
     """Return ``value`` with everything escaped in its texts that is not Unicode."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return encodable(value)
     if isinstance(value, dict):
         return {name: _escaped(item) for name, item in value.items()}
     return [_escaped(item) for item in value] if isinstance(value, list) else value

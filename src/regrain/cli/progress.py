@@ -187,7 +187,7 @@ class MigrationProgress(_Shown):
             )
         elif self._verbose:
             self.bar.say(
-                f"migrated {event.package_hash} {event.name} {event.version}: "
+                f"migrated {event.package_hash} {shown(event.name)} {shown(event.version)}: "
                 f"{event.files:,} files, {output.size(event.space_saved)} saved"
             )
 

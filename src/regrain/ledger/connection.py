@@ -85,6 +85,8 @@ def _check_file(path: str, *, create: bool, read_only: bool) -> None:
             path=path,
             advice=f"Move what is there out of the way. {_REBUILD}",
         )
+    if not (status.st_size or create):
+        raise CorruptionError("the ledger is empty", path=path, advice=_REBUILD)
     if not os.access(path, os.R_OK if read_only else os.R_OK | os.W_OK):
         is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
         raise RegrainError(
@@ -96,7 +98,7 @@ def _check_file(path: str, *, create: bool, read_only: bool) -> None:
 
 
 def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
-    place = reading_uri(path) if read_only else f"file:{quote(path)}"
+    place = reading_uri(path) if read_only else _uri(path)
     engine = sa.create_engine(
         "sqlite+pysqlite://",
         creator=lambda: module.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None),
@@ -110,9 +112,7 @@ def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
         if read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
-            safe = module.sqlite_version_info >= SAFE_VERSION
-            cursor.execute(f"PRAGMA journal_mode = {'WAL' if safe else 'DELETE'}")
-            cursor.execute(f"PRAGMA synchronous = {'FULL' if safe else 'EXTRA'}")
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if _is_safe() else 'EXTRA'}")
             cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA cache_size = -32768")
         cursor.execute("PRAGMA temp_store = MEMORY")
@@ -133,9 +133,17 @@ def reading_uri(path: str) -> str:
     files beside the database.
     """
     if all(os.access(place, os.W_OK) for place in (path, os.path.dirname(path))):
-        return f"file:{quote(path)}"
+        return _uri(path)
     quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
-    return f"file:{quote(path)}?mode=ro{quiet}"
+    return f"{_uri(path)}?mode=ro{quiet}"
+
+
+def _uri(path: str) -> str:
+    return f"file:{quote(os.fsencode(path))}"
+
+
+def _is_safe() -> bool:
+    return driver().sqlite_version_info >= SAFE_VERSION  # type: ignore[no-any-return]
 
 
 def _check_schema(connection: sa.Connection, path: str) -> None:
@@ -176,16 +184,19 @@ def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> Non
     with connection.begin():
         found = _revision(connection)
         is_empty = connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is None
+    if found is None and not (create and is_empty):
+        _check_schema(connection, path)
+    if found is not None and found > REVISION:
+        raise _unknown_schema(found, path)
+    # This writes into the file, so not before it is known to be ours.
+    mode = "WAL" if _is_safe() else "DELETE"
+    connection.connection.cursor().execute(f"PRAGMA journal_mode = {mode}")
     if found == REVISION:
         return
     if found is None:
-        if not (create and is_empty):
-            _check_schema(connection, path)
         with connection.begin():
             create_schema(connection)
         return
-    if found > REVISION:
-        raise _unknown_schema(found, path)
     backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
     connection.exec_driver_sql("VACUUM INTO ?", (backup,))
     from alembic import command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from regrain.errors import (
@@ -15,6 +16,8 @@ from regrain.errors import (
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+_SHARED_MEMORY_BYTES = 32 << 10
+
 
 def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainError:
     """Return what a database error means: no space, busy, a bad disk, or corruption.
@@ -24,6 +27,8 @@ def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainE
         path: Where the ledger is.
     """
     words = str(error.orig)
+    if "I/O" in words and path is not None and _is_full(path):
+        words = "the disk is full"  # what SQLite keeps in memory has a file on disk, too
     if "full" in words:
         return NoSpaceError(
             "no space left for the ledger",
@@ -58,3 +63,8 @@ def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainE
         why=words,
         advice="Readers are not concerned. Run 'regrain doctor --rebuild-ledger'.",
     )
+
+
+def _is_full(path: str) -> bool:
+    space = os.statvfs(os.path.dirname(path))
+    return space.f_bavail * space.f_frsize < _SHARED_MEMORY_BYTES

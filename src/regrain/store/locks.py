@@ -129,7 +129,7 @@ class StoreLock:
                 raise LockedError(
                     "the store is being written to",
                     path=self._root.path,
-                    why=f"its writers did not pause within {self._patience:.0f} s",
+                    why=f"its writers did not pause within {self._patience:g} s",
                     advice="Run the command again when they are done.",
                 )
             time.sleep(_TRY_SECONDS)
@@ -272,7 +272,13 @@ def _temp(root: StoreRoot, *, exclusive: bool) -> Iterator[int]:
 
 def _is_dead(name: bytes, temp: int) -> bool:
     try:
-        with disk.Closing(disk.open_directory(name, temp)) as directory:
+        opened = disk.Closing(disk.open_directory(name, temp))
+    except FileNotFoundError:  # whoever sweeps was faster
+        return False
+    except PermissionError:  # root's, and we are not: it is for root to sweep
+        return False
+    try:
+        with opened as directory:
             fd = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return True

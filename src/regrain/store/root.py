@@ -18,6 +18,9 @@ from regrain.model.digest import is_package_hash
 from regrain.model.phase import Phase
 
 
+_MAY_ENTER = "Run as the store's owner, or as a user who may read it."
+
+
 class _StoreFile(msgspec.Struct, frozen=True):
     format: int
     hash: str
@@ -49,7 +52,9 @@ def read_store_file(fd: int, path: str) -> _StoreFile:
             advice="Run 'regrain init' to make a store of the directory.",
         ) from None
     except OSError as error:
-        raise RegrainError("cannot read store.toml", path=path, why=reason(error)) from error
+        raise RegrainError(
+            "cannot read store.toml", path=path, why=reason(error), advice=_MAY_ENTER
+        ) from error
     try:
         table = tomllib.loads(raw.decode())
         found = table.get("format")
@@ -106,7 +111,9 @@ class StoreRoot:
                 advice="Run 'regrain init' again: it completes what is missing.",
             ) from error
         except OSError as error:
-            raise RegrainError("cannot open the store", path=name, why=reason(error)) from error
+            raise RegrainError(
+                "cannot open the store", path=name, why=reason(error), advice=_MAY_ENTER
+            ) from error
 
     @property
     def store_id(self) -> str:
@@ -144,7 +151,9 @@ def open_top(path: str) -> int:
             advice="Name the store's directory with --store.",
         ) from error
     except OSError as error:
-        raise RegrainError("cannot open the store", path=path, why=reason(error)) from error
+        raise RegrainError(
+            "cannot open the store", path=path, why=reason(error), advice=_MAY_ENTER
+        ) from error
 
 
 def prepare(fd: int) -> None:
