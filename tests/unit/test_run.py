@@ -12,7 +12,9 @@ from random import Random
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
+from regrain import disk
 from regrain.app.store import PackageStore
 from regrain.migrate import pool
 from regrain.migrate.orders import Summary
@@ -33,7 +35,8 @@ from tests.faults.inline import (
 )
 from tests.faults.judge import ledger_problems
 from tests.faults.small import quick_place
-from tests.stores import assert_complete, record, statuses
+from tests.reader import check_store
+from tests.stores import assert_complete, new_layout_differences, record, statuses
 from tests.trees import LegacyPackage, Tree, describe, package_hash
 
 SHARED = b"what both packages hold\n"
@@ -236,6 +239,58 @@ def test_a_file_that_changes_between_verifying_and_publishing(
     assert set(statuses(place).values()) == {"completed"}
     assert len(told.of(PackageGivenUp)) == (change is not touch)
     assert_complete(place, packages, record(packages))
+
+
+@pytest.mark.parametrize("change", [*CHANGES, Path.unlink])
+def test_a_copy_that_changes_between_verifying_and_publishing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    """Both packages want it; if it is not good any more, both are read again."""
+    packages = build(place, first=2, second=3)
+    flush = Publisher.flush
+    changed: list[Path] = []
+
+    def flush_after_a_change(publisher: Publisher) -> None:
+        if not changed:
+            name = blake3(SHARED).hexdigest()
+            changed.extend(place.glob(f"temp/*/objects/{name}.m0644"))
+            change(changed[0])
+        flush(publisher)
+
+    monkeypatch.setattr(Publisher, "flush", flush_after_a_change)
+    told, way = Told(), Way(ingest="copy")
+    with inline_workers():
+        PackageStore.open(place, way.settings()).migration().run(told.events.append)
+    assert len(changed) == 1
+    assert len(told.of(PackageGivenUp)) == (0 if change in {touch, replace} else 2)
+    assert_complete(place, packages, record(packages))
+
+
+def test_a_name_that_leads_elsewhere_in_the_last_moment(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look at a file and the link to it another took its place."""
+    packages = build(place, first=2)
+    (package,) = packages.values()
+    link = disk.link
+    swapped: list[bytes] = []
+
+    def link_after_a_swap(source: bytes, at: int, target: bytes, to: int) -> None:
+        if source == b"f001" and not swapped:
+            swapped.append(source)
+            path = package.path / "f001"
+            replace(path)
+            rewrite(path)
+        link(source, at, target, to)
+
+    monkeypatch.setattr(disk, "link", link_after_a_swap)
+    assert migrate(place, Way()).completed == 1
+    assert swapped
+    store = check_store(place, legacy=packages)
+    (wrong,) = os.listdir(place / "quarantine")
+    assert store.problems == [f"quarantine/ is not empty: {[wrong]}"]
+    assert new_layout_differences(store, record(packages), packages) == []
+    assert ledger_problems(place) == []
 
 
 def test_a_worker_that_dies_costs_no_package(place: Path) -> None:
