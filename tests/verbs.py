@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import regrain
 from tests.command import Regrain
 from tests.trees import LIVE, Tree, describe
 
 PACKAGE = "ab" * 32
 TWIN = "ab" * 31 + "ff"
 SHORT = "cd" * 16
+NOBODY = 65534
 UNKNOWN = "0123456789abcdef" * 4
 
 
@@ -84,13 +87,13 @@ class Model:
 def make_model(place: Path) -> Model:
     """Migrated packages, a pending one, a directory to add, an object that nobody holds."""
     store = place / "store"
-    regrain = Regrain(store)
+    command = Regrain(store)
     for name in (PACKAGE, TWIN, SHORT, "ef" * 32):
         make_package(store / name, name[:2] + name[-2:])
-    for command in (["init"], ["migrate"], ["remove", "ef" * 32, "--execute"]):
-        regrain(*command)
+    for words in (["init"], ["migrate"], ["remove", "ef" * 32, "--execute"]):
+        command(*words)
     make_package(store / ("12" * 32), "pending")
-    regrain("init")
+    command("init")
     make_package(place / "new", "new")
     (found,) = {
         path.name
@@ -111,38 +114,29 @@ def make_package(path: Path, name: str) -> None:
 
 def another_user() -> dict[str, str] | None:
     """The environment and ``python`` with which another user can run regrain, if one can."""
-    import sys
-
-    import regrain
-
     source = Path(regrain.__file__).parent.parent
     folders = [str(source), *(path for path in sys.path if path.endswith("-packages"))]
+    environment = {"PYTHONPATH": ":".join(folders), "PATH": "/usr/bin:/bin"}
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for name in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
-        if name is None:
-            continue
-        environment = {"PYTHONPATH": ":".join(folders), "PATH": "/usr/bin:/bin"}
+    for python in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
+        if python is not None and _works(python, environment):
+            return {**environment, "python": python}
+    return None
+
+
+def _works(python: str, environment: dict[str, str]) -> bool:
+    program = "import regrain.cli, blake3, msgspec, sqlalchemy, zstandard"
+    try:
         done = subprocess.run(
-            [name, "-c", "import regrain.cli, blake3, msgspec, sqlalchemy, zstandard"],
+            [python, "-c", program],
             env=environment,
-            user=65534,
-            group=65534,
+            user=NOBODY,
+            group=NOBODY,
             extra_groups=[],
             cwd="/",
             capture_output=True,
             check=False,
-        ) if _may_run(name) else None
-        if done is not None and done.returncode == 0:
-            return {**environment, "python": name}
-    return None
-
-
-def _may_run(name: str) -> bool:
-    try:
-        subprocess.run([name, "-c", ""], user=65534, group=65534, cwd="/", check=True)
-    except (OSError, subprocess.CalledProcessError):
+        )
+    except OSError:  # it lies where that user may not look
         return False
-    return True
-
-
-__all__ = ["PACKAGE", "SHORT", "TWIN", "UNKNOWN", "VERBS", "Model", "Verb", "another_user", "make_model"]
+    return done.returncode == 0

@@ -21,8 +21,10 @@ from regrain.disk_bytes import (
     SourceReadError,
     allocated,
     copy_bytes,
+    is_at,
     lock,
     read_xattrs,
+    reopen,
     unlock,
     write_all,
 )
@@ -71,6 +73,7 @@ __all__ = [
     "rename_exchange",
     "rename_noreplace",
     "rename_replace",
+    "reopen",
     "shares_extents",
     "syncfs",
     "unlink",
@@ -272,15 +275,6 @@ def _kind(item: os.DirEntry[str]) -> str:
     return SYMLINK if item.is_symlink() else SPECIAL
 
 
-def is_at(fd: int, name: str | bytes, at: int) -> bool:
-    """Tell whether an open file or directory still has the name ``name``."""
-    try:
-        status = os.stat(name, dir_fd=at, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(status, os.fstat(fd))
-
-
 def kind_of(name: str | bytes, at: int) -> str:
     """Return what ``name`` is."""
     mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
@@ -306,7 +300,7 @@ def walk(
     Raises:
         OSError: A directory cannot be read; its ``filename`` is the path below ``root``.
     """
-    stack = [_level(os.dup(root), b"")]
+    stack = [_level(reopen(root), b"")]
     try:
         while stack:
             fd, prefix, names, kinds = stack[-1]

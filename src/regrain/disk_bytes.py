@@ -39,6 +39,15 @@ class Held:
         os.close(self.fd)
 
 
+def reopen(fd: int) -> int:
+    """Open an open directory anew.
+
+    How far it was listed belongs to what ``open`` made: duplicates share it, also across a
+    fork. Of two threads that list one descriptor, each would see a part of the names.
+    """
+    return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+
+
 def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write ``content``, however many calls that takes."""
     view = memoryview(content)
@@ -63,6 +72,15 @@ def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
 def allocated(status: os.stat_result) -> int:
     """Return the bytes an inode takes on its file system."""
     return status.st_blocks * _BLOCK
+
+
+def is_at(fd: int, name: str | bytes, at: int) -> bool:
+    """Tell whether an open file or directory still has the name ``name``."""
+    try:
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(status, os.fstat(fd))
 
 
 class SourceReadError(OSError):

@@ -33,12 +33,12 @@ def shown(path: str | bytes) -> str:
 
 def encodable(path: str | bytes) -> str:
     """Return ``path`` as text that is Unicode; other bytes appear escaped."""
-    if isinstance(path, str):
-        try:
-            path = path.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # a surrogate that stands for no byte
-            path = path.encode("utf-8", "backslashreplace")
-    return path.decode("utf-8", "backslashreplace")
+    if isinstance(path, bytes):
+        return path.decode("utf-8", "backslashreplace")
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}

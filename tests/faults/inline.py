@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from regrain.app import migration
+from regrain.app import initialising
 from regrain.app.store import PackageStore
 from regrain.migrate import pool, run
 from regrain.migrate.orders import Summary
@@ -170,7 +170,7 @@ def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
         return opened.migration().run(jobs=1, **options)
 
 
-def initialise(store: Path, slice_entries: int = 0) -> migration.Initialised:
+def initialise(store: Path, slice_entries: int = 0) -> initialising.Initialised:
     """Make a store of a legacy directory."""
     with slices_of(slice_entries):
-        return migration.initialise(str(store))
+        return initialising.initialise(str(store))

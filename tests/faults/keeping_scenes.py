@@ -19,10 +19,11 @@ from regrain.settings import Settings
 from regrain.settings import Store as StoreSettings
 from regrain.store.root import StoreRoot
 from tests.compare import Snapshot, differences, snapshot
+from tests.conftest import remove
 from tests.faults.crash_driver import Moment, _die_at
 from tests.faults.crashes import rows, tree
 from tests.faults.faulty import Call, Faults, injected
-from tests.faults.judge import after_fault, ledger_problems, reading_problems
+from tests.faults.judge import ledger_problems, reading_problems
 from tests.faults.small import Scene
 from tests.reader import check_store, package_tree
 from tests.trees import LIVE, Tree, describe
@@ -90,9 +91,9 @@ def source_of(store: Path) -> Path:
 
 
 def gone(store: Path) -> str:
-    """The hash of the package that goes."""
-    (name,) = [name for name in PackageStore.open(store).packages() if name.name == GONE] or [None]
-    return "" if name is None else str(name.hash)
+    """The hash of the package that goes; empty where it went."""
+    found = [p.hash for p in PackageStore.open(store).packages() if p.name == GONE]
+    return str(found[0]) if found else ""
 
 
 def add(settings: Settings, store: Path) -> object:
@@ -124,11 +125,6 @@ CHANGES = {
     "exclude": Change(exclude_gone),
     "collect": Change(collect_all, before=remove_gone, removes=True),
 }
-
-
-@dataclass(slots=True)
-class Recording(Faults):
-    """Faults that know commits of the ledger, too."""
 
 
 @contextmanager
@@ -210,19 +206,12 @@ def new_problems(scene: Scene) -> list[str]:
     try:
         found: Snapshot = snapshot(place)
     finally:
-        remove_tree(place)
+        remove(place)
     said = differences(wanted, found)
     if (scene.path / "packages" / NEW).exists():
         listed = package_tree(check_store(scene.path, orphans=True), NEW)
         said += differences(wanted, listed)
     return [f"new: {line}" for line in said]
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a small tree."""
-    from tests.conftest import remove
-
-    remove(path)
 
 
 def converges(scene: Scene, change: Change) -> list[str]:
@@ -261,18 +250,3 @@ def arrives(scene: Scene, change: Change) -> list[str]:
     if change.removes and store.has_package(gone_of(scene)):
         said.append("again: the package is still there")
     return said
-
-
-__all__ = [
-    "CHANGES",
-    "COMMITS",
-    "NEW",
-    "Change",
-    "after_fault",
-    "arrives",
-    "converges",
-    "killed",
-    "moment_of",
-    "observed",
-    "problems",
-]

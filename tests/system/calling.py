@@ -31,7 +31,8 @@ class Said:
 
     def __str__(self) -> str:
         """Show everything: this is what a failing assertion prints."""
-        return f"{self.words}: exit {self.code}\n{self.stdout.decode(errors='replace')}\n--\n{self.stderr}"
+        out = self.stdout.decode(errors="replace")
+        return f"{self.words}: exit {self.code}\n{out}\n--\n{self.stderr}"
 
 
 def call(
@@ -88,9 +89,7 @@ def _zygote() -> Zygote:
     return zygote
 
 
-def _call_at_once(
-    arguments: list[str], env: dict[str, str], words: Sequence[str | bytes]
-) -> Said:
+def _call_at_once(arguments: list[str], env: dict[str, str], words: Sequence[str | bytes]) -> Said:
     with NamedTemporaryFile() as stdout, NamedTemporaryFile() as stderr:
         code = _zygote().run(arguments, env, stdout.name, stderr.name)
         said = stderr.read().decode("utf-8", "backslashreplace")

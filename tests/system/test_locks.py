@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -174,7 +175,7 @@ def run_all(scene: Scene, holder: Holder, *, beside: str, waiting: str, refused:
             for what in waiting.split()
         }
         for what, process in started.items():
-            until(lambda process=process: waits(scene.regrain.store, process), f"{what} goes on")
+            until(partial(waits, scene.regrain.store, process), f"{what} goes on")
         holder.go_on()
         codes = {what: process.wait(SECONDS_MAX) for what, process in started.items()}
     assert codes == dict.fromkeys(started, 0)
@@ -217,9 +218,7 @@ def test_beside_a_migration(scene: Scene) -> None:
 
 def test_beside_a_rebuilding(scene: Scene) -> None:
     with held(scene.regrain.store, "rebuild") as holder:
-        run_all(
-            scene, holder, beside=READERS, waiting=f"{WRITERS} gc", refused="migrate rebuild"
-        )
+        run_all(scene, holder, beside=READERS, waiting=f"{WRITERS} gc", refused="migrate rebuild")
 
 
 def test_beside_a_run_that_only_reads(scene: Scene) -> None:
@@ -304,7 +303,7 @@ def test_a_migration_gives_way_to_gc_and_forgets_what_it_knew(
         regrain("remove", "--execute", names[0])
         with regrain.running("gc", "--execute", "--grace", "0s") as gc:
             until(lambda: waits(store_path, gc), "gc does not wait")
-            assert "7" not in [row[0] for row in published(store_path)]
+            assert "legacy7" not in [row[0] for row in published(store_path)]
             holder.go_on()
             assert gc.wait(SECONDS_MAX) == 0
     collected = read_ledger(store_path, "SELECT detail FROM history WHERE event = 'collected'")
@@ -316,9 +315,9 @@ def test_a_migration_gives_way_to_gc_and_forgets_what_it_knew(
     regrain("verify", "--level", "deep")
 
 
-def published(store: Path) -> list[tuple[str]]:
+def published(store: Path) -> list[tuple[str, ...]]:
     query = "SELECT name FROM store_migration WHERE status = 'completed'"
-    return read_ledger(store, query)  # type: ignore[return-value]
+    return read_ledger(store, query)
 
 
 def test_a_newborn_run_is_not_taken_for_dead(scene: Scene) -> None:

@@ -179,6 +179,7 @@ def assert_same(store: Brought, measure: Brought | None, place: Path, *, holes: 
         assert opened.get_package(name).layout.value == "file_level"
         opened.get_package(name).checkout(place / "out")
         found = snapshot(place / "out")
+        (place / "out").chmod(0o755)
         remove(place / "out")
         assert differences(tree, found, holes=holes) == []
         assert opened.get_package(name).read("manifest.toml")

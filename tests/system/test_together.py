@@ -160,9 +160,7 @@ def work(plan: Plan) -> list[Step]:
     with (plan.place / "plan").open("wb") as stream:
         pickle.dump(plan, stream)
     command = [sys.executable, "-m", "tests.system.together_actors", str(plan.place / "plan")]
-    actors = {
-        role: subprocess.Popen([*command, role], stdin=subprocess.DEVNULL) for role in ROLES
-    }
+    actors = {role: subprocess.Popen([*command, role], stdin=subprocess.DEVNULL) for role in ROLES}
     try:
         codes = {role: actor.wait(plan.seconds + 100) for role, actor in actors.items()}
     finally:

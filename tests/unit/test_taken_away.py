@@ -55,7 +55,7 @@ def test_a_checkout_of_what_is_removed_meanwhile_ends_without_a_trace(
     store: PackageStore, workplace: Path
 ) -> None:
     name = of_layout(store, "legacy")
-    seen = []
+    seen: list[object] = []
 
     def remove(entry: object) -> None:
         if not seen:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.app import standing
+from regrain.app.standing import State
 from regrain.errors import (
     ConfigurationError,
-    NoSpaceError,
     RefusedError,
     RegrainError,
-    reason,
 )
-from regrain.ledger import Ledger, PackageRow, Totals, open_ledger
+from regrain.ledger import Ledger, PackageRow, open_ledger
 from regrain.maintain import remove as removing
 from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
@@ -24,60 +22,24 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
-from regrain.migrate.reconcile import queue_all, queue_new
+from regrain.migrate.reconcile import queue_new
 from regrain.migrate.recover import adopt, adopt_strangers, recover
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
-from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
-from regrain.store.root import StoreRoot, legacy_names, open_top
+from regrain.store.root import StoreRoot, open_top
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regrain.model.events import Event
+    from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
 
 MIB = 1 << 20
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(frozen=True, slots=True)
-class Initialised:
-    """What ``init`` did.
-
-    Attributes:
-        created: False where it was a store already.
-        queued: Packages that were not known before.
-        packages: Legacy packages in the directory.
-        foreign: Names that are no packages.
-    """
-
-    created: bool
-    queued: int
-    packages: int
-    foreign: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What ``status`` tells.
-
-    Attributes:
-        phase: Of the store.
-        totals: From the ledger.
-        running: Who holds the run lock, empty if nobody.
-        snapshot: The last progress of that run.
-    """
-
-    phase: Phase
-    totals: Totals
-    running: str
-    snapshot: dict[str, object]
 
 
 def _ignore(_: object) -> None:
@@ -99,103 +61,6 @@ def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _i
             link_outside=settings.store.link_outside,
             on_package=on_package,
         )
-
-
-def would_initialise(path: str) -> Initialised:
-    """Say what ``initialise`` would do; write nothing.
-
-    Raises:
-        NotAStoreError: There is no directory.
-        CorruptionError: It is a store, but its ledger is missing or broken.
-    """
-    with disk.Closing(open_top(path)) as fd:
-        created = _is_to_be_made(fd, path)
-        names, foreign = legacy_names(fd)
-    known: set[str] = set()
-    if not created:
-        ledger = open_ledger(path, read_only=True)
-        known = ledger.known_packages()
-        ledger.close()
-    return Initialised(created, len(set(names) - known), len(names), foreign)
-
-
-def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Initialised:
-    """Make a store of a directory, empty or legacy, and queue every legacy package.
-
-    Safe to repeat: it completes what is missing and queues what is new. What makes it a
-    store is written last; so a store without a ledger is one that lost it, and is not given
-    an empty one.
-
-    Raises:
-        NotAStoreError: There is no directory.
-        CorruptionError: It is a store, but its ledger is missing or broken.
-        LockedError: A run is under way.
-        NoSpaceError: The disk is full.
-    """
-    with disk.Closing(open_top(path)) as fd:
-        created = _is_to_be_made(fd, path)
-        try:
-            store_root.prepare(fd)
-            ledger = open_ledger(path, create=created)
-            _own_ledger(fd)
-            if created:
-                store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
-        except OSError as error:
-            kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
-            raise kind(
-                "cannot make a store of the directory",
-                path=path,
-                why=reason(error),
-                advice="Mend that and run it again; it goes on where it was.",
-            ) from error
-    try:
-        return _queue_legacy(StoreRoot(path), ledger, on_package, created=created)
-    finally:
-        ledger.close()
-
-
-def _is_to_be_made(fd: int, path: str) -> bool:
-    """Tell whether the directory is no store yet, and check that this user may make it one.
-
-    Raises:
-        UnknownFormatError: It is a store of another version.
-        CorruptionError: It is a store without a ledger.
-        RegrainError: It belongs to another user.
-    """
-    owner = os.fstat(fd).st_uid
-    if os.geteuid() not in (0, owner):
-        raise RegrainError(
-            "the directory belongs to another user",
-            path=path,
-            why=f"user {owner}",
-            advice="Run as that user, or as root.",
-        )
-    if layout.STORE_FILE not in os.listdir(fd):
-        return True
-    store_root.read_store_file(fd, path)
-    if layout.LEDGER not in os.listdir(fd):
-        open_ledger(path, read_only=True)  # which says what to do about it
-    return False
-
-
-def _queue_legacy(
-    root: StoreRoot, ledger: Ledger, on_package: Callable[[Usage], None], *, created: bool
-) -> Initialised:
-    with run_lock(root, "regrain init"):
-        names, foreign = legacy_names(root.fd)
-        known = ledger.known_packages()
-        queued = queue_all(root, ledger, [name for name in names if name not in known], on_package)
-        if created:
-            ledger.remember("initialised", detail=f"{queued} packages queued")
-    return Initialised(created, queued, len(names), foreign)
-
-
-def _own_ledger(fd: int) -> None:
-    """Give the ledger to the store's owner, readable by whom the store is."""
-    status = os.fstat(fd)
-    with disk.Closing(disk.open_file(layout.LEDGER, fd)) as ledger:
-        os.fchown(ledger, status.st_uid, status.st_gid)
-        os.fchmod(ledger, status.st_mode & 0o044 | 0o600)
 
 
 class Migration:
@@ -373,6 +238,14 @@ class Migration:
             )
         finally:
             ledger.close()
+
+    def progress(self) -> Progress:
+        """Return how far the migration as a whole is, whoever runs it."""
+        return standing.progress(self.state())
+
+    def health(self) -> standing.Health:
+        """Judge the store by its error rate and by what its file system has left."""
+        return standing.health(self._root, self.state(), self._settings)
 
     def rows(self, status: Status | None = None) -> list[PackageRow]:
         """Return what the ledger knows of the packages (in ``status``)."""

@@ -6,16 +6,34 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.model.events import Progress
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
-    from regrain.app.migration import State
+    from regrain.ledger import Totals
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
 ERROR_RATE_PACKAGES_MIN = 20
 SEVERITY = ("healthy", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What ``status`` tells.
+
+    Attributes:
+        phase: Of the store.
+        totals: From the ledger.
+        running: Who holds the run lock, empty if nobody.
+        snapshot: The last progress of that run.
+    """
+
+    phase: Phase
+    totals: Totals
+    running: str
+    snapshot: dict[str, object]
 
 
 @dataclass(slots=True)
@@ -71,12 +89,28 @@ def next_command(state: State) -> str:
     return "regrain verify --level deep"
 
 
+def progress(state: State) -> Progress:
+    """Return how far the migration is; rate and time left are those of the run under way."""
+    totals = state.totals
+    snapshot = state.snapshot if state.running.startswith("regrain migrate") else {}
+    read = _number(snapshot, "bytes_done")
+    return Progress(
+        packages_total=totals.packages,
+        packages_done=totals.count(Status.COMPLETED),
+        packages_failed=totals.count(Status.FAILED),
+        files_done=totals.files_done,
+        bytes_total=totals.bytes_total,
+        bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
+        rate_bytes_per_second=_rate(snapshot, "rate_bytes_per_second"),
+        seconds_left=_rate(snapshot, "seconds_left"),
+    )
+
+
 def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, object]:
     """Return what ``status --json`` prints beside its header."""
     totals = state.totals
     judged = health(root, state, settings)
-    snapshot = state.snapshot if state.running.startswith("regrain migrate") else {}
-    read = _number(snapshot, "bytes_done") if snapshot else 0
+    so_far = progress(state)
     return {
         "store": root.path,
         "phase": state.phase.value,
@@ -95,10 +129,10 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "legacy_allocated_bytes": totals.allocated,
         "space_saved_bytes": totals.saved,
         "space_freed_bytes": 0,
-        "bytes_total": totals.bytes_total,
-        "bytes_done": min(totals.bytes_total, max(totals.bytes_done, read)),
-        "rate_bytes_per_second": snapshot.get("rate_bytes_per_second"),
-        "estimated_time_remaining_seconds": snapshot.get("seconds_left"),
+        "bytes_total": so_far.bytes_total,
+        "bytes_done": so_far.bytes_done,
+        "rate_bytes_per_second": so_far.rate_bytes_per_second,
+        "estimated_time_remaining_seconds": so_far.seconds_left,
         "throttled": False,
         "throttle_reason": None,
         "health": {"status": judged.status, "issues": judged.issues},
@@ -109,3 +143,8 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
 def _number(snapshot: dict[str, object], key: str) -> int:
     value = snapshot.get(key)
     return value if isinstance(value, int) else 0
+
+
+def _rate(snapshot: dict[str, object], key: str) -> float | None:
+    value = snapshot.get(key)
+    return float(value) if isinstance(value, int | float) else None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from regrain.store.source import PackageSource
 
 _T = TypeVar("_T")
+_Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 class Package:
@@ -201,6 +202,10 @@ class Package:
             self._found = legacy
         return call()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be found anew in another process: its descriptors mean nothing there."""
+        return (type(self), (self._root, self._hash))
+
     def __repr__(self) -> str:
         """Return a short description."""
         return f"<Package {self.hash} ({self.layout.value})>"
@@ -276,14 +281,20 @@ class PackageStore:
         self._settings = settings
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], settings: Settings | None = None) -> PackageStore:
+    def open(cls, path: _Path, settings: Settings | None = None) -> PackageStore:
         """Open the store at ``path``, whatever its phase.
+
+        It stays the same store wherever the process goes. In a process to which the store, or
+        a package, is sent, it is opened anew.
 
         Raises:
             NotAStoreError: There is no store, or it was not initialised.
             UnknownFormatError: It is of a format this version does not know.
         """
-        return cls(StoreRoot(os.fspath(path)), settings or Settings())
+        text = os.fsdecode(path)
+        return cls(
+            StoreRoot(os.path.join(os.getcwd(), text) if text else text), settings or Settings()
+        )
 
     @property
     def root(self) -> StoreRoot:
@@ -328,7 +339,7 @@ class PackageStore:
         """Return the one package whose hash is, or begins with, ``text`` (8 digits or more)."""
         return dual.find_hash(self._root, text)
 
-    def add_package(self, path: str | os.PathLike[str], package_hash: str | None = None) -> Added:
+    def add_package(self, path: _Path, package_hash: str | None = None) -> Added:
         """Add a package; this loads the database layer.
 
         Args:

@@ -18,7 +18,7 @@ from regrain.cli.context import (
 )
 
 if TYPE_CHECKING:
-    from regrain.app.migration import Initialised
+    from regrain.app.initialising import Initialised
     from regrain.migrate.plan import Plan
     from regrain.store.scan import Usage
 
@@ -174,15 +174,15 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
 
     Example: regrain --store /opt/pm/store init
     """
-    from regrain.app import migration
+    from regrain.app import initialising
 
     _ = context.settings  # a configuration that is wrong should be known before
     scanning = _Scanning(as_json=as_json)
     try:
         done = (
-            migration.would_initialise(context.path)
+            initialising.would_initialise(context.path)
             if dry_run
-            else migration.initialise(context.path, scanning)
+            else initialising.initialise(context.path, scanning)
         )
     finally:
         scanning.stop()
@@ -218,9 +218,7 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
 @click.option("--limit", type=click.IntRange(0), help="Migrate so many packages at the most.")
 @click.option("--only", metavar="GLOB", help="Only packages whose name or hash matches.")
 @click.option("--retry-failed", is_flag=True, help="Try failed packages again.")
-@click.option(
-    "--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this."
-)
+@click.option("--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this.")
 @dry_run_option
 @json_option
 @pass_context

@@ -40,7 +40,7 @@ _CLAIM_COLUMNS = (
 )
 _PENDING = (
     sa.select(*_CLAIM_COLUMNS)
-    .where(_m.status == Status.PENDING, _m.excluded == 0)
+    .where(_m.status == Status.PENDING, _m.excluded == 0, sa.text(NOT_ON_ITS_WAY_OUT))
     .order_by(_m.byte_count, _m.id)
 )
 _PIECE = 5000

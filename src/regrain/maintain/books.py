@@ -73,14 +73,11 @@ class Books:
 
     def common(self, before: Books) -> Books:
         """Return this look, without disagreements that an earlier look did not find."""
-        return Books(
-            *(
-                sorted(set(now) & set(then))
-                for now, then in zip(self._parted, before._parted, strict=True)
-            ),
-            leftovers=self.leftovers,
-            quarantined=self.quarantined,
-        )
+        both = [
+            sorted(set(now) & set(then))
+            for now, then in zip(self._parted, before._parted, strict=True)
+        ]
+        return Books(*[*both, self.leftovers, self.quarantined])
 
 
 @contextlib.contextmanager

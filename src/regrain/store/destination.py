@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from regrain import disk
-from regrain.errors import UsageError, reason
+from regrain.errors import NoSpaceError, RegrainError, UsageError, reason
 from regrain.model.entry import Entry, Kind
 from regrain.store.dress import dress
 
@@ -196,7 +197,14 @@ def _in_the_store(path: str) -> UsageError:
     )
 
 
-def _unusable(path: str, error: OSError) -> UsageError:
+def _unusable(path: str, error: OSError) -> RegrainError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(
+            "no space left at the destination",
+            path=path,
+            why=reason(error),
+            advice="Free space or inodes there, or name another directory.",
+        )
     is_symlink = os.path.islink(path.rstrip("/"))
     return UsageError(
         "cannot use the destination",

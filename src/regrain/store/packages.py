@@ -162,7 +162,8 @@ class FileLevelPackage:
 
 def published(packages: int) -> list[str]:
     """Return the hashes of all published packages, sorted."""
-    return sorted(os.listdir(packages))
+    with disk.Closing(disk.reopen(packages)) as own:
+        return sorted(os.listdir(own))
 
 
 def is_published(packages: int, package_hash: str) -> bool:

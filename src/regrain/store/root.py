@@ -17,7 +17,6 @@ from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.phase import Phase
 
-
 _MAY_ENTER = "Run as the store's owner, or as a user who may read it."
 
 
@@ -93,12 +92,15 @@ class StoreRoot:
         status = os.fstat(self.fd)
         self.owner = Owner(status.st_uid, status.st_gid)
         self.device = status.st_dev
-        self._stamp: tuple[int, int, int] | None = None
-        self._file = self._load()
+        self._stamp, self._file = self._load()
         self._objects = disk.Held(self._open_own(layout.OBJECTS))
         self._packages = disk.Held(self._open_own(layout.PACKAGES))
         self.objects = self._objects.fd
         self.packages = self._packages.fd
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be opened anew in another process: descriptors mean nothing there."""
+        return (type(self), (self.path,))
 
     def _open_own(self, name: str) -> int:
         try:
@@ -124,14 +126,17 @@ class StoreRoot:
         """Return the phase as it is now; one ``stat`` unless it changed."""
         status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
         if (status.st_ino, status.st_mtime_ns, status.st_ctime_ns) != self._stamp:
-            self._file = self._load()
+            # The file first: who sees the new stamp must not find the old phase beside it.
+            stamp, self._file = self._load()
+            self._stamp = stamp
         return self._file.phase
 
-    def _load(self) -> _StoreFile:
+    def _load(self) -> tuple[tuple[int, int, int] | None, _StoreFile]:
+        stamp = None
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
-            self._stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        return read_store_file(self.fd, self.path)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        return stamp, read_store_file(self.fd, self.path)
 
 
 def open_top(path: str) -> int:
@@ -211,7 +216,9 @@ def write_store_file(fd: int, store_id: str, phase: Phase) -> None:
 def legacy_names(fd: int) -> tuple[list[str], list[str]]:
     """Return the package hashes with a legacy directory, and the foreign names beside them."""
     packages, foreign = [], []
-    for raw, kind in disk.list_directory(fd):
+    with disk.Closing(disk.reopen(fd)) as own:
+        found = disk.list_directory(own)
+    for raw, kind in found:
         name = os.fsdecode(raw)
         if kind is disk.DIRECTORY and is_package_hash(name):
             packages.append(name)

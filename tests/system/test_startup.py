@@ -1,0 +1,93 @@
+"""How fast the command starts, and what it does not load."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import regrain
+from tests.conftest import remove
+from tests.verbs import PACKAGE, Model, make_model
+
+MARGIN_SECONDS = 0.150
+ROUNDS = 12
+HEAVY = ("sqlalchemy", "alembic", "sqlite3", "pysqlite3", "rich", "asyncio", "multiprocessing")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    place = tmp_path_factory.mktemp("startup")
+    yield make_model(place)
+    remove(place)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One in which bytecode is kept, as it is where regrain is installed."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("REGRAIN_", "PYTHON"))}
+    cache = tmp_path_factory.mktemp("bytecode")
+    return {
+        **clean,
+        "PYTHONPYCACHEPREFIX": str(cache),
+        "PYTHONPATH": str(Path(regrain.__file__).parent.parent),
+    }
+
+
+def seconds(words: list[str], environment: dict[str, str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, *words], env=environment, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_start_is_quick(environment: dict[str, str], option: str) -> None:
+    """The best of several, bare Python and the command in turns: the machine may be busy."""
+    command = ["-m", "regrain", option]
+    seconds(command, environment)  # writes the bytecode
+    bare = min(seconds(["-c", "pass"], environment) for _ in range(ROUNDS))
+    ours = bare + 1.0
+    for _ in range(ROUNDS):
+        bare = min(bare, seconds(["-c", "pass"], environment))
+        ours = min(ours, seconds(command, environment))
+    assert ours - bare < MARGIN_SECONDS, f"{1000 * ours:.0f} ms, bare Python {1000 * bare:.0f} ms"
+
+
+CALLS = {
+    "--version": ["--version"],
+    "--help": ["--help"],
+    "cat": ["cat", PACKAGE, "manifest.toml"],
+    "files": ["files", PACKAGE],
+    "files --json": ["files", PACKAGE, "--json"],
+    "list": ["list"],
+    "show": ["show", PACKAGE],
+    "checkout": ["checkout", PACKAGE, "{out}"],
+    "checkout shared": ["checkout", PACKAGE, "{out}", "--mode", "shared"],
+}
+PROGRAM = """
+import sys
+from regrain.cli import run
+code = run(sys.argv[1:])
+heavy = [name for name in {heavy!r} if name in sys.modules]
+sys.exit(f"{{code}} {{heavy}}" if code or heavy else 0)
+"""
+
+
+@pytest.mark.parametrize("words", CALLS.values(), ids=CALLS)
+def test_reading_loads_nothing_heavy(model: Model, workplace: Path, words: list[str]) -> None:
+    arguments = [word.format(out=workplace / "out") for word in words]
+    if words[0][0] != "-":
+        arguments = ["--store", str(model.path), *arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(heavy=HEAVY), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout
