@@ -6,19 +6,13 @@ chooses (see ``sweeping``).
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-from itertools import pairwise
 from pathlib import Path
 from random import Random
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from regrain.app.store import PackageStore
-from regrain.ledger import Ledger
 from regrain.model.phase import Layout
 from tests.conftest import remove
 from tests.faults.crash_driver import Crasher, Moment
@@ -235,110 +229,6 @@ def test_cut_anywhere_in_init(crash: Crasher, place: Path, seed: int) -> None:
         remove(made.path)
     remove(legacy.path)
     assert said == []
-
-
-# the order that a power cut needs and a kill does not show
-
-
-def steps_of_commits(
-    scene: Scene, way: Way, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[Call], str]:
-    """All calls, and a letter for each that counts in a commit.
-
-    ``w`` a worker writes what will be published, ``d`` it flushes some, ``S`` the file system
-    is flushed, ``O`` an object gets its name, ``o`` a directory of objects is flushed, ``t``
-    the staging directory, ``P`` a package gets its name, ``p`` their directory is flushed,
-    ``R`` the ledger records.
-    """
-    letters = {
-        ("worker", "write_all", "temp"): "w",
-        ("worker", "create", "temp"): "w",
-        ("worker", "fsync", "temp"): "d",
-        ("worker", "fsync", "legacy"): "d",
-        ("commit", "syncfs", ""): "S",
-        ("publish", "link", "objects"): "O",
-        ("publish", "rename_noreplace", "objects"): "O",
-        ("commit", "fsync", "objects"): "o",
-        ("commit", "fsync", "temp"): "t",
-        ("commit", "rename_noreplace", "packages"): "P",
-        ("commit", "fsync", "packages"): "p",
-        ("commit", "record", ""): "R",
-    }
-    record = Ledger.record
-    with injected(Faults(scene.path)) as faults:
-
-        def recorded(ledger: Ledger, *arguments: Any) -> None:
-            faults.calls.append(Call("record", 0, "commit", "", ""))
-            record(ledger, *arguments)
-
-        monkeypatch.setattr(Ledger, "record", recorded)
-        migrate(scene.path, way)
-    naming = {"link", "rename_noreplace", "rename_replace", "rename_exchange"}
-    for call in faults.calls:  # nothing else gives a name there
-        if call.function in naming and call.place in {"objects", "packages"}:
-            assert (call.stage, call.function, call.place) in letters, call
-    calls = [call for call in faults.calls if "write_spill" not in call.caller]
-    return calls, "".join(letters.get((c.stage, c.function, c.place), "") for c in calls)
-
-
-def test_the_order_of_a_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data is flushed before names point to it, names before what names them.
-
-    The second batch holds the large package, which is made whole while the first is published.
-    """
-    way = Way(batch=2, slice_entries=SLICE_ENTRIES)
-    _, steps = steps_of_commits(scene, way, monkeypatch)
-    assert re.fullmatch("w+SO+w*SPPpRSO+SPPpR", steps), steps
-
-
-@pytest.mark.parametrize("ingest", ["copy", "auto"])
-def test_the_order_of_a_commit_without_syncfs(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, ingest: str
-) -> None:
-    calls, steps = steps_of_commits(scene, Way(ingest, "fsync", batch=2), monkeypatch)
-    assert re.fullmatch("[wd]+dO+(w*d)*o+tPPpRO+o+tPPpR", steps), steps
-    work = [(call.function, call.place) for call in calls if call.stage == "worker"]
-    for before, step in pairwise(work):
-        if step == ("rename_noreplace", "temp"):  # a copy is on the disk before it has a name
-            assert before == ("fsync", "temp")
-    made = work.count(("create", "temp")) + work.count(("make_directory", "temp"))
-    assert work.count(("fsync", "temp")) == made
-    # a legacy file may not be on the disk yet, although it is old enough to be linked
-    linked = [p for p in (scene.path / "objects").glob("*/*") if p.stat().st_nlink > 1]
-    assert bool(linked) == (ingest == "auto")
-    # two packages in two batches have the same bytes, and each would have its own inode linked
-    assert work.count(("fsync", "legacy")) == (len(linked) + 1 if linked else 0)
-
-
-class Flushes(Faults):
-    """Notes which directories are flushed."""
-
-    def __init__(self, *what: Any) -> None:
-        super().__init__(*what)
-        self.flushed: set[str] = set()
-
-    def called(self, function: str, fd: object, frame: FrameType | None) -> None:
-        super().called(function, fd, frame)
-        if function == "fsync":
-            self.flushed.add(os.readlink(f"/proc/self/fd/{fd}"))
-
-
-def test_names_of_a_package_that_failed_are_flushed_before_they_have_rows(
-    template: Scene, scene: Scene
-) -> None:
-    """Some of its objects are there, when the rest cannot be read any more."""
-    way = Way("auto", "fsync", batch=1, slice_entries=SLICE_ENTRIES)
-    opened = [c for c in survey(template, way) if c.function == "open_directory"]
-    last = [c for c in opened if (c.stage, c.place) == ("publish", "legacy")][-1]
-    faults = Flushes(scene.path, "open_directory", last.number, errno.EIO)
-    with injected(faults):
-        assert migrate(scene.path, way).failed == 1
-    failed = [name for name, status in statuses(scene.path).items() if status == "failed"]
-    assert failed == [scene.named("sliced").hash]
-    assert orphans(scene)
-    assert ledger_problems(scene.path) == []
-    shards = {f"{scene.path}/objects/{digest[:2]}" for digest in on_disk(scene)}
-    assert shards <= faults.flushed
 
 
 # any step of the system

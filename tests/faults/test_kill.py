@@ -31,6 +31,8 @@ from tests.trees import LegacyPackage
 MARK = "KILL_TEST_MARK"
 DEATH_SECONDS_MAX = 15.0
 PACKAGES, FILES = 30, 120
+FEW = 15
+"""Packages enough for one moment in the midst of a run."""
 
 
 @dataclass(slots=True)
@@ -68,10 +70,10 @@ class Count:
         return sum(self.fired.values())
 
 
-def make_scene(place: Path, seed: int, number: int) -> Scene:
+def make_scene(place: Path, seed: int, number: int, count: int = PACKAGES) -> Scene:
     random = Random(f"{seed}:kill:{number}")
     store = place / f"store{number}"
-    packages = awkward.make_plain_store(store, seed + number, PACKAGES, FILES)
+    packages = awkward.make_plain_store(store, seed + number, count, FILES)
     regrain = Regrain(store)
     before = record(packages)
     regrain("init")
@@ -219,7 +221,7 @@ def test_sixty_kills(workplace: Path, seed: int) -> None:
 def test_a_signal_ends_a_run_in_good_order(
     workplace: Path, seed: int, number: signal.Signals, code: int
 ) -> None:
-    scene = make_scene(workplace, seed, 90 + number)
+    scene = make_scene(workplace, seed, 90 + number, FEW)
     mark = uuid.uuid4().hex
     with scene.regrain.running("migrate", "--batch", "1", env={MARK: mark}) as run:
         while not scene.published():
@@ -235,7 +237,7 @@ def test_a_signal_ends_a_run_in_good_order(
 
 def test_the_marks_find_processes(workplace: Path, seed: int) -> None:
     """The search for what is left behind would find it."""
-    scene = make_scene(workplace, seed, 80)
+    scene = make_scene(workplace, seed, 80, FEW)
     mark = uuid.uuid4().hex
     with scene.regrain.running("migrate", "--jobs", "2", env={MARK: mark}) as run:
         while not staging(scene.path, set()):

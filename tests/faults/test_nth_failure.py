@@ -61,7 +61,8 @@ def allowed(call: Call, error: int) -> set[str]:
     if call.stage == "end" or "migrate.journal." in call.caller:
         return CLEAN - {"F"}
     if call.stage in ENDS:
-        return {"P", "ok"} if error in SPACE else {"H", "E", "ok"}
+        usual = {"P", "ok"} if error in SPACE else {"H", "E", "ok"}
+        return usual | {"H"} if call.function in SYNCS else usual
     if call.function == "link" and error in NO_LINK:
         return {"ok"}
     if call.function in SYNCS:

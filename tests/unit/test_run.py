@@ -293,6 +293,26 @@ def test_a_name_that_leads_elsewhere_in_the_last_moment(
     assert ledger_problems(place) == []
 
 
+@pytest.mark.parametrize("ingest", ["auto", "copy"])
+@pytest.mark.parametrize("name", ["", ".m0644"])
+def test_a_broken_object_in_the_way_goes_to_quarantine(place: Path, ingest: str, name: str) -> None:
+    """It is never overwritten, and never taken for a good one."""
+    packages = build(place, first=2, second=3)
+    before = record(packages)
+    digest = blake3(SHARED).hexdigest()
+    other, broken = (place / "objects" / digest[:2] / (digest + end) for end in ("", name))
+    if name:  # a good carrier of another mode has the bare name
+        other.write_bytes(SHARED)
+        other.chmod(0o755)
+    broken.write_bytes(b"cut")
+    broken.chmod(0o644)
+    migrate(place, Way(ingest=ingest))
+    (moved,) = (place / "quarantine").iterdir()
+    assert moved.read_bytes() == b"cut"
+    moved.unlink()
+    assert_complete(place, packages, before)
+
+
 def test_a_worker_that_dies_costs_no_package(place: Path) -> None:
     packages = build(place, first=2, second=3)
     before = record(packages)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.ledger import NewCarrier, Outcome
+from regrain.migrate.staging import flush_error
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered
@@ -68,7 +69,14 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
 
 
 def adopt_strangers(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:
-    """Record good objects without a row; return their bytes on disk, and how many were bad."""
+    """Record good objects without a row; return their bytes on disk, and how many were bad.
+
+    Everything is flushed first: whoever gave them their names did not come to it, perhaps.
+    """
+    try:
+        disk.syncfs(root.fd)
+    except OSError as error:
+        raise flush_error("what a run left", error) from error
     adopted: dict[bytes, int] = {}
     bad = 0
     for shard in layout.SHARDS:
