@@ -106,9 +106,14 @@ def test_names_of_any_bytes(copied: Model, workplace: Path, raw: bytes) -> None:
         assert (said.code, said.stderr) == (0, ""), said
         said.stdout.decode()
         assert said.stdout.count(b"\n") == 1, said
-    for words in (["cat", PACKAGE, raw], ["add", raw], ["checkout", PACKAGE, place]):
-        for more in [[], ["--json"]] if words[0] != "cat" and raw != b"--" else [[]]:
-            said = call(place, [*words, *more])
+    cases: list[list[str | bytes]] = [
+        ["cat", PACKAGE, raw],
+        ["add", raw],
+        ["checkout", PACKAGE, place],
+    ]
+    for arguments in cases:
+        for more in [[], ["--json"]] if arguments[0] != "cat" and raw != b"--" else [[]]:
+            said = call(place, [*arguments, *more])
             judge(said, said.code)
             assert said.code in {1, 2}, said
 

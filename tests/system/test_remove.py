@@ -16,6 +16,7 @@ from regrain.app.standing import figures, next_command
 from regrain.app.store import PackageStore
 from regrain.errors import RefusedError, UnknownPackageError
 from regrain.ledger import Ledger, open_ledger
+from regrain.ledger.keeping import Intent
 from regrain.maintain import remove as removing
 from regrain.migrate import pool
 from regrain.migrate.publish import Publisher
@@ -24,6 +25,7 @@ from regrain.model.phase import Layout, Phase
 from regrain.settings import Settings
 from regrain.store.locks import publish_lock
 from regrain.store.root import write_store_file
+from regrain.store.trash import to_trash
 from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.faults.inline import Inline, Told, Way, initialise, inline_workers, migrate
@@ -132,16 +134,15 @@ def test_the_layout_that_is_not_read_goes_first(
     write_store_file(store.root.fd, store.root.store_id, phase)
     before = snapshot(jq.path)
     moved: list[Layout] = []
-    original: Any = removing.to_trash
 
-    def to_trash(root: Any, name: str, where: Layout) -> None:
+    def move(root: Any, name: str, where: Layout) -> None:
         package = PackageStore.open(store.path).get_package(name)
         assert package.layout is phase.read_order[0]
         assert {e.path for e in package.files()} == before.keys()
-        original(root, name, where)
+        to_trash(root, name, where)
         moved.append(where)
 
-    monkeypatch.setattr(removing, "to_trash", to_trash)
+    monkeypatch.setattr(removing, "to_trash", move)
     keeping.remove_package(store.root, jq.hash)
     assert len(moved) == 2
     assert moved[-1] is phase.read_order[0]
@@ -270,10 +271,10 @@ def test_a_package_on_its_way_out_does_not_fail(
         if fn is pool.bring_in and not began:
             began.append(jq.hash)
             ledger = open_ledger(store.path)
-            ledger.intend(jq.hash, removing.Intent.REMOVE)
+            ledger.intend(jq.hash, Intent.REMOVE)
             ledger.close()
             with publish_lock(store.root):
-                removing.to_trash(store.root, jq.hash, Layout.LEGACY)
+                to_trash(store.root, jq.hash, Layout.LEGACY)
         return submit(inline, fn, *arguments, **named)
 
     monkeypatch.setattr(Inline, "submit", take_away)

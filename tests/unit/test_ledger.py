@@ -438,18 +438,21 @@ def test_history_is_kept(ledger: Ledger, now: list[int]) -> None:
 # moves
 
 
-@pytest.mark.parametrize("move", ["complete", "fail"])
-def test_a_package_that_is_not_in_hand_cannot_end(ledger: Ledger, move: str) -> None:
+def test_a_package_that_is_not_in_hand_cannot_be_completed(ledger: Ledger) -> None:
     (claim,) = take(ledger, "a").values()
     ledger.give_up([NAMES["a"]])
-    moves = {
-        "complete": lambda: ledger.record([outcome(claim, [])], []),
-        "fail": lambda: ledger.fail(NAMES["a"], "broken", None),
-    }
     with pytest.raises(CorruptionError, match="illegal move"):
-        moves[move]()
+        ledger.record([outcome(claim, [])], [])
     assert status_of(ledger, "a") is Status.PENDING
     assert ledger.recorded_packages() == {}
+
+
+def test_a_package_that_is_not_in_hand_cannot_fail(ledger: Ledger) -> None:
+    """It was given up, removed or set aside meanwhile: nobody is told of a failure."""
+    take(ledger, "a")
+    ledger.give_up([NAMES["a"]])
+    assert not ledger.fail(NAMES["a"], "broken", None)
+    assert status_of(ledger, "a") is Status.PENDING
 
 
 def test_the_settings_of_the_database(ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from regrain.migrate.add import Added
 
 EXIT_SOME_FAILED = 3
+_GRACE = "24h"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -218,7 +219,7 @@ def owners(context: Context, digest: str, *, as_json: bool) -> int:
 @click.command()
 @execute_option
 @click.option(
-    "--grace", default="24h", show_default=True, help="How long an object must have been nobody's."
+    "--grace", default=_GRACE, show_default=True, help="How long an object must have been nobody's."
 )
 @click.option(
     "--max-size",
@@ -267,5 +268,7 @@ def gc(
         f"({output.size(found.waiting_bytes)}) and stay for now"
     )
     if found.objects and not execute:
-        click.echo("Next: regrain gc --execute")
+        options = "" if grace == _GRACE else f" --grace {grace}"
+        options += "" if max_size is None else f" --max-size {max_size}"
+        click.echo(f"Next: regrain gc --execute{options}")
     return 0

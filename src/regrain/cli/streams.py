@@ -5,12 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from regrain.errors import RegrainError, reason
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 _STDOUT, _STDERR = 1, 2
 
@@ -26,7 +22,7 @@ class _Output(io.FileIO):
     something is printed.
     """
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
         try:
             return super().write(data)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ def collect(
             contextlib.closing(open_ledger(root.path)) as ledger,
         ):
             _check_known(root, ledger)
+            _finish(root, ledger)
             due = foresee(ledger, grace=grace, size_max=size_max)
             wanted = set(due.digests[:AT_ONCE])
             batch = [item for item in ledger.unreferenced(clock.now()) if item.digest in wanted]
@@ -134,11 +136,39 @@ def _check_known(root: StoreRoot, ledger: Ledger) -> None:
         )
 
 
+def _finish(root: StoreRoot, ledger: Ledger) -> None:
+    """Carry out what a killed collection had begun: rows are left whose carriers are gone."""
+    begun = [
+        item
+        for item in ledger.unreferenced(clock.now())
+        if sum(_is_there(root, name) for name in _names(item)) < len(item.modes)
+    ]
+    if begun:
+        _delete(root, begun)
+        ledger.forget_objects([item.id for item in begun])
+
+
+def _names(item: Unreferenced) -> list[str]:
+    """Return the names that carriers of an object may have."""
+    digest = item.digest.hex()
+    return [digest, *(further_carrier(digest, mode) for mode in item.modes)]
+
+
+def _is_there(root: StoreRoot, name: str) -> bool:
+    try:
+        os.stat(object_path(name), dir_fd=root.objects, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _delete(root: StoreRoot, batch: list[Unreferenced]) -> None:
-    """Unlink the carriers of some objects; that is on the disk before the rows go."""
+    """Unlink the carriers of some objects; that is on the disk before the rows go.
+
+    In this order, since a full disk has no room for rows before something was unlinked.
+    """
     for item in batch:
-        digest = item.digest.hex()
-        for name in (digest, *(further_carrier(digest, mode) for mode in item.modes)):
+        for name in _names(item):
             with contextlib.suppress(FileNotFoundError):
                 disk.unlink(object_path(name), root.objects)
     for shard in sorted({item.digest[:1].hex() for item in batch}):
