@@ -15,7 +15,7 @@ from regrain.ledger.recording import (
     mark_unreferenced,
     remember,
 )
-from regrain.ledger.schema import intents, packages, store_migration, store_refs
+from regrain.ledger.schema import integrity, intents, packages, store_migration, store_refs
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -132,6 +132,7 @@ class Keeping:
         if package_id is not None:
             forget_owners(connection, package_id, clock.now())
             connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+        connection.execute(sa.delete(integrity).where(integrity.c.package_hash == package_hash))
 
     # packages set aside
 

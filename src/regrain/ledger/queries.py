@@ -16,6 +16,7 @@ from regrain.errors import (
     RegrainError,
 )
 from regrain.ledger.keeping import Keeping
+from regrain.ledger.lifecycle import Lifecycle
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
     insert_objects,
@@ -52,7 +53,7 @@ _PENDING = (
 _PIECE = 5000
 
 
-class Ledger(Keeping):
+class Ledger(Keeping, Lifecycle):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:
