@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.app.account import Matters, matters
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
@@ -22,7 +23,7 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
-from regrain.migrate.reconcile import queue_all, queue_new
+from regrain.migrate.reconcile import accept_legacy, queue_all, reconcile
 from regrain.migrate.recover import adopt, recover
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
@@ -30,6 +31,7 @@ from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
+from regrain.store import dual
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
 from regrain.store.root import StoreRoot, legacy_names, open_top
@@ -69,12 +71,14 @@ class State:
         totals: From the ledger.
         running: Who holds the run lock, empty if nobody.
         snapshot: The last progress of that run.
+        matters: What else there is to tell.
     """
 
     phase: Phase
     totals: Totals
     running: str
     snapshot: dict[str, object]
+    matters: Matters = field(default_factory=Matters)
 
 
 def _ignore(_: object) -> None:
@@ -181,6 +185,8 @@ class Migration:
         limit: int | None = None,
         only: str | None = None,
         retry_failed: bool = False,
+        rescan: bool = False,
+        accept: str | None = None,
         max_read: float | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
@@ -193,6 +199,10 @@ class Migration:
             limit: Packages at the most.
             only: A glob that a package's name or hash must match.
             retry_failed: Put failed packages back in the queue first.
+            rescan: Compare all legacy directories with what is published first; no bytes
+                are read.
+            accept: A package whose legacy directory, as it is now, is to replace what is
+                published.
             max_read: MiB a second read from legacy, at the most.
             stopping: Asked often; True ends the run after the files in hand.
 
@@ -224,6 +234,7 @@ class Migration:
                     on_event(event)
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
+                self._reconcile(ledger, emit, accept, full=rescan)
                 if limit == 0 or not ledger.pending(only=only)[0] or stopping():
                     return Summary(0, 0, stopping())
                 return self._work(ledger, orders, emit, stopping, max_read, lock)
@@ -245,7 +256,16 @@ class Migration:
             emit(recovered)
         if retry_failed:
             ledger.retry_failed(only=orders.only)
-        queue_new(self._root, ledger, self._settings.migration.settle)
+
+    def _reconcile(
+        self, ledger: Ledger, emit: Callable[[Event], None], accept: str | None, *, full: bool
+    ) -> None:
+        """Take in what others did to the legacy directories."""
+        if accept is not None:
+            accept_legacy(self._root, ledger, dual.find_hash(self._root, accept))
+        event = reconcile(self._root, ledger, self._settings.migration.settle, full=full).event()
+        if event is not None:
+            emit(event)
 
     def _work(
         self,
@@ -329,6 +349,7 @@ class Migration:
                 ledger.totals(),
                 is_running(self._root),
                 read_snapshot(self._root),
+                matters(self._root, ledger),
             )
         finally:
             ledger.close()

@@ -22,7 +22,7 @@ VERBS = {
     "plan": "migrating:plan",
     "init": "migrating:init",
     "migrate": "migrating:migrate",
-    "status": "migrating:status",
+    "status": "status:status",
     "verify": "integrity:verify",
     "list": "reading:list_packages",
     "show": "reading:show",
@@ -35,6 +35,9 @@ VERBS = {
     "owners": "keeping:owners",
     "gc": "keeping:gc",
     "doctor": "caring:doctor",
+    "cutover": "lifecycle:cutover",
+    "why": "lifecycle:why",
+    "backup": "lifecycle:backup",
 }
 
 

@@ -117,6 +117,12 @@ class Lifecycle:
                 )
             }
 
+    def last_completed(self) -> int:
+        """Return when a package was last completed; 0 if none was."""
+        with self._transaction() as connection:
+            query = sa.select(sa.func.max(_m.completed_at)).where(_m.status == Status.COMPLETED)
+            return int(connection.execute(query).scalar() or 0)
+
     def verified(self, package_hashes: Iterable[str]) -> None:
         """Note that the published copies of these packages were compared with their source."""
         with self._transaction() as connection:

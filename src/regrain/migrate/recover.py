@@ -47,8 +47,9 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
         return None
     adopted, damaged = _adopt_objects(root, ledger)
     proven, completed = len(adopted), 0
+    recorded = ledger.recorded_packages() if claims else {}
     for claim in claims:
-        if is_published(root.packages, claim.package_hash):
+        if is_published(root.packages, claim.package_hash) and not _is_old(root, claim, recorded):
             outcome = _check(root, claim, adopted, verified=verified)
             if outcome is not None:
                 ledger.record([outcome], [])
@@ -60,6 +61,15 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
     found = Recovered(swept, completed, len(claims) - completed, proven, damaged)
     ledger.remember("recovered", detail=repr(found))
     return found
+
+
+def _is_old(root: StoreRoot, claim: Claim, recorded: dict[str, str]) -> bool:
+    """Tell whether what is published is what the package was claimed anew to replace."""
+    try:
+        package = FileLevelPackage(root.packages, root.objects, claim.package_hash)
+        return package.list_hash() == recorded.get(claim.package_hash)
+    except (CorruptionError, UnknownFormatError):
+        return False
 
 
 def _adopt_objects(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:
