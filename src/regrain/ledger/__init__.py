@@ -14,7 +14,6 @@ from regrain.ledger.undoing import UNLINK
 __all__ = [
     "LEGACY_CHANGED",
     "UNLINK",
-    "LEGACY_CHANGED",
     "Claim",
     "Concern",
     "Event",
