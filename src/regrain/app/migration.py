@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.app.undoing import go_forward
 from regrain.app.account import Matters, matters
+from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
@@ -164,17 +167,13 @@ def _own_ledger(fd: int) -> None:
         os.fchmod(ledger, status.st_mode & 0o044 | 0o600)
 
 
-class Migration:
+class Migration(Steps):
     """The migration of one store, from legacy packages to files named by content.
 
     Example:
         >>> migration = PackageStore.open("/opt/pm/store").migration()
         >>> migration.run(on_event=print)
     """
-
-    def __init__(self, root: StoreRoot, settings: Settings) -> None:
-        self._root = root
-        self._settings = settings
 
     def run(  # noqa: PLR0913 -- a facade: every option by its keyword
         self,
@@ -221,10 +220,11 @@ class Migration:
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
-        with (
-            run_lock(self._root, "regrain migrate"),
-            StoreLock(self._root, exclusive=False) as lock,
-        ):
+        with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            found = go_forward(self._root, self._settings, stopping)
+            if found is not None and found.stopped:
+                return Summary(0, 0, stopped=True)
+            lock = held.enter_context(StoreLock(self._root, exclusive=False))
             ledger = open_ledger(self._root.path)
             try:
                 journal = Journal(self._root)
@@ -249,7 +249,6 @@ class Migration:
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
     ) -> None:
         """Clean up after a run that was killed, and queue what is to be done."""
-        self._go_dual(ledger)
         removing.finish(self._root, ledger)
         recovered = recover(self._root, ledger, verified=orders.verified)
         if recovered is not None:
@@ -312,7 +311,7 @@ class Migration:
             raise RefusedError(
                 "a rollback is under way",
                 why="the store's phase is rolling_back",
-                advice="Finish it with the version of regrain that began it.",
+                advice="Finish it with 'regrain rollback'.",
             )
         if os.geteuid() not in (0, self._root.owner.uid):
             raise RegrainError(
@@ -321,11 +320,6 @@ class Migration:
                 why=f"user {self._root.owner.uid}",
                 advice="Run as that user, or as root.",
             )
-
-    def _go_dual(self, ledger: Ledger) -> None:
-        if self._root.phase() is Phase.ROLLED_BACK:
-            store_root.write_store_file(self._root.fd, self._root.store_id, Phase.DUAL)
-            ledger.remember("phase", detail=Phase.DUAL.value)
 
     def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
         settings = self._settings
