@@ -34,6 +34,8 @@ VERBS = {
     "exclude": "keeping:exclude",
     "owners": "keeping:owners",
     "gc": "keeping:gc",
+    "cleanup": "undoing:cleanup",
+    "rollback": "undoing:rollback",
     "doctor": "caring:doctor",
     "cutover": "lifecycle:cutover",
     "why": "lifecycle:why",

@@ -130,7 +130,7 @@ class Keeping:
             sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
         ).scalar()
         if package_id is not None:
-            forget_owners(connection, package_id, clock.now())
+            forget_owners(connection, [package_id], clock.now())
             connection.execute(sa.delete(packages).where(packages.c.id == package_id))
         connection.execute(sa.delete(integrity).where(integrity.c.package_hash == package_hash))
 

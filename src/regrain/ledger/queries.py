@@ -27,6 +27,7 @@ from regrain.ledger.recording import (
 )
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
+from regrain.ledger.undoing import Undoing
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -53,7 +54,7 @@ _PENDING = (
 _PIECE = 5000
 
 
-class Ledger(Keeping, Lifecycle):
+class Ledger(Keeping, Lifecycle, Undoing):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:
