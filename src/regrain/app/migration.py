@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app.undoing import go_forward
+from regrain.app import undoing
 from regrain.app.account import Matters, matters
 from regrain.app.steps import Steps
 from regrain.errors import (
@@ -221,7 +221,7 @@ class Migration(Steps):
             verified=self._settings.store.verify_after_migration,
         )
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
-            found = go_forward(self._root, self._settings, stopping)
+            found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
                 return Summary(0, 0, stopped=True)
             lock = held.enter_context(StoreLock(self._root, exclusive=False))

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regrain.app.migration import State
+    from regrain.app.rollback import RolledBack
     from regrain.app.standing import Health
+    from regrain.app.undoing import UndoingEvent
+    from regrain.maintain.cleanup import Cleaning, Cleanup
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
+
+
+def _ignore(_: object) -> None:
+    """Take whatever comes."""
 
 
 class Steps:
@@ -50,3 +59,26 @@ class Steps:
         if done.failures:
             raise GateError(done.failures)
         return done.switched
+
+    def cleanup(self, *, execute: bool = False) -> Cleaning | Cleanup:
+        """Say which legacy directories would go, or with ``execute`` remove them, each proved.
+
+        Raises:
+            RefusedError: The phase does not allow it, or a process has files open there.
+        """
+        from regrain.app.undoing import cleanup, plan_cleanup
+
+        return cleanup(self._root) if execute else plan_cleanup(self._root)
+
+    def rollback(self, on_event: Callable[[UndoingEvent], None] = _ignore) -> RolledBack:
+        """Go back to the legacy layout from whatever phase; see ``regrain.app.rollback``.
+
+        Raises:
+            RefusedError: There is too little space; nothing was changed.
+            FinishedWithFailuresError, CorruptionError: Packages stand against it.
+        """
+        from regrain.app.rollback import raise_failures, rollback
+
+        done = rollback(self._root, self._settings, on_event=on_event)
+        raise_failures(done)
+        return done

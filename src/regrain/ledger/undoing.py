@@ -58,12 +58,6 @@ class Undoing:
             connection.execute(sa.delete(intents).where(intents.c.package_hash == package_hash))
             remember(connection, "legacy_removed", package_hash, f"{freed or 0} bytes freed")
 
-    def freed_bytes(self) -> int:
-        """Return what cleanup freed in all packages whose legacy directory is gone."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(_m.freed_bytes), 0))
-        with self._transaction() as connection:
-            return int(connection.execute(query.where(_m.cleaned_at.is_not(None))).scalar_one())
-
     def freed_by(self, package_hash: str) -> int:
         """Return what removing the legacy directory of a package freed."""
         query = sa.select(_m.freed_bytes).where(_m.package_hash == package_hash)
@@ -116,6 +110,22 @@ class Undoing:
                         )
                     )
                 remember(connection, "legacy_restored", item.package_hash, "")
+
+    def legacy_sizes(self) -> dict[str, tuple[int, int]]:
+        """Return what the legacy directory of every published package takes, or took.
+
+        Returns:
+            Bytes on disk and inodes, by package; of one that never had such a directory its
+            files' bytes, and no inodes.
+        """
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT packages.package_hash, COALESCE(allocated_bytes, size), inode_count"
+                " FROM packages JOIN store_refs ON hash = packages.package_hash"
+                " LEFT JOIN store_migration ON"
+                "  store_migration.package_hash = packages.package_hash"
+            )
+            return {row[0]: (row[1], row[2] or 0) for row in rows}
 
     def all_rolled_back(self) -> int:
         """Note of all completed packages that they are undone; return how many."""

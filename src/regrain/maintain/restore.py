@@ -22,6 +22,7 @@ from regrain.maintain.rebuild import measured
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.entry import Kind
+from regrain.model.phase import Phase
 from regrain.store.checkout import checkout
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
@@ -43,6 +44,9 @@ BATCH_BYTES = 256 << 20
 """What is built before the file system is flushed once for all of it."""
 
 _BLOCK = 4096
+_LINE_BYTES_MIN = 90
+"""The shortest line of a file list: no entry takes less."""
+
 _DISK_FAILED = frozenset({errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO})
 
 
@@ -141,6 +145,31 @@ def need(root: StoreRoot, ways: Ways, package_hashes: list[str]) -> Need:
         except (CorruptionError, UnknownFormatError, OSError):
             continue  # rebuilding meets it again, and says so
     return Need(len(package_hashes), size, inodes)
+
+
+def cost_of_undoing(root: StoreRoot, ledger: Ledger) -> tuple[int, int]:
+    """Return bytes on disk and inodes that a rollback would take now, at the most.
+
+    Quick, for ``status``: from the ledger, as if nothing could be linked or reflinked; no
+    file list is read (``need`` reads them).
+    """
+    if root.phase() is Phase.ROLLED_BACK:
+        return 0, 0
+    size = inodes = 0
+    sizes = ledger.legacy_sizes()
+    for name in lacking(root):
+        allocated, count = sizes.get(name, (0, 0))
+        size += allocated
+        inodes += count or _entries_at_most(root, name)
+    return size, inodes
+
+
+def _entries_at_most(root: StoreRoot, name: str) -> int:
+    try:
+        status = os.stat(f"{name}/{layout.FILE_LIST}", dir_fd=root.packages, follow_symlinks=False)
+    except OSError:
+        return 0
+    return status.st_size // _LINE_BYTES_MIN
 
 
 def _is_linked(entry: Entry, share: ExactShare, ways: Ways, used: set[int]) -> bool:
