@@ -108,7 +108,7 @@ def judge(evidence: Evidence) -> list[Failure]:
     """Return everything that stands in the way of a cutover; empty if nothing does."""
     return [
         *_unfinished(evidence.standings),
-        *_unreconciled(evidence.found),
+        *_unreconciled(evidence.found, evidence.standings),
         *_concerned(evidence),
         *_unverified(evidence.unverified),
         *_without_backup(evidence),
@@ -131,10 +131,10 @@ def _unfinished(standings: dict[str, Standing]) -> list[Failure]:
     return failures
 
 
-def _unreconciled(found: Reconciliation) -> list[Failure]:
+def _unreconciled(found: Reconciliation, standings: dict[str, Standing]) -> list[Failure]:
     failures = []
-    if found.settled:
-        names = tuple(usage.package_hash for usage in found.settled)
+    new = [usage.package_hash for usage in found.settled]
+    if names := tuple(name for name in new if name not in standings):
         failures.append(
             Failure("reconciliation", f"{_count(names)} new", "Run 'regrain migrate'.", names)
         )
@@ -247,7 +247,8 @@ def switch(root: StoreRoot, ledger: Ledger, settle_seconds: float) -> list[Failu
     """
     with StoreLock(root, exclusive=True):
         found = look(root, ledger, settle_seconds)
-        failures = [*_unfinished(ledger.standings()), *_unreconciled(found)]
+        standings = ledger.standings()
+        failures = [*_unfinished(standings), *_unreconciled(found, standings)]
         if not failures:
             phases.switch(root, ledger, Phase.FILE_LEVEL)
         return failures

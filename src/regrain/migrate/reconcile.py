@@ -294,7 +294,7 @@ def _unrest(root: StoreRoot, usage: Usage, seconds: float) -> str:
     """
     if not _has_manifest(root, usage.package_hash):
         return f"it has no {MANIFEST}"
-    if clock.now() - usage.newest_ctime_ns / _NANOSECONDS < seconds:
+    if seconds and clock.now() - usage.newest_ctime_ns / _NANOSECONDS < seconds:
         return f"something in it changed in the last {seconds:g} s"
     again = measure(root.fd, usage.package_hash, root.owner)
     if (scanned(again), again.problem) != (scanned(usage), usage.problem):
