@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regrain.app import migration
+from regrain.app import lifecycle, migration
+from regrain.app.lifecycle import Cutover
 from regrain.app.store import PackageStore
 from regrain.migrate import pool, run
 from regrain.migrate.orders import Summary
@@ -150,6 +151,12 @@ def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
     with inline_workers(), slices_of(way.slice_entries):
         opened = PackageStore.open(store, way.settings())
         return opened.migration().run(jobs=1, **options)
+
+
+def cutover(store: Path, way: Way | None = None, **options: Any) -> Cutover:
+    """Cut a store over inside this process."""
+    settings = (way or Way()).settings()
+    return lifecycle.cutover(PackageStore.open(store, settings).root, settings, **options)
 
 
 def initialise(store: Path, slice_entries: int = 0) -> migration.Initialised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_changed_directory_is_an_integrity_failure(phased: Scene) -> None:
     assert look(phased) == []  # a plain run does not look closely
     ((found,),) = [event.changed for event in look(phased, rescan=True)]
     assert found[0] == name
-    assert "manifest.toml" in concerns(phased)[name]
+    assert concerns(phased)[name] == "legacy directory: its modification time changed"
     assert statuses(phased.path)[name] == "completed"
     assert_published(phased, name)
     assert history(phased, "integrity") == [name]
@@ -165,7 +166,7 @@ def test_a_changed_directory_is_an_integrity_failure(phased: Scene) -> None:
 def test_whatever_changes_is_seen(scene: Scene, what: str) -> None:
     package = one(scene)
     file = package.path / "manifest.toml"
-    change = {
+    change: dict[str, Callable[[], object]] = {
         "chmod": lambda: file.chmod(0o600),
         "chown": lambda: os.chown(file, 77, 77),
         "touch": lambda: os.utime(file, ns=(1, 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from regrain.migrate import phases
 from regrain.migrate.reconcile import look, reconcile
 from regrain.migrate.recover import recover
 from regrain.migrate.shadow import Comparison, compare
+from regrain.migrate.staging import staging_error
 from regrain.model.clock import monotonic
 from regrain.model.layout import SHARDS
 from regrain.model.phase import Phase
@@ -105,6 +107,8 @@ def cutover(
             done = _try_cutover(
                 root, settings, no_backup=no_backup, dry_run=dry_run, stopping=stopping
             )
+        except OSError as error:
+            raise staging_error(error, os.fsencode(error.filename or root.path)) from error
         except LockedError:
             if monotonic() >= due or stopping():
                 raise
@@ -128,6 +132,8 @@ def _try_cutover(
     stopping: Callable[[], bool],
 ) -> Cutover:
     if _is_done(root):
+        if not dry_run:
+            _catch_up(root)
         return Cutover(already=True)
     if dry_run:
         ledger = open_ledger(root.path, read_only=True)
@@ -142,7 +148,6 @@ def _try_cutover(
         ledger = open_ledger(root.path)
         try:
             if _is_done(root):
-                phases.catch_up(root, ledger)
                 return Cutover(already=True)
             with StoreLock(root, exclusive=False):
                 removing.finish(root, ledger)
@@ -156,6 +161,16 @@ def _try_cutover(
             if not failures:
                 failures = gate.switch(root, ledger, settings.migration.settle)
             return Cutover(not failures, failures=failures, comparison=evidence.comparison)
+        finally:
+            ledger.close()
+
+
+def _catch_up(root: StoreRoot) -> None:
+    """Write the line of the history that a cutover killed after the switch left out."""
+    with contextlib.suppress(LockedError), run_lock(root, "regrain cutover"):
+        ledger = open_ledger(root.path)
+        try:
+            phases.catch_up(root, ledger)
         finally:
             ledger.close()
 

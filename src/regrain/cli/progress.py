@@ -223,6 +223,8 @@ class MigrationProgress(_Shown):
             self.bar.say(f"vanished: the legacy directory of package {name} is gone")
         for name, what in event.changed:
             self.bar.say(f"changed: package {name}: {shown(what)}")
+        for name, reason in event.unreadable:
+            self.bar.say(f"cannot be compared: package {name}: {shown(reason)}")
 
     def _recovered(self, event: Recovered) -> None:
         self.bar.say(

@@ -149,6 +149,17 @@ def _unreconciled(found: Reconciliation, standings: dict[str, Standing]) -> list
                 names,
             )
         )
+    if found.unreadable:
+        names = tuple(name for name, _ in found.unreadable)
+        first, why = found.unreadable[0]
+        failures.append(
+            Failure(
+                "reconciliation",
+                f"{_count(names)} cannot be compared: {first}: {why}",
+                "Mend the cause and ask again.",
+                names,
+            )
+        )
     return failures
 
 

@@ -24,7 +24,7 @@ from regrain.model.events import Reconciled
 from regrain.model.layout import MANIFEST
 from regrain.model.status import Status
 from regrain.store.compare import first_difference
-from regrain.store.legacy import LegacyPackage
+from regrain.store.legacy import LegacyPackage, SpecialFileError
 from regrain.store.locks import publish_lock
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.root import legacy_names
@@ -74,6 +74,7 @@ class Reconciliation:
         vanished: Those that are gone without our doing, not known so far.
         returned: Those that were gone and are there again.
         changed: Those that differ from what is published.
+        unreadable: Those that could not be compared, each with the reason.
         foreign: Names that are no packages; they are left alone.
     """
 
@@ -83,17 +84,20 @@ class Reconciliation:
     vanished: list[str] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
     changed: list[Change] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
     def event(self) -> Reconciled | None:
         """Return what to tell of it; None where nothing happened."""
-        if not (self.settled or self.unsettled or self.vanished or self.changed):
+        matters = (self.settled, self.unsettled, self.vanished, self.changed, self.unreadable)
+        if not any(matters):
             return None
         return Reconciled(
             tuple(usage.package_hash for usage in self.settled),
             tuple(self.unsettled),
             tuple(self.vanished),
             tuple((change.package_hash, change.words) for change in self.changed),
+            tuple(self.unreadable),
         )
 
 
@@ -176,18 +180,26 @@ def _look_at_new(root: StoreRoot, name: str, settle: float, found: Reconciliatio
         found.unsettled.append((name, unrest))
     elif not is_published(root.packages, name):
         found.settled.append(usage)
-    elif change := difference(root, name, content=True):
-        found.changed.append(change)
-    else:
+    elif _compare(root, name, found, content=True):
         found.equal.append(usage)
 
 
 def _look_at_known(root: StoreRoot, standing: Standing, found: Reconciliation) -> None:
-    change = difference(root, standing.package_hash)
+    name = standing.package_hash
+    if _compare(root, name, found, content=False) and standing.cleaned_at is not None:
+        found.returned.append(name)
+
+
+def _compare(root: StoreRoot, name: str, found: Reconciliation, *, content: bool) -> bool:
+    """Compare a directory with what is published; note what is not the same."""
+    try:
+        change = difference(root, name, content=content)
+    except (PackageError, OSError) as error:
+        found.unreadable.append((name, reason(error) if isinstance(error, OSError) else str(error)))
+        return False
     if change is not None:
         found.changed.append(change)
-    elif standing.cleaned_at is not None:
-        found.returned.append(standing.package_hash)
+    return change is None
 
 
 def _is_comparable(standing: Standing) -> bool:
@@ -208,6 +220,10 @@ def difference(root: StoreRoot, name: str, *, content: bool = False) -> Change |
         root: The store.
         name: The package.
         content: Also read every byte.
+
+    Raises:
+        PackageError: It cannot be read, which is no proof that it changed.
+        OSError: Likewise.
     """
     try:
         package = FileLevelPackage(root.packages, root.objects, name)
@@ -218,12 +234,10 @@ def difference(root: StoreRoot, name: str, *, content: bool = False) -> Change |
         )
     except FileNotFoundError:
         return _absence(root, name)
-    except PackageError as error:
-        return Change(name, os.fsencode(error.path or ""), error.why or error.what)
+    except SpecialFileError as error:
+        return Change(name, os.fsencode(error.path or ""), error.why)
     except (CorruptionError, UnknownFormatError) as error:
         return Change(name, b"", f"its file list: {error.what}", in_legacy=False)
-    except OSError as error:
-        return Change(name, os.fsencode(error.filename or b""), reason(error))
     return None if found is None else Change(name, *found)
 
 

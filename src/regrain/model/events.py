@@ -58,12 +58,14 @@ class Reconciled:
         unsettled: New directories that are not taken yet, each with the reason.
         vanished: Packages whose directory is gone.
         changed: Packages whose directory is not what was published, each with what changed.
+        unreadable: Packages whose directory could not be compared, each with the reason.
     """
 
     queued: tuple[str, ...]
     unsettled: tuple[tuple[str, str], ...]
     vanished: tuple[str, ...]
     changed: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
