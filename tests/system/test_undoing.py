@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -55,12 +55,12 @@ def legacy_left(path: Path, before: Mapping[str, Snapshot]) -> list[str]:
 
 
 @pytest.fixture
-def ready(store_path: Path, plain_store: dict[str, LegacyPackage]) -> Iterator[Regrain]:
+def ready(store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
     """A small store after cutover."""
     regrain = Regrain(store_path, AT_ONCE)
     migrate_all(regrain, plain_store)
     go_to(store_path, Phase.FILE_LEVEL)
-    yield regrain
+    return regrain
 
 
 @pytest.fixture
@@ -79,6 +79,18 @@ def circle(path: Path, packages: Mapping[str, LegacyPackage], *, alone: bool) ->
         regrain("remove", name, "--execute")
     kept = {name: before[name] for name in done}
     assert len(kept) > 1
+    clean(path, regrain, kept)
+    back(path, regrain, kept, alone=alone)
+    forward(path, regrain, kept)
+    purge(path, regrain, kept)
+    regrain("migrate")
+    assert set(statuses(path).values()) == {"completed"}
+    regrain("verify", "--level", "deep")
+    assert check_store(path, legacy=kept).problems == []
+    assert changes(path, kept) == []
+
+
+def clean(path: Path, regrain: Regrain, kept: Mapping[str, Snapshot]) -> None:
     go_to(path, Phase.FILE_LEVEL)
     plan = regrain("cleanup", "--json").document
     cleaned = regrain("cleanup", "--execute", "--json").documents[-1]
@@ -87,6 +99,8 @@ def circle(path: Path, packages: Mapping[str, LegacyPackage], *, alone: bool) ->
     assert legacy_left(path, kept) == []
     assert not list((path / "trash").iterdir())
 
+
+def back(path: Path, regrain: Regrain, kept: Mapping[str, Snapshot], *, alone: bool) -> None:
     need = regrain("rollback", "-n", "--json").document
     used = os.statvfs(path)
     assert phase_of(path) is Phase.CLEAN
@@ -101,6 +115,8 @@ def circle(path: Path, packages: Mapping[str, LegacyPackage], *, alone: bool) ->
         slack = (8 << 20) + need["needed_inodes"] * 512
         assert (used.f_bavail - now.f_bavail) * now.f_frsize <= need["needed_bytes"] + slack
 
+
+def forward(path: Path, regrain: Regrain, kept: Mapping[str, Snapshot]) -> None:
     objects = object_inodes(path)
     regrain("migrate")
     assert phase_of(path) is Phase.DUAL
@@ -109,6 +125,8 @@ def circle(path: Path, packages: Mapping[str, LegacyPackage], *, alone: bool) ->
     regrain("verify", "--level", "deep")
     assert changes(path, kept) == []
 
+
+def purge(path: Path, regrain: Regrain, kept: Mapping[str, Snapshot]) -> None:
     regrain("rollback")
     assert regrain("rollback", "--purge", "--json").document["packages"] == len(kept)
     assert len(list((path / "packages").iterdir())) == len(kept)
@@ -117,11 +135,6 @@ def circle(path: Path, packages: Mapping[str, LegacyPackage], *, alone: bool) ->
     assert not list((path / "objects").glob("*/*"))
     assert read_ledger(path, "SELECT COUNT(*) FROM objects") == [(0,)]
     assert set(statuses(path).values()) == {"pending"}
-    assert changes(path, kept) == []
-    regrain("migrate")
-    assert set(statuses(path).values()) == {"completed"}
-    regrain("verify", "--level", "deep")
-    assert check_store(path, orphans=True).problems == []
     assert changes(path, kept) == []
 
 
@@ -138,8 +151,8 @@ def test_the_circle_on_each_file_system(
         path = point / "store"
         path.mkdir()
         made = [awkward.add_ordinary(path, "jq", "1.7", seed)]
-        for subject in ("sparse", "link groups", "modes", "xattrs", "owners", "symlinks"):
-            made.append(awkward.add_awkward(path, subject, seed, able))
+        subjects = ("sparse", "link-groups", "modes", "xattrs", "owners", "symlinks")
+        made += [awkward.add_awkward(path, subject, seed, able) for subject in subjects]
         circle(path, {package.hash: package for package in made}, alone=True)
 
 
@@ -285,7 +298,7 @@ def test_cleanup_leaves_what_is_set_aside(ready: Regrain, before: dict[str, Snap
 def test_cleanup_refuses_while_a_process_has_files_open(
     ready: Regrain, before: dict[str, Snapshot]
 ) -> None:
-    name = sorted(before)[-1]
+    name = max(before)
     with subprocess.Popen(["sleep", "100"], cwd=ready.store / name) as process:
         try:
             plan = ready("cleanup", "--json").document
@@ -454,7 +467,8 @@ def test_rollback_stops_a_running_migration(store_path: Path, seed: int) -> None
 def test_readers_never_notice(ready: Regrain, before: dict[str, Snapshot], workplace: Path) -> None:
     expected, stop = workplace / "expected", workplace / "stop"
     expected.write_bytes(pickle.dumps(before))
-    command = [sys.executable, "-m", "tests.system.reading_loop", ready.store, expected, stop]
+    command = [sys.executable, "-m", "tests.system.reading_loop"]
+    command += [str(path) for path in (ready.store, expected, stop)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             while not (workplace / "reading").exists():

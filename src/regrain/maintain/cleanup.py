@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from regrain.ledger import Ledger, PackageRow
     from regrain.store.root import StoreRoot
 
-_PROCESSES_NAMED_MAX = 5
+_PROCESSES_MAX = 5
+_MOMENT_SECONDS = 0.25
 _NOT_ANY_MORE = "removed, set aside or published anew meanwhile"
 
 
@@ -157,21 +158,40 @@ def _measure(root: StoreRoot, name: str) -> int:
         return 0
 
 
-def check_unused(root: StoreRoot, package_hashes: list[str]) -> None:
-    """See to it that no process has files of these packages' legacy directories open.
+class Watch:
+    """Sees to it that no process has files of legacy directories open that are to go.
 
-    Raises:
-        RefusedError: Some have.
+    All processes are looked at for all packages together, and anew where the last look is
+    not from this moment: with many small packages the looking would else take all the time.
+
+    Args:
+        root: The store.
+        package_hashes: The packages whose directories are to go.
     """
-    found = list(processes_using(root.path, frozenset(package_hashes)))
-    if found:
-        named = ", ".join(f"process {pid}: {path}" for pid, path in found[:_PROCESSES_NAMED_MAX])
-        raise RefusedError(
-            f"{len(found)} processes have files of legacy packages open",
-            path=found[0][1],
-            why=named,
-            advice="End or restart them, then run 'regrain cleanup --execute' again.",
-        )
+
+    def __init__(self, root: StoreRoot, package_hashes: list[str]) -> None:
+        self._root = root
+        self._packages = frozenset(package_hashes)
+        self._looked_at = float("-inf")
+
+    def check(self) -> None:
+        """Look.
+
+        Raises:
+            RefusedError: Some have.
+        """
+        if clock.monotonic() - self._looked_at < _MOMENT_SECONDS:
+            return
+        found = list(processes_using(self._root.path, self._packages))
+        self._looked_at = clock.monotonic()
+        if found:
+            named = ", ".join(f"process {pid}: {path}" for pid, path in found[:_PROCESSES_MAX])
+            raise RefusedError(
+                f"{len(found)} processes have files of legacy packages open",
+                path=found[0][1],
+                why=named,
+                advice="End or restart them, then run 'regrain cleanup --execute' again.",
+            )
 
 
 def clean_up(
@@ -196,13 +216,14 @@ def clean_up(
     Raises:
         RefusedError: A process has files open there.
     """
-    check_unused(root, package_hashes)
+    watch = Watch(root, package_hashes)
+    watch.check()
     recorded, twins, done = ledger.recorded_packages(), Twins(root), Cleanup()
     for name in package_hashes:
         if stopping():
             done.stopped = True
             break
-        check_unused(root, [name])
+        watch.check()
         with StoreLock(root, exclusive=False):
             found = _clean_one(root, ledger, twins, name, recorded.get(name))
         event: Cleaned | Staying
