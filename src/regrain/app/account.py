@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from regrain.app.integrity import PROVEN
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
+from regrain.maintain.restore import cost_of_undoing
 from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
 from regrain.model.digest import PackageHash, is_package_hash
 from regrain.model.phase import Layout, Phase
@@ -38,6 +39,8 @@ class Matters:
         is_proven: Whether a deep verification of the whole store found nothing after the
             last package was completed.
         marked_at: When a backup was last marked; None if never.
+        undo_bytes: What a rollback would take on disk now, at the most.
+        undo_inodes: Likewise inodes.
     """
 
     concerns: dict[str, Concern] = field(default_factory=dict)
@@ -50,6 +53,8 @@ class Matters:
     unverified: int = 0
     is_proven: bool = False
     marked_at: int | None = None
+    undo_bytes: int = 0
+    undo_inodes: int = 0
 
     @property
     def is_backed_up(self) -> bool:
@@ -62,6 +67,7 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
     standings = ledger.standings()
     names, foreign = legacy_names(root.fd)
     marked, proven = ledger.last_event(BACKUP_MARKED), ledger.last_event(PROVEN)
+    undo_bytes, undo_inodes = cost_of_undoing(root, ledger)
     mine = [s for s in standings.values() if not s.is_excluded]
     return Matters(
         ledger.concerns(),
@@ -74,6 +80,8 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
         unverified=sum(s.status is Status.COMPLETED and s.verified_at is None for s in mine),
         is_proven=proven is not None and proven.at >= ledger.last_completed(),
         marked_at=None if marked is None else marked.at,
+        undo_bytes=undo_bytes,
+        undo_inodes=undo_inodes,
     )
 
 

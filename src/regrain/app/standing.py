@@ -125,6 +125,8 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "legacy_allocated_bytes": totals.allocated,
         "space_saved_bytes": totals.saved,
         "space_freed_bytes": state.matters.freed,
+        "undo_bytes": state.matters.undo_bytes,
+        "undo_inodes": state.matters.undo_inodes,
         "excluded_packages": state.matters.excluded,
         "unqueued_directories": state.matters.unqueued,
         "foreign_names": state.matters.foreign,

@@ -96,6 +96,14 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
                 f"them will free {output.size(count('space_saved_bytes'))} on balance"
             ),
         ),
+        ("freed", output.size(count("space_freed_bytes"))),
+        (
+            "undoing",
+            (
+                f"would take {output.size(count('undo_bytes'))} and "
+                f"{count('undo_inodes'):,} inodes at the most"
+            ),
+        ),
         ("health", ", ".join([str(state), *map(str, issues)])),
     ]
     for key, words in _ASIDE.items():
