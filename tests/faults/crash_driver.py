@@ -62,7 +62,7 @@ class Crasher:
         self._process = process
 
     def __call__(self, what: str, store: Path, way: Any, moment: Moment, **options: Any) -> Ended:
-        """Run ``init`` or ``migrate`` on a store until the moment comes."""
+        """Run ``init``, ``migrate`` or ``cutover`` on a store until the moment comes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {
@@ -135,8 +135,13 @@ def _child(request: dict[str, Any]) -> None:
 
     store, way = Path(request["store"]), inline.Way(**request["way"])
     _die_at(Moment(**request["moment"]), store)
-    if request["what"] == "init":
+    if ":" in request["what"]:
+        module, _, step = request["what"].partition(":")
+        getattr(importlib.import_module(module), step)(store, **request["options"])
+    elif request["what"] == "init":
         inline.initialise(store, way.slice_entries)
+    elif request["what"] == "cutover":
+        inline.cutover(store, way, **request["options"])
     else:
         inline.migrate(store, way, **request["options"])
 

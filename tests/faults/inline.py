@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from regrain.app import initialising
+from regrain.app import initialising, lifecycle
+from regrain.app.lifecycle import Cutover
 from regrain.app.store import PackageStore
 from regrain.migrate import pool, run
 from regrain.migrate.orders import Summary
@@ -168,6 +169,12 @@ def migrate(store: Path, way: Way | None = None, **options: Any) -> Summary:
     with inline_workers(), slices_of(way.slice_entries):
         opened = PackageStore.open(store, way.settings())
         return opened.migration().run(jobs=1, **options)
+
+
+def cutover(store: Path, way: Way | None = None, **options: Any) -> Cutover:
+    """Cut a store over inside this process."""
+    settings = (way or Way()).settings()
+    return lifecycle.cutover(PackageStore.open(store, settings).root, settings, **options)
 
 
 def initialise(store: Path, slice_entries: int = 0) -> initialising.Initialised:

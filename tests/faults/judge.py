@@ -72,13 +72,14 @@ def reading_problems(scene: Scene, names: Iterable[str] | None = None) -> list[s
             expected = (scene.path / "packages" / name).is_dir()
             if (package.layout is Layout.FILE_LEVEL) != expected:
                 said.append(f"{name}: read from {package.layout}")
-            said += [f"{name}: {line}" for line in _differences(package, scene.before[name])]
+            said += [f"{name}: {line}" for line in package_differences(package, scene.before[name])]
         except (RegrainError, OSError) as error:
             said.append(f"{name}: {error!r}")
     return said
 
 
-def _differences(package: Package, before: Snapshot) -> Iterator[str]:
+def package_differences(package: Package, before: Snapshot) -> Iterator[str]:
+    """How what a reader is given of one package differs from what its legacy tree was."""
     found: Snapshot = {}
     groups: dict[bytes, bytes] = {}
     for entry in package.files():

@@ -184,7 +184,6 @@ def test_each_setting_without_effect_is_told() -> None:
             latency_slowdown_max=2.0,
             space_wait=1.0,
             on_trigger="continue",
-            cleanup_on_rollback=True,
         ),
     )
     told = {

@@ -26,7 +26,6 @@ WITHOUT_EFFECT = (
     ("migration", "latency_slowdown_max"),
     ("migration", "space_wait"),
     ("migration", "on_trigger"),
-    ("migration", "cleanup_on_rollback"),
 )
 """Settings that are checked and otherwise ignored; docs/configuration.md says the same."""
 

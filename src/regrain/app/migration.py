@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app import standing
+from regrain.app import standing, undoing
+from regrain.app.account import matters
 from regrain.app.standing import State
+from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
@@ -22,16 +25,16 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
-from regrain.migrate.reconcile import queue_new
+from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
-from regrain.store import root as store_root
+from regrain.store import dual
 from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
-from regrain.store.root import StoreRoot, open_top
+from regrain.store.root import open_top
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,17 +66,13 @@ def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _i
         )
 
 
-class Migration:
+class Migration(Steps):
     """The migration of one store, from legacy packages to files named by content.
 
     Example:
         >>> migration = PackageStore.open("/opt/pm/store").migration()
         >>> migration.run(on_event=print)
     """
-
-    def __init__(self, root: StoreRoot, settings: Settings) -> None:
-        self._root = root
-        self._settings = settings
 
     def run(  # noqa: PLR0913 -- a facade: every option by its keyword
         self,
@@ -84,6 +83,8 @@ class Migration:
         limit: int | None = None,
         only: str | None = None,
         retry_failed: bool = False,
+        rescan: bool = False,
+        accept: str | None = None,
         max_read: float | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
@@ -96,6 +97,10 @@ class Migration:
             limit: Packages at the most.
             only: A glob that a package's name or hash must match.
             retry_failed: Put failed packages back in the queue first.
+            rescan: Compare all legacy directories with what is published first; no bytes
+                are read.
+            accept: A package whose legacy directory, as it is now, is to replace what is
+                published.
             max_read: MiB a second read from legacy, at the most.
             stopping: Asked often; True ends the run after the files in hand.
 
@@ -114,10 +119,11 @@ class Migration:
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
-        with (
-            run_lock(self._root, "regrain migrate"),
-            StoreLock(self._root, exclusive=False) as lock,
-        ):
+        with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            found = undoing.go_forward(self._root, self._settings, stopping)
+            if found is not None and found.stopped:
+                return Summary(0, 0, stopped=True)
+            lock = held.enter_context(StoreLock(self._root, exclusive=False))
             ledger = open_ledger(self._root.path)
             try:
                 journal = Journal(self._root)
@@ -127,6 +133,7 @@ class Migration:
                     on_event(event)
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
+                self._reconcile(ledger, emit, accept, full=rescan)
                 if limit == 0 or not ledger.pending(only=only)[0] or stopping():
                     return Summary(0, 0, stopping())
                 return self._work(ledger, orders, emit, stopping, max_read, lock)
@@ -141,14 +148,22 @@ class Migration:
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
     ) -> None:
         """Clean up after a run that was killed, and queue what is to be done."""
-        self._go_dual(ledger)
         removing.finish(self._root, ledger)
         recovered = recover(self._root, ledger, verified=orders.verified)
         if recovered is not None:
             emit(recovered)
         if retry_failed:
             ledger.retry_failed(only=orders.only)
-        queue_new(self._root, ledger, self._settings.migration.settle)
+
+    def _reconcile(
+        self, ledger: Ledger, emit: Callable[[Event], None], accept: str | None, *, full: bool
+    ) -> None:
+        """Take in what others did to the legacy directories."""
+        if accept is not None:
+            accept_legacy(self._root, ledger, dual.find_hash(self._root, accept))
+        event = reconcile(self._root, ledger, self._settings.migration.settle, full=full).event()
+        if event is not None:
+            emit(event)
 
     def _work(
         self,
@@ -198,7 +213,7 @@ class Migration:
             raise RefusedError(
                 "a rollback is under way",
                 why="the store's phase is rolling_back",
-                advice="Finish it with the version of regrain that began it.",
+                advice="Finish it with 'regrain rollback'.",
             )
         if os.geteuid() not in (0, self._root.owner.uid):
             raise RegrainError(
@@ -207,11 +222,6 @@ class Migration:
                 why=f"user {self._root.owner.uid}",
                 advice="Run as that user, or as root.",
             )
-
-    def _go_dual(self, ledger: Ledger) -> None:
-        if self._root.phase() is Phase.ROLLED_BACK:
-            store_root.write_store_file(self._root.fd, self._root.store_id, Phase.DUAL)
-            ledger.remember("phase", detail=Phase.DUAL.value)
 
     def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
         settings = self._settings
@@ -235,6 +245,7 @@ class Migration:
                 ledger.totals(),
                 is_running(self._root),
                 read_snapshot(self._root),
+                matters(self._root, ledger),
             )
         finally:
             ledger.close()

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.account import Matters
 from regrain.model.events import Progress
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -28,12 +29,14 @@ class State:
         totals: From the ledger.
         running: Who holds the run lock, empty if nobody.
         snapshot: The last progress of that run.
+        matters: What else there is to tell.
     """
 
     phase: Phase
     totals: Totals
     running: str
     snapshot: dict[str, object]
+    matters: Matters = field(default_factory=Matters)
 
 
 @dataclass(slots=True)
@@ -55,9 +58,17 @@ class Health:
 
 
 def health(root: StoreRoot, state: State, settings: Settings) -> Health:
-    """Judge a store by its error rate and by what its file system has left."""
+    """Judge a store by its error rate, its integrity, and what its file system has left."""
     found = Health()
     limits = settings.migration
+    concerns = state.matters.concerns
+    if concerns:
+        first = min(concerns)
+        found.add(
+            "critical",
+            f"{len(concerns)} packages are not what was published: {first}: "
+            f"{concerns[first].what} ('regrain why {first[:16]}')",
+        )
     failed = state.totals.count(Status.FAILED)
     tried = failed + state.totals.count(Status.COMPLETED)
     if tried >= ERROR_RATE_PACKAGES_MIN and failed / tried > limits.error_rate_max:
@@ -66,27 +77,50 @@ def health(root: StoreRoot, state: State, settings: Settings) -> Health:
             f"{failed} of {tried} packages failed ({failed / tried:.0%}, "
             f"{limits.error_rate_max:.0%} is tolerated)",
         )
+    for issue in critical_issues(root, settings):
+        found.add("critical", issue)
+    return found
+
+
+def critical_issues(root: StoreRoot, settings: Settings) -> tuple[str, ...]:
+    """Say what the file system lacks, where that is critical."""
+    limits = settings.migration
     space = os.fstatvfs(root.fd)
     free = space.f_bavail * space.f_frsize
+    issues = []
     if free < limits.free_bytes_min:
-        found.add("critical", f"{free} bytes are free, under {limits.free_bytes_min}")
+        issues.append(f"{free} bytes are free, under {limits.free_bytes_min}")
     if space.f_files and space.f_favail < limits.free_inodes_min:
-        found.add("critical", f"{space.f_favail} inodes are free, under {limits.free_inodes_min}")
-    return found
+        issues.append(f"{space.f_favail} inodes are free, under {limits.free_inodes_min}")
+    return tuple(issues)
 
 
 def next_command(state: State) -> str:
     """Return the one command to run next."""
-    totals = state.totals
     if state.running:
         return "regrain status"
-    if state.phase is Phase.ROLLED_BACK or totals.count(Status.PENDING):
+    if state.phase is Phase.ROLLING_BACK:
+        return "regrain rollback"
+    if state.phase is Phase.ROLLED_BACK or state.matters.waiting:
         return "regrain migrate"
-    if totals.count(Status.IN_PROGRESS):
-        return "regrain migrate"
-    if totals.count(Status.FAILED):
+    return _once_migrated(state)
+
+
+def _once_migrated(state: State) -> str:
+    if state.matters.failed:
         return "regrain migrate --retry-failed"
-    return "regrain verify --level deep"
+    if state.matters.concerns:
+        return "regrain verify --level deep"
+    if state.phase is Phase.DUAL:
+        return _before_cutover(state)
+    return "regrain cleanup" if state.phase is Phase.FILE_LEVEL else "regrain verify"
+
+
+def _before_cutover(state: State) -> str:
+    matters = state.matters
+    if matters.unverified or not matters.is_proven:
+        return "regrain verify --level deep"
+    return "regrain cutover" if matters.is_backed_up else "regrain backup mark NOTE"
 
 
 def progress(state: State) -> Progress:
@@ -128,7 +162,17 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "objects_allocated_bytes": totals.carriers_allocated,
         "legacy_allocated_bytes": totals.allocated,
         "space_saved_bytes": totals.saved,
-        "space_freed_bytes": 0,
+        "space_freed_bytes": state.matters.freed,
+        "undo_bytes": state.matters.undo_bytes,
+        "undo_inodes": state.matters.undo_inodes,
+        "unqueued_directories": state.matters.unqueued,
+        "foreign_names": state.matters.foreign,
+        "unverified_packages": state.matters.unverified,
+        "backup_marked_at": state.matters.marked_at,
+        "integrity": [
+            {"package_hash": name, "what": concern.what, "found_at": concern.found_at}
+            for name, concern in state.matters.concerns.items()
+        ],
         "bytes_total": so_far.bytes_total,
         "bytes_done": so_far.bytes_done,
         "rate_bytes_per_second": so_far.rate_bytes_per_second,

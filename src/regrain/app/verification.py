@@ -98,6 +98,10 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
         stopping=stopping,
     )
     _drop_what_went(root, found)
+    if level is not Level.QUICK and subset is None and not found.stopped:
+        from regrain.app.integrity import keep
+
+        keep(root, there, found, level, whole=not texts)
     books, problem = None, ""
     if level is Level.DEEP and not texts and not found.stopped:
         books, problem = _books(root)

@@ -23,7 +23,7 @@ VERBS = {
     "plan": "migrating:plan",
     "init": "migrating:init",
     "migrate": "migrating:migrate",
-    "status": "migrating:status",
+    "status": "status:status",
     "verify": "integrity:verify",
     "list": "reading:list_packages",
     "show": "reading:show",
@@ -35,7 +35,12 @@ VERBS = {
     "exclude": "keeping:exclude",
     "owners": "keeping:owners",
     "gc": "keeping:gc",
+    "cleanup": "undoing:cleanup",
+    "rollback": "undoing:rollback",
     "doctor": "caring:doctor",
+    "cutover": "lifecycle:cutover",
+    "why": "lifecycle:why",
+    "backup": "lifecycle:backup",
 }
 
 

@@ -1,8 +1,7 @@
-"""Verbs of the migration: plan, init, migrate, status."""
+"""Verbs of the migration: plan, init, migrate."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED_SOME = 3
 EXIT_REFUSED = 5
-EXIT_WARNING = 6
-EXIT_CRITICAL = 7
 _SHOWN_MAX = 10
 
 
@@ -144,17 +141,18 @@ def _show_plan(found: Plan, command: str) -> None:
         "\nWhere objects are hard links of legacy files, both share one inode: a write in place"
         "\nor a bad sector hits both, and only a backup protects."
     )
-    _section("these packages will fail", [f"{name}: {why}" for name, why in found.problems])
-    _section(
+    section("these packages will fail", [f"{name}: {why}" for name, why in found.problems])
+    section(
         "processes with legacy files open",
         [f"{pid}: {output.shown(path)}" for pid, path in found.processes],
     )
-    _section("not packages, left alone", [output.shown(name) for name in found.foreign])
-    _section("in the way", found.blockers)
+    section("not packages, left alone", [output.shown(name) for name in found.foreign])
+    section("in the way", found.blockers)
     click.echo(f"\nNext: {command}")
 
 
-def _section(title: str, lines: list[str]) -> None:
+def section(title: str, lines: list[str]) -> None:
+    """Print a heading and the first of the lines below it; nothing where there are none."""
     if lines:
         click.echo(f"\n{title}:")
         for line in lines[:_SHOWN_MAX]:
@@ -208,7 +206,7 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
         click.echo(f"initialised; {done.queued:,} packages queued")
     else:
         click.echo(f"this is a store already; {done.queued:,} new packages queued")
-    _section("not packages, left alone", [output.shown(name) for name in done.foreign])
+    section("not packages, left alone", [output.shown(name) for name in done.foreign])
     click.echo("\nNext: regrain migrate")
 
 
@@ -218,7 +216,20 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
 @click.option("--limit", type=click.IntRange(0), help="Migrate so many packages at the most.")
 @click.option("--only", metavar="GLOB", help="Only packages whose name or hash matches.")
 @click.option("--retry-failed", is_flag=True, help="Try failed packages again.")
-@click.option("--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this.")
+@click.option(
+    "--rescan",
+    is_flag=True,
+    help="First compare every legacy directory with what is published; no bytes are read.",
+)
+@click.option(
+    "--accept-legacy",
+    "accept",
+    metavar="HASH",
+    help="Let the legacy directory of this package, as it is now, replace what is published.",
+)
+@click.option(
+    "--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this."
+)
 @dry_run_option
 @json_option
 @pass_context
@@ -230,6 +241,8 @@ def migrate(
     limit: int | None,
     only: str | None,
     retry_failed: bool,
+    rescan: bool,
+    accept: str | None,
     max_read: float | None,
     dry_run: bool,
     as_json: bool,
@@ -259,6 +272,8 @@ def migrate(
             limit=limit,
             only=only,
             retry_failed=retry_failed,
+            rescan=rescan,
+            accept=accept,
             max_read=max_read,
             stopping=stop,
         )
@@ -310,83 +325,3 @@ def _would_migrate(pending: tuple[int, int, int], limit: int | None, *, as_json:
     else:
         click.echo(f"would migrate {packages:,} packages; {output.size(size)} are pending")
     return 0
-
-
-@click.command()
-@click.option("--failed", is_flag=True, help="List the packages that failed, and why.")
-@click.option("--check", is_flag=True, help="Exit 0 if healthy, 6 on a warning, 7 if critical.")
-@json_option
-@pass_context
-def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int:
-    """Show where the migration stands.
-
-    Example: regrain --store /opt/pm/store status --json
-    """
-    from regrain.app import standing
-    from regrain.model.status import Status
-
-    migration = context.store.migration()
-    state = migration.state()
-    figures = standing.figures(context.store.root, state, context.settings)
-    judged = standing.health(context.store.root, state, context.settings)
-    rows = migration.rows(Status.FAILED) if failed else []
-    if as_json:
-        extra = {
-            "failures": [
-                {**asdict(row), "error_path": output.shown(row.error_path or b"")} for row in rows
-            ]
-        }
-        output.document("status", **figures, **(extra if failed else {}))
-    else:
-        _show_status(figures, state.phase.label)
-        _section(
-            "failed",
-            [f"{row.package_hash} {row.name} {row.version}: {row.error_message}" for row in rows],
-        )
-        click.echo(f"\nNext: {figures['next_command']}")
-    codes = {"healthy": 0, "warning": EXIT_WARNING, "critical": EXIT_CRITICAL}
-    return codes[judged.status] if check else 0
-
-
-def _show_status(figures: dict[str, object], phase: str) -> None:
-    def count(key: str) -> int:
-        value = figures[key]
-        return value if isinstance(value, int) else 0
-
-    health = figures["health"]
-    issues = health["issues"] if isinstance(health, dict) else []
-    state = health["status"] if isinstance(health, dict) else ""
-    rate, left = figures["rate_bytes_per_second"], figures["estimated_time_remaining_seconds"]
-    done, total = count("bytes_done"), count("bytes_total")
-    excluded = count("excluded_packages")
-    lines = [
-        ("phase", phase),
-        ("running", str(figures["running"] or "nothing")),
-        (
-            "packages",
-            (
-                f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
-                f"{count('failed_packages'):,} failed, "
-                f"{count('pending_packages') + count('in_progress_packages'):,} pending"
-                + (f", {excluded:,} set aside" if excluded else "")
-            ),
-        ),
-        ("files", f"{count('migrated_files'):,} of {count('total_files'):,}"),
-        (
-            "bytes",
-            f"{output.size(done)} of {output.size(total)}"
-            + (f" ({done / total:.0%})" if total else "")
-            + (f", {output.size(rate)}/s" if isinstance(rate, float) else "")
-            + (f", {output.duration(left)} left" if isinstance(left, float) else ""),
-        ),
-        ("shared", f"{count('deduplicated_files'):,} files share an object that was there"),
-        (
-            "space",
-            (
-                f"{output.size(count('legacy_allocated_bytes'))} in legacy directories; removing "
-                f"them will free {output.size(count('space_saved_bytes'))} on balance"
-            ),
-        ),
-        ("health", ", ".join([str(state), *map(str, issues)])),
-    ]
-    output.pairs(lines)

@@ -14,6 +14,7 @@ from regrain.model.events import (
     PackageFailed,
     PackageGivenUp,
     Progress,
+    Reconciled,
     Recovered,
 )
 
@@ -145,6 +146,8 @@ class MigrationProgress(_Shown):
                 self._given_up(event)
             case Recovered():
                 self._recovered(event)
+            case Reconciled():
+                self._reconciled(event)
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
@@ -212,6 +215,16 @@ class MigrationProgress(_Shown):
             )
         elif self._verbose:
             self.bar.say(f"put back: package {event.package_hash}: {event.why}")
+
+    def _reconciled(self, event: Reconciled) -> None:
+        for name, why in event.unsettled:
+            self.bar.say(f"not taken yet: package {name}: {shown(why)}")
+        for name in event.vanished:
+            self.bar.say(f"vanished: the legacy directory of package {name} is gone")
+        for name, what in event.changed:
+            self.bar.say(f"changed: package {name}: {shown(what)}")
+        for name, reason in event.unreadable:
+            self.bar.say(f"cannot be compared: package {name}: {shown(reason)}")
 
     def _recovered(self, event: Recovered) -> None:
         self.bar.say(

@@ -5,17 +5,22 @@ Readers never open it; what lies on disk is the truth, the ledger can be rebuilt
 
 from regrain.ledger.connection import open_ledger
 from regrain.ledger.keeping import Unreferenced
+from regrain.ledger.lifecycle import LEGACY_CHANGED, Concern, Event, Standing
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import UnrecordedObjectsError
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 
 __all__ = [
+    "LEGACY_CHANGED",
     "Claim",
+    "Concern",
+    "Event",
     "Ledger",
     "NewCarrier",
     "Outcome",
     "PackageRow",
     "Scanned",
+    "Standing",
     "Totals",
     "UnrecordedObjectsError",
     "Unreferenced",

@@ -16,7 +16,7 @@ from regrain.ledger.recording import (
     mark_unreferenced,
     remember,
 )
-from regrain.ledger.schema import intents, packages, store_migration, store_refs
+from regrain.ledger.schema import integrity, intents, packages, store_migration, store_refs
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -31,12 +31,17 @@ class Intent(StrEnum):
     """What is being done to a package, written down before anything of it is.
 
     ``discard``: it is gone, and its name free; only its trash is left to be emptied.
+    ``unlink``: its legacy directory was compared in the trash, and may be unlinked.
     """
 
     ADD = "add"
     REMOVE = "remove"
     EXCLUDE = "exclude"
     DISCARD = "discard"
+    CLEANUP = "cleanup"
+    UNLINK = "unlink"
+    ROLLBACK = "rollback"
+    PURGE = "purge"
 
 
 _m = store_migration.c
@@ -158,8 +163,9 @@ class Keeping:
             sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
         ).scalar()
         if package_id is not None:
-            forget_owners(connection, package_id, clock.now())
+            forget_owners(connection, [package_id], clock.now())
             connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+        connection.execute(sa.delete(integrity).where(integrity.c.package_hash == package_hash))
 
     # packages set aside
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from regrain.ledger.failures import translated
 from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
+from regrain.ledger.lifecycle import Lifecycle
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
     insert_objects,
@@ -20,6 +21,7 @@ from regrain.ledger.recording import (
 )
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
+from regrain.ledger.undoing import Undoing
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -46,7 +48,7 @@ _PENDING = (
 _PIECE = 5000
 
 
-class Ledger(Keeping):
+class Ledger(Keeping, Lifecycle, Undoing):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:

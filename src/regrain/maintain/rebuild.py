@@ -133,7 +133,7 @@ def _fill(
         ledger.add_carriers(carriers)
         done.carriers += len(carriers)
     legacy, _ = legacy_names(root.fd)
-    ledger.queue(_measured(root, legacy, on_package))
+    ledger.queue(measured(root, legacy, on_package))
     settled = _Settled(legacy=set(legacy), phase=root.phase())
     for package in _packages(root, done):
         settled.publish(root, ledger, package, done)
@@ -146,9 +146,10 @@ def _fill(
     ledger.remember("ledger_rebuilt", detail=detail)
 
 
-def _measured(
+def measured(
     root: StoreRoot, names: Iterable[str], on_package: Callable[[Usage], None]
 ) -> Iterator[Scanned]:
+    """Yield what the ledger keeps of legacy packages."""
     for name in names:
         usage = measure(root.fd, name, root.owner)
         on_package(usage)

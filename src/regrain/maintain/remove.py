@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import RefusedError, UnknownPackageError
 from regrain.ledger.keeping import Intent
+from regrain.maintain.withdraw import WITHDRAWALS, withdraw
 from regrain.model.phase import Layout
 from regrain.store import dual
-from regrain.store.legacy import usage
+from regrain.store.legacy import freed_with
 from regrain.store.locks import publish_lock
 from regrain.store.packages import is_published
 from regrain.store.trash import empty_trash, to_trash
@@ -58,24 +58,9 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     for where in layouts:
         parent = root.packages if where is Layout.FILE_LEVEL else root.fd
         with disk.Closing(disk.open_directory(package_hash, parent)) as fd:
-            size += _freed(fd)
+            size += freed_with(fd)
     objects, allocated = ledger.exclusive(package_hash)
     return Removal(package_hash, layouts, size, objects, allocated)
-
-
-def _freed(root: int) -> int:
-    """Return the bytes on disk that go with a tree: of inodes whose names are all in it."""
-    names: dict[tuple[int, int], tuple[int, int]] = {}
-    total = 0
-    for device, inode, status in usage(root):
-        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
-            total += disk.allocated(status)
-        else:
-            seen, _ = names.get((device, inode), (0, 0))
-            names[device, inode] = (seen + 1, status.st_nlink)
-            if seen + 1 == status.st_nlink:
-                total += disk.allocated(status)
-    return total
 
 
 def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
@@ -170,6 +155,9 @@ def finish(root: StoreRoot, ledger: Ledger) -> int:
 
 def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: Intent) -> None:
     """Do what was intended, from wherever it stands: every step may be repeated."""
+    if action in WITHDRAWALS:
+        withdraw(root, ledger, package_hash, action)
+        return
     if action is Intent.REMOVE:
         read = root.phase().read_order
         for where in (*(other for other in Layout if other not in read), *reversed(read)):

@@ -50,9 +50,11 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
         return None
     adopted, damaged = adopt_strangers(root, ledger)
     proven, completed = len(adopted), 0
+    recorded = ledger.recorded_packages() if claims else {}
     for claim in claims:
         with publish_lock(root):  # nobody removes it meanwhile
             is_there = is_published(root.packages, claim.package_hash)
+            is_there = is_there and not _is_old(root, claim, recorded)
             if is_there and ledger.still_claimed([claim.package_hash]):
                 outcome = _check(root, claim, adopted, verified=verified)
                 if outcome is not None:
@@ -66,6 +68,15 @@ def recover(root: StoreRoot, ledger: Ledger, *, verified: bool) -> Recovered | N
     ledger.remember("recovered", detail=repr(found))
     forget_dead_runs(root, dead)
     return found
+
+
+def _is_old(root: StoreRoot, claim: Claim, recorded: dict[str, str]) -> bool:
+    """Tell whether what is published is what the package was claimed anew to replace."""
+    try:
+        package = FileLevelPackage(root.packages, root.objects, claim.package_hash)
+        return package.list_hash() == recorded.get(claim.package_hash)
+    except (CorruptionError, UnknownFormatError):
+        return False
 
 
 def adopt_strangers(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], int]:

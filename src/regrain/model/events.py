@@ -50,6 +50,25 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a run found new, gone or changed among the legacy directories.
+
+    Attributes:
+        queued: New packages that wait for migration now.
+        unsettled: New directories that are not taken yet, each with the reason.
+        vanished: Packages whose directory is gone.
+        changed: Packages whose directory is not what was published, each with what changed.
+        unreadable: Packages whose directory could not be compared, each with the reason.
+    """
+
+    queued: tuple[str, ...]
+    unsettled: tuple[tuple[str, str], ...]
+    vanished: tuple[str, ...]
+    changed: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PackageCompleted:
     """A package is published, durable and recorded."""
 
@@ -81,4 +100,4 @@ class PackageGivenUp:
     why: str
 
 
-Event = Progress | Recovered | PackageCompleted | PackageFailed | PackageGivenUp
+Event = Progress | Recovered | Reconciled | PackageCompleted | PackageFailed | PackageGivenUp

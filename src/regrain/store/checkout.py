@@ -118,7 +118,7 @@ def _why_not_there(source: PackageSource, path: bytes) -> str:
     return "the package has no such path"
 
 
-def checkout(
+def checkout(  # noqa: PLR0913 -- one call with its choices, each by its keyword
     source: PackageSource,
     destination: str,
     *,
@@ -126,6 +126,7 @@ def checkout(
     share: Share | None = None,
     avoid: int | None = None,
     on_entry: Callable[[Entry], None] | None = None,
+    may_reflink: bool = True,
 ) -> int:
     """Recreate a package with every bit of metadata; what is handed out is checked.
 
@@ -136,6 +137,7 @@ def checkout(
         share: Links files out of the store where it can; by default nothing is linked.
         avoid: An open directory the destination must not be in: the store.
         on_entry: Called for each entry that is done.
+        may_reflink: Whether files may share their blocks with the store's.
 
     Returns:
         The number of entries made, the top one included.
@@ -150,7 +152,10 @@ def checkout(
     """
     count = 0
     try:
-        with Destination(destination, avoid) as place, _Tree(place.fd, source, part, share) as tree:
+        with (
+            Destination(destination, avoid) as place,
+            _Tree(place.fd, part, share, _Copier(source, may_reflink=may_reflink)) as tree,
+        ):
             for entry, path in part.of(source):
                 tree.add(entry, path)
                 count += 1
@@ -174,11 +179,11 @@ def checkout(
 class _Tree:
     """Builds a tree below an open directory, entry by entry, in the order of paths."""
 
-    def __init__(self, root: int, source: PackageSource, part: Part, share: Share | None) -> None:
+    def __init__(self, root: int, part: Part, share: Share | None, copier: _Copier) -> None:
         self._root = root
         self._part = part
         self._share = share
-        self._copier = _Copier(source)
+        self._copier = copier
         self._cursor = Cursor(root)
         self._directories: list[tuple[Entry, bytes]] = []
         self._stand_ins: dict[bytes, bytes] = {}
@@ -238,9 +243,9 @@ class _Tree:
 class _Copier:
     """Gives new files the bytes of a package's files, and checks what arrived."""
 
-    def __init__(self, source: PackageSource) -> None:
+    def __init__(self, source: PackageSource, *, may_reflink: bool) -> None:
         self._source = source
-        self._may_reflink = True
+        self._may_reflink = may_reflink
 
     def fill(self, entry: Entry, target: int) -> None:
         """Give ``target`` the bytes of a file: by reflink where possible, else by copy."""

@@ -257,3 +257,18 @@ def usage(root: int) -> Iterator[tuple[int, int, os.stat_result]]:
     for at, name, _, _ in disk.walk(root):
         status = os.stat(name, dir_fd=at, follow_symlinks=False)
         yield status.st_dev, status.st_ino, status
+
+
+def freed_with(root: int) -> int:
+    """Return the bytes on disk that go with a tree: of inodes whose names are all in it."""
+    names: dict[tuple[int, int], tuple[int, int]] = {}
+    total = 0
+    for device, inode, status in usage(root):
+        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+            total += disk.allocated(status)
+        else:
+            seen, _ = names.get((device, inode), (0, 0))
+            names[device, inode] = (seen + 1, status.st_nlink)
+            if seen + 1 == status.st_nlink:
+                total += disk.allocated(status)
+    return total

@@ -10,11 +10,11 @@ _SAME_NAMES_MAX = 1_000_000
 
 
 def quarantine(top: int, where: str, path: str) -> str:
-    """Move a damaged thing below ``objects/`` or ``packages/`` aside; return its new name.
+    """Move a damaged thing aside; return its new name.
 
     Args:
         top: The open top directory of the store.
-        where: ``objects`` or ``packages``.
+        where: The directory it is in: ``objects``, ``packages`` or ``trash``.
         path: What to move, below that.
     """
     name = path.rpartition("/")[2]

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 LINK_IMPOSSIBLE = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
 """What linking answers where a copy must do."""
 
+_ONLY_ITS_OWN = 1
+_NAMES_MAX = 30_000
+"""A carrier with more names is not linked again: a group of names may have to follow."""
+
 
 class _Facts(NamedTuple):
     """What tells an inode from another, and what writing to it changes."""
@@ -142,6 +146,64 @@ class Share:
             why=f"objects/{path.decode()} {why}",
             advice="Run 'regrain verify' to find what else is damaged.",
         )
+
+
+class ExactShare(Share):
+    """Links carriers into a tree that must equal its file list in everything, times included.
+
+    A carrier that has another name already, in a legacy directory or anywhere else, is left
+    alone, as it would be on the way in: a tree shares no inode with what is outside it, and
+    its files share inodes only where its list says so.
+
+    Args:
+        root: The store.
+        source: A published package.
+        link_outside: Whether carriers may have names elsewhere; once a package, then.
+
+    Raises:
+        FileNotFoundError: It is published no more.
+    """
+
+    def __init__(self, root: StoreRoot, source: PackageSource, *, link_outside: bool) -> None:
+        super().__init__(root, source)
+        self._link_outside = link_outside
+        self._used: set[int] = set()
+
+    def candidate(self, entry: Entry) -> int | None:
+        """Return the inode of the carrier that could be linked for a file, unread."""
+        if not self._possible or not self._is_plain(entry) or entry.hardlink is not None:
+            return None
+        for carrier in (entry.digest, further_carrier(entry.digest, entry.mode)):
+            path = object_path(carrier).encode()
+            try:
+                facts = _facts(path, self._objects)
+                if self._has_metadata_of(entry, path, facts) and facts.size == entry.size:
+                    return facts.inode
+            except OSError:
+                continue
+        return None
+
+    def _has_metadata_of(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+        return (
+            facts.mtime_ns == entry.mtime_ns
+            and facts.inode not in self._used
+            and super()._has_metadata_of(entry, path, facts)
+            and self._is_free(path)
+        )
+
+    def _is_free(self, path: bytes) -> bool:
+        status = os.stat(path, dir_fd=self._objects, follow_symlinks=False)
+        return status.st_nlink < (_NAMES_MAX if self._link_outside else _ONLY_ITS_OWN + 1)
+
+    def _is_good(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+        with disk.Closing(disk.open_file(path, self._objects)) as fd:
+            digest, _ = hash_fd(fd)
+            if digest != entry.digest:
+                raise self._damaged(entry, path, f"hashes to {digest}")
+            is_still = _facts_of(os.fstat(fd)) == facts
+        if is_still:
+            self._used.add(facts.inode)
+        return is_still
 
 
 def _only_labels(names: Iterable[bytes]) -> bool:

@@ -1,0 +1,112 @@
+"""The verb that shows where a store stands: status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from regrain.cli import output
+from regrain.cli.context import Context, json_option, pass_context
+from regrain.cli.migrating import section
+
+EXIT_WARNING = 6
+EXIT_CRITICAL = 7
+
+
+@click.command()
+@click.option("--failed", is_flag=True, help="List the packages that failed, and why.")
+@click.option("--check", is_flag=True, help="Exit 0 if healthy, 6 on a warning, 7 if critical.")
+@json_option
+@pass_context
+def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int:
+    """Show where the migration stands.
+
+    Example: regrain --store /opt/pm/store status --json
+    """
+    from regrain.app import standing
+    from regrain.model.status import Status
+
+    migration = context.store.migration()
+    state = migration.state()
+    figures = standing.figures(context.store.root, state, context.settings)
+    judged = standing.health(context.store.root, state, context.settings)
+    rows = migration.rows(Status.FAILED) if failed else []
+    if as_json:
+        extra = {
+            "failures": [
+                {**asdict(row), "error_path": output.shown(row.error_path or b"")} for row in rows
+            ]
+        }
+        output.document("status", **figures, **(extra if failed else {}))
+    else:
+        _show_status(figures, state.phase.label)
+        section(
+            "failed",
+            [f"{row.package_hash} {row.name} {row.version}: {row.error_message}" for row in rows],
+        )
+        click.echo(f"\nNext: {figures['next_command']}")
+    codes = {"healthy": 0, "warning": EXIT_WARNING, "critical": EXIT_CRITICAL}
+    return codes[judged.status] if check else 0
+
+
+_ASIDE = {
+    "excluded_packages": ("set aside", "packages, read from their legacy directories"),
+    "unqueued_directories": ("new", "legacy directories; the next migrate looks at them"),
+    "unverified_packages": ("unverified", "packages; cutover verifies them"),
+    "foreign_names": ("foreign", "names at the top that are no packages, left alone"),
+}
+"""What ``status`` tells only where there is something to tell."""
+
+
+def _show_status(figures: dict[str, object], phase: str) -> None:
+    def count(key: str) -> int:
+        value = figures[key]
+        return value if isinstance(value, int) else 0
+
+    health = figures["health"]
+    issues = health["issues"] if isinstance(health, dict) else []
+    state = health["status"] if isinstance(health, dict) else ""
+    rate, left = figures["rate_bytes_per_second"], figures["estimated_time_remaining_seconds"]
+    done, total = count("bytes_done"), count("bytes_total")
+    lines = [
+        ("phase", phase),
+        ("running", str(figures["running"] or "nothing")),
+        (
+            "packages",
+            (
+                f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
+                f"{count('failed_packages'):,} failed, "
+                f"{count('pending_packages') + count('in_progress_packages'):,} pending"
+            ),
+        ),
+        ("files", f"{count('migrated_files'):,} of {count('total_files'):,}"),
+        (
+            "bytes",
+            f"{output.size(done)} of {output.size(total)}"
+            + (f" ({done / total:.0%})" if total else "")
+            + (f", {output.size(rate)}/s" if isinstance(rate, float) else "")
+            + (f", {output.duration(left)} left" if isinstance(left, float) else ""),
+        ),
+        ("shared", f"{count('deduplicated_files'):,} files share an object that was there"),
+        (
+            "space",
+            (
+                f"{output.size(count('legacy_allocated_bytes'))} in legacy directories; removing "
+                f"them will free {output.size(count('space_saved_bytes'))} on balance"
+            ),
+        ),
+        ("freed", output.size(count("space_freed_bytes"))),
+        (
+            "undoing",
+            (
+                f"would take {output.size(count('undo_bytes'))} and "
+                f"{count('undo_inodes'):,} inodes at the most"
+            ),
+        ),
+        ("health", ", ".join([str(state), *map(str, issues)])),
+    ]
+    for key, words in _ASIDE.items():
+        if count(key):
+            lines.append((words[0], f"{count(key):,} {words[1]}"))
+    output.pairs(lines)

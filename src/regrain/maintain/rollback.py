@@ -1,0 +1,201 @@
+"""Roll a store back: compare what is to be read again, and take it up again afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import FinishedWithFailuresError, RefusedError, shown
+from regrain.ledger.keeping import Intent
+from regrain.maintain.audit import Audit, Level, Scope, audit
+from regrain.maintain.rebuild import measured
+from regrain.maintain.restore import Failure
+from regrain.maintain.withdraw import unpublish
+from regrain.model import layout
+from regrain.model.layout import SHARDS
+from regrain.model.status import Status
+from regrain.store.compare import first_difference
+from regrain.store.legacy import LegacyPackage
+from regrain.store.locks import StoreLock, publish_lock
+from regrain.store.objects import carriers_of, hash_fd, object_path
+from regrain.store.packages import FileLevelPackage, is_published, published
+from regrain.store.quarantine import quarantine
+from regrain.store.root import legacy_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regrain.ledger import Ledger
+    from regrain.store.root import StoreRoot
+
+PACKAGES_A_PIECE = 1000
+
+
+# the whole store
+
+
+def check_legacy(
+    root: StoreRoot,
+    package_hashes: list[str],
+    *,
+    jobs: int,
+    on_result: Callable[[Audit], None],
+    stopping: Callable[[], bool],
+) -> tuple[list[Failure], bool]:
+    """Compare legacy directories with the published file lists, every byte.
+
+    Returns:
+        Those that differ, or that nothing can be compared with; and whether it was stopped.
+    """
+    if not package_hashes:
+        return [], False
+    scope = Scope(package_hashes, [], Level.DEEP, whole=False)
+    found = audit(root, scope, jobs=jobs, on_result=on_result, stopping=stopping)
+    failures = [
+        Failure(change.package_hash, f"'{shown(change.path)}': {change.reason}")
+        for change in found.changes
+    ]
+    # An object that is missing does no harm here: its package is read from legacy again.
+    failures += [
+        Failure(damage.package_hash, damage.reason, is_damage=True)
+        for damage in found.damages
+        if not damage.object
+    ]
+    return [one for one in failures if is_published(root.packages, one.package_hash)], found.stopped
+
+
+def with_both(root: StoreRoot) -> list[str]:
+    """Return the packages that lie in both layouts."""
+    legacy = set(legacy_names(root.fd)[0])
+    return [name for name in published(root.packages) if name in legacy]
+
+
+def record_unknown(root: StoreRoot, ledger: Ledger) -> None:
+    """Record packages with both layouts whose legacy directory has no row yet."""
+    known = ledger.known_packages()
+    strangers = [name for name in with_both(root) if name not in known]
+    if strangers:
+        ledger.restored(measured(root, strangers, lambda _: None))
+
+
+# single packages
+
+
+def roll_back_packages(root: StoreRoot, ledger: Ledger, package_hashes: list[str]) -> list[str]:
+    """Unpublish packages whose legacy directories are there, and equal.
+
+    Returns:
+        Those that were published, and are not any more.
+
+    Raises:
+        RefusedError: One has no legacy directory; nothing was changed.
+        FinishedWithFailuresError: The legacy directory of one differs; nothing was changed.
+    """
+    names = [name for name in package_hashes if is_published(root.packages, name)]
+    for name in names:
+        _check_equal(root, name)
+    with StoreLock(root, exclusive=False), publish_lock(root):
+        there = [name for name in names if is_published(root.packages, name)]
+        alone = unpublish(root, ledger, there, Intent.ROLLBACK)
+    return [name for name in there if name not in alone]
+
+
+def check_has_legacy(root: StoreRoot, name: str) -> None:
+    """See to it that a package has a legacy directory to go back to.
+
+    Raises:
+        RefusedError: It has none.
+    """
+    if not is_published(root.fd, name):
+        raise RefusedError(
+            "the package has no legacy directory",
+            package=name,
+            why="it was added at file level, or its directory vanished",
+            advice="Only the rollback of the whole store gives it one.",
+        )
+
+
+def _check_equal(root: StoreRoot, name: str) -> None:
+    check_has_legacy(root, name)
+    package = FileLevelPackage(root.packages, root.objects, name)
+    found = first_difference(package.entries(), LegacyPackage(root.fd, name).entries())
+    if found is not None:
+        path, how = found
+        raise FinishedWithFailuresError(
+            "the legacy directory is not what was migrated",
+            package=name,
+            path=path,
+            why=how,
+            advice="Nothing was rolled back. 'regrain exclude' serves the package as that "
+            "directory is; 'regrain migrate --accept-legacy' takes it in.",
+        )
+
+
+# forward again
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """What became of packages that had been undone.
+
+    Attributes:
+        completed: Those whose published copy was proved to equal the legacy directory.
+        pending: Those that are to be migrated again.
+        stopped: Whether it was ended early.
+    """
+
+    completed: int
+    pending: int
+    stopped: bool
+
+
+def take_up(
+    root: StoreRoot,
+    ledger: Ledger,
+    *,
+    jobs: int,
+    stopping: Callable[[], bool],
+    on_result: Callable[[Audit], None] = lambda _: None,
+) -> TakenUp:
+    """Compare what an undone store still has published, before readers see it again.
+
+    What is equal in everything is completed without being read in again; the rest goes, and
+    is pending. What has no legacy directory any more stays published: absence never deletes.
+    """
+    undone = ledger.in_status(Status.ROLLED_BACK)
+    there = [name for name in undone if is_published(root.packages, name)]
+    gone = sorted(set(undone) - set(there))
+    ledger.queue_again(gone)
+    completed, pending = 0, len(gone)
+    for at in range(0, len(there), PACKAGES_A_PIECE):
+        piece = there[at : at + PACKAGES_A_PIECE]
+        scope = Scope(piece, list(SHARDS), Level.DEEP, whole=False)
+        found = audit(root, scope, jobs=jobs, on_result=on_result, stopping=stopping)
+        if found.stopped:
+            return TakenUp(completed, pending, stopped=True)
+        _put_aside(root, sorted({damage.object for damage in found.damages} - {""}))
+        bad = {damage.package_hash for damage in found.damages}
+        bad |= {change.package_hash for change in found.changes}
+        good = [name for name in piece if name not in bad]
+        ledger.taken_up(good)
+        with publish_lock(root):
+            wrong = [name for name in piece if name in bad and is_published(root.packages, name)]
+            alone = unpublish(root, ledger, wrong, Intent.PURGE)
+        for name in alone:
+            ledger.concern(name, "it is damaged, and has no legacy directory")
+        completed, pending = completed + len(good), pending + len(wrong) - len(alone)
+    return TakenUp(completed, pending, stopped=False)
+
+
+def _put_aside(root: StoreRoot, digests: list[str]) -> None:
+    """Move carriers that do not hold the bytes of their name to quarantine."""
+    for digest in digests:
+        for carrier in list(carriers_of(root.objects, digest)):
+            try:
+                with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
+                    is_good = hash_fd(fd)[0] == carrier.digest
+            except OSError:
+                is_good = False
+            if not is_good:
+                quarantine(root.fd, layout.OBJECTS, object_path(carrier.name))
