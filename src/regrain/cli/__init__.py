@@ -35,7 +35,7 @@ VERBS = {
     "exclude": "keeping:exclude",
     "owners": "keeping:owners",
     "gc": "keeping:gc",
-    "cleanup": "undoing:cleanup",
+    "cleanup": "cleaning:cleanup",
     "rollback": "undoing:rollback",
     "doctor": "caring:doctor",
     "cutover": "lifecycle:cutover",
