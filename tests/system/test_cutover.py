@@ -17,6 +17,7 @@ from regrain import PackageStore
 from regrain.app import lifecycle
 from regrain.errors import LockedError, RefusedError
 from regrain.ledger import open_ledger
+from regrain.ledger.keeping import Intent
 from regrain.migrate import cutover
 from regrain.migrate.cutover import GateError
 from regrain.model.phase import Layout, Phase
@@ -379,7 +380,7 @@ def test_the_api_says_all_that_is_open(ready: Regrain) -> None:
     assert migration.health().status == "healthy"
     assert migration.cutover(no_backup=True) is True
     assert migration.cutover() is False
-    assert migration.progress().phase is Phase.FILE_LEVEL
+    assert migration.state().phase is Phase.FILE_LEVEL
 
 
 # waiting, and others at work
@@ -451,7 +452,7 @@ def test_what_appears_before_the_switch_stops_it(
 def test_an_older_intent_is_finished_first(ready: Regrain, plain_store: Packages) -> None:
     name = min(plain_store)
     ledger = open_ledger(str(ready.store))
-    ledger.intend(name, "remove")
+    ledger.intend(name, Intent.REMOVE)
     ledger.close()
     assert_switches(ready, "--no-backup")
     assert not (ready.store / name).exists()
