@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,8 +93,10 @@ def source_of(store: Path) -> Path:
 
 def gone(store: Path) -> str:
     """The hash of the package that goes; empty where it went."""
-    found = [p.hash for p in PackageStore.open(store).packages() if p.name == GONE]
-    return str(found[0]) if found else ""
+    for manifest in store.glob("*/manifest.toml"):
+        if tomllib.loads(manifest.read_text())["package"]["name"] == GONE:
+            return manifest.parent.name
+    return ""
 
 
 def add(settings: Settings, store: Path) -> object:

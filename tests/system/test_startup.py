@@ -16,7 +16,7 @@ from tests.conftest import remove
 from tests.verbs import PACKAGE, Model, make_model
 
 MARGIN_SECONDS = 0.150
-ROUNDS = 12
+ROUNDS_MIN, ROUNDS_MAX = 5, 60
 HEAVY = ("sqlalchemy", "alembic", "sqlite3", "pysqlite3", "rich", "asyncio", "multiprocessing")
 
 
@@ -47,14 +47,15 @@ def seconds(words: list[str], environment: dict[str, str]) -> float:
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_start_is_quick(environment: dict[str, str], option: str) -> None:
-    """The best of several, bare Python and the command in turns: the machine may be busy."""
+    """The best of several, in turns, and of more where the machine is busy."""
     command = ["-m", "regrain", option]
     seconds(command, environment)  # writes the bytecode
-    bare = min(seconds(["-c", "pass"], environment) for _ in range(ROUNDS))
-    ours = bare + 1.0
-    for _ in range(ROUNDS):
+    bare = ours = float("inf")
+    for number in range(ROUNDS_MAX):
         bare = min(bare, seconds(["-c", "pass"], environment))
         ours = min(ours, seconds(command, environment))
+        if number >= ROUNDS_MIN and ours - bare < MARGIN_SECONDS:
+            break
     assert ours - bare < MARGIN_SECONDS, f"{1000 * ours:.0f} ms, bare Python {1000 * bare:.0f} ms"
 
 
