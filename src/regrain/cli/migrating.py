@@ -227,9 +227,7 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
     metavar="HASH",
     help="Let the legacy directory of this package, as it is now, replace what is published.",
 )
-@click.option(
-    "--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this."
-)
+@click.option("--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this.")
 @dry_run_option
 @json_option
 @pass_context
