@@ -92,8 +92,8 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
         (
             "space",
             (
-                f"{output.size(count('legacy_allocated_bytes'))} in legacy directories; removing "
-                f"them will free {output.size(count('space_saved_bytes'))} on balance"
+                f"{output.size(count('legacy_allocated_bytes'))} in legacy directories, before any "
+                f"was removed; that saves {output.size(count('space_saved_bytes'))} on balance"
             ),
         ),
         ("freed", output.size(count("space_freed_bytes"))),
