@@ -231,7 +231,17 @@ def _unpacked(run: RunDirectory, source: int) -> tuple[Tree, PackageHash]:
 def _copied(run: RunDirectory, root: StoreRoot, source: int) -> Tree:
     """Copy a tree into private space, exactly."""
     path = os.path.join(root.path, layout.TEMP, run.name, UNPACKED)
-    checkout(LegacyPackage(source, "."), path)
+    try:
+        checkout(LegacyPackage(source, "."), path)
+    except RegrainError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        kind = NoSpaceError if isinstance(error, NoSpaceError) else PackageError
+        raise kind(
+            "cannot copy the tree into the store",
+            why=error.why,
+            advice="Check the tree and the disk, then add it again.",
+        ) from error
     tree = Tree(run.fd, UNPACKED, is_ours=True)
     check_copy(tree, source)
     return tree
