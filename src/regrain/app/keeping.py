@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.app.recovery import finish_begun
 from regrain.errors import (
     ConfigurationError,
     HaltedError,
@@ -22,7 +23,7 @@ from regrain.errors import (
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import collect as collecting
 from regrain.maintain import remove as removing
-from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy, finish_adds
+from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.reconcile import queue_all
 from regrain.migrate.recover import recover
@@ -58,8 +59,7 @@ def _writing(root: StoreRoot) -> Iterator[Ledger]:
             advice="Run as that user, or as root.",
         )
     with StoreLock(root, exclusive=False), _opened_ledger(root) as ledger:
-        removing.finish(root, ledger)
-        finish_adds(root, ledger)
+        finish_begun(root, ledger)
         if dead_runs(root):
             with contextlib.suppress(LockedError), run_lock(root, "recovery"):
                 recover(root, ledger, verified=False)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app import integrity
+from regrain.app.recovery import finish_begun
 from regrain.errors import LockedError, RefusedError, RegrainError
 from regrain.ledger import Ledger, open_ledger
-from regrain.maintain import remove as removing
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
 from regrain.migrate import phases
@@ -150,7 +150,7 @@ def _try_cutover(
             if _is_done(root):
                 return Cutover(already=True)
             with StoreLock(root, exclusive=False):
-                removing.finish(root, ledger)
+                finish_begun(root, ledger)
                 recover(root, ledger, verified=settings.store.verify_after_migration)
                 evidence = _evidence(
                     root, ledger, settings, no_backup=no_backup, dry_run=False, stopping=stopping

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import standing, undoing
 from regrain.app.account import matters
+from regrain.app.recovery import finish_begun
 from regrain.app.standing import State
 from regrain.app.steps import Steps
 from regrain.errors import (
@@ -18,7 +19,6 @@ from regrain.errors import (
     RegrainError,
 )
 from regrain.ledger import Ledger, PackageRow, open_ledger
-from regrain.maintain import remove as removing
 from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
@@ -148,7 +148,7 @@ class Migration(Steps):
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
     ) -> None:
         """Clean up after a run that was killed, and queue what is to be done."""
-        removing.finish(self._root, ledger)
+        finish_begun(self._root, ledger)
         recovered = recover(self._root, ledger, verified=orders.verified)
         if recovered is not None:
             emit(recovered)

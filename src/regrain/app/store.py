@@ -352,8 +352,7 @@ class PackageStore:
 
         Raises:
             ArchiveError: The archive is broken, or asks for what is refused.
-            PackageError: It cannot be brought in.
-            RefusedError: A package of that name holds another tree.
+            PackageError: It cannot be brought in, or a package of that name holds another tree.
             MalformedHashError: ``package_hash`` is no package hash.
         """
         from regrain.app.keeping import add_package

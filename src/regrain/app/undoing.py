@@ -6,11 +6,11 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from regrain.app.recovery import finish_begun
 from regrain.errors import RefusedError, RegrainError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
-from regrain.maintain import remove as removing
 from regrain.maintain import rollback as rolling
 from regrain.migrate.journal import Journal
 from regrain.migrate.phases import catch_up, switch
@@ -53,7 +53,7 @@ def single_run(root: StoreRoot, what: str) -> Iterator[Ledger]:
         ledger = open_ledger(root.path)
         try:
             with StoreLock(root, exclusive=False):
-                removing.finish(root, ledger)
+                finish_begun(root, ledger)
                 recover(root, ledger, verified=True)
             yield ledger
         except OSError as error:
@@ -246,7 +246,7 @@ def go_forward(root: StoreRoot, settings: Settings, stopping: Callable[[], bool]
         if not is_back and not ledger.in_status(Status.ROLLED_BACK):
             return None
         with StoreLock(root, exclusive=False):
-            removing.finish(root, ledger)
+            finish_begun(root, ledger)
             found = rolling.take_up(
                 root,
                 ledger,
