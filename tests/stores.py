@@ -146,6 +146,13 @@ def text_of(result: Result) -> str:
     return "\n".join(json.dumps(d, ensure_ascii=False) for d in documents) + result.stderr
 
 
-def assert_unchanged(path: Path, before: Snapshot) -> None:
-    """Nothing at all was written, root directory included."""
-    assert differences(before, snapshot(path), identity=True) == []
+def assert_unchanged(path: Path, before: Snapshot, *, but_the_top: bool = False) -> None:
+    """Nothing at all was written, root directory included.
+
+    Where the ledger was read, SQLite kept its locks beside it for that time, which moves the
+    times of the top directory.
+    """
+    after = snapshot(path)
+    for tree in (before, after) if but_the_top else ():
+        tree.pop(b"", None)
+    assert differences(before, after, identity=True) == []

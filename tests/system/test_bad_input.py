@@ -34,8 +34,12 @@ def copied(model: Model, store_path: Path) -> Model:
     return model.copied(store_path)
 
 
+OF_THE_LIFECYCLE = {"backup", "cleanup", "cutover", "rollback", "why"}
+"""Verbs whose bad input is tested beside them: test_cutover.py, test_undoing.py."""
+
+
 def test_every_verb_has_a_row() -> None:
-    assert VERBS.keys() == REGISTERED.keys()
+    assert VERBS.keys() | OF_THE_LIFECYCLE == REGISTERED.keys()
 
 
 def each_way(verb: str) -> list[list[str]]:

@@ -439,7 +439,10 @@ def test_a_dry_run_tries_nothing(regrain: Regrain, store: Path) -> None:
     before = snapshot(store)
     found = the_one(regrain("doctor", "-n", "--json"), "file system", "was not tried")
     assert found["level"] == "advice"
-    assert differences(before, snapshot(store), identity=True) == []
+    after = snapshot(store)
+    for tree in (before, after):
+        tree.pop(b"")  # its mtime: SQLite keeps its locks beside the ledger
+    assert differences(before, after, identity=True) == []
 
 
 @pytest.mark.root

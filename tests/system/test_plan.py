@@ -96,11 +96,11 @@ def test_a_dry_run_of_migrate_writes_nothing(regrain: Regrain, plain_store: Pack
     for flag in ("-n", "--dry-run"):
         said = regrain("migrate", flag)
         assert said.stdout
-        assert_unchanged(regrain.store, before)
+        assert_unchanged(regrain.store, before, but_the_top=True)
     regrain("migrate", "--limit", "1")
     before = snapshot(regrain.store)
     regrain("migrate", "--dry-run", "--json")
-    assert_unchanged(regrain.store, before)
+    assert_unchanged(regrain.store, before, but_the_top=True)
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "list", "verify"])

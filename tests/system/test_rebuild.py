@@ -89,7 +89,7 @@ def test_the_awkward_store_gets_the_ledger_it_had(
     assert_deeply_sound(regrain)
     assert legacy_changes(made.before, packages) == []
     assert history  # an empty file had none to take over
-    assert [row[1] for row in read_ledger(store_path, HISTORY)] == ["ledger_rebuilt"]
+    assert [row[1] for row in read_ledger(store_path, HISTORY)] == ["ledger_rebuilt", "verified"]
 
 
 def to_directory(path: Path) -> None:

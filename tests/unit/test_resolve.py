@@ -174,9 +174,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def layouts(store: Path) -> tuple[PackageSource, PackageSource]:
-    root = PackageStore.open(store).root
-    return FileLevelPackage(root.packages, root.objects, NAME), LegacyPackage(root.fd, NAME)
+def layouts(store: Path) -> Iterator[tuple[PackageSource, PackageSource]]:
+    root = PackageStore.open(store).root  # its descriptors serve both as long as it lives
+    yield FileLevelPackage(root.packages, root.objects, NAME), LegacyPackage(root.fd, NAME)
+    root.phase()
 
 
 @pytest.mark.parametrize("path", [*FOUND, *NOT_FOUND, *ODD], ids=repr)

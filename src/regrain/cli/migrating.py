@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import click
@@ -262,6 +263,7 @@ def migrate(
     stop = Stop()
     progress = MigrationProgress(as_json=as_json, verbose=context.verbosity > 0)
     stop.listen(progress.stopping)
+    gc.freeze()  # the libraries stay: looking through them again and again is for nothing
     with progress:
         summary = migration.run(
             progress,

@@ -134,6 +134,11 @@ def reading_uri(path: str) -> str:
     """
     if all(os.access(place, os.W_OK) for place in (path, os.path.dirname(path))):
         return _uri(path)
+    return quiet_uri(path)
+
+
+def quiet_uri(path: str) -> str:
+    """Return how to open it for reading so that its log stays what it is."""
     quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     return f"{_uri(path)}?mode=ro{quiet}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import sqlalchemy as sa
 
 from regrain.errors import CorruptionError
-from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, reading_uri
+from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, quiet_uri, reading_uri
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
 from regrain.ledger.schema import create_schema, store_migration
@@ -82,14 +82,19 @@ def owner_sum(digests: Iterable[bytes], before: OwnerSum = NO_OWNED) -> OwnerSum
 class Inspection:
     """A database looked into read-only, whatever its schema is.
 
+    Args:
+        path: Its file.
+        leave_log: Leave its log as it is, too; nobody else may be writing then.
+
     Raises:
         CorruptionError: From every method: it cannot be read.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, leave_log: bool = False) -> None:
         self._path = path
+        place = quiet_uri(path) if leave_log else reading_uri(path)
         with self._translated():
-            self._connection = driver().connect(reading_uri(path), uri=True, timeout=BUSY_SECONDS)
+            self._connection = driver().connect(place, uri=True, timeout=BUSY_SECONDS)
             self._connection.execute("PRAGMA query_only = ON")
 
     def __enter__(self) -> Self:

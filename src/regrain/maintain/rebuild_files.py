@@ -67,7 +67,7 @@ def remembered(root: StoreRoot) -> Remembered:
         if not numbers:
             return found
         path = os.path.join(root.path, layout.QUARANTINE, f"{layout.LEDGER}.{max(numbers)}")
-    with contextlib.suppress(RegrainError), Inspection(path) as old:
+    with contextlib.suppress(RegrainError), Inspection(path, leave_log=True) as old:
         _extend(found.history, old.history)
         _extend(found.excluded, old.excluded)
         _extend(found.intents, old.intents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any
@@ -108,7 +107,6 @@ class Run:
             HaltedError: The disk failed, or workers keep dying.
         """
         executor, stop = make_executor()
-        gc.freeze()  # the libraries stay: looking through them again and again is for nothing
         try:
             while True:
                 if self._is_ending():
