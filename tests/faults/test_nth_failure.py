@@ -23,7 +23,7 @@ import pytest
 from tests.conftest import remove
 from tests.faults.crashes import survey
 from tests.faults.faulty import DISK, OS, OS_READS, READS, SYNCS, Call, Faults, injected
-from tests.faults.inline import Way
+from tests.faults.inline import Way, migrate
 from tests.faults.judge import after_fault, ledger_problems, outcome_of, recovery_problems
 from tests.faults.small import (
     SLICE_ENTRIES,
@@ -275,6 +275,20 @@ def test_where_linking_is_impossible_everything_is_copied(
             made_late += 1
         assert made_late > 5 if place_ else made_late == 0
         assert recovery_problems(scene, way) == []
+    finally:
+        remove(scene.path)
+
+
+def test_where_links_are_wanted_and_impossible_their_packages_fail(template: Scene) -> None:
+    scene = copy_of(template, template.path.with_name("no-links"))
+    try:
+        with injected(NoLinks(scene.path, errno.EMLINK, "objects")):
+            assert migrate(scene.path, Way("hardlink")).failed == len(scene.packages)
+        said = read_ledger(scene.path, "SELECT error_message FROM store_migration")
+        assert all("cannot be hard-linked" in message for (message,) in said), said
+        assert after_fault(scene) == []
+        assert ledger_problems(scene.path) == []
+        assert recovery_problems(scene, SLICED) == []
     finally:
         remove(scene.path)
 
