@@ -93,15 +93,20 @@ def test_a_set_id_file_loses_its_power_before_its_name(tmp_path: Path, at: int, 
 # copying
 
 
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one directory for all of a property's examples, which have no directory each."""
+    return tmp_path_factory.mktemp("copies")
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 24), st.integers(1, 2 * BLOCK)), max_size=4),
     st.integers(0, 26 * BLOCK),
 )
 def test_a_copy_has_the_bytes_and_the_holes(
-    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, int]], size: int
+    copies: Path, pieces: list[tuple[int, int]], size: int
 ) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    source, target = folder / "source", folder / "target"
+    source, target = copies / "source", copies / "target"
     random = Random(size)
     with source.open("wb") as stream:
         for block, length in pieces:

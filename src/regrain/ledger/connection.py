@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from regrain.errors import CorruptionError, RegrainError
+from regrain.errors import CorruptionError, HaltedError, RegrainError, reason
 from regrain.ledger.failures import translated
 from regrain.ledger.queries import Ledger
 from regrain.ledger.schema import REVISION, create_schema
@@ -79,6 +79,13 @@ def _check_file(path: str, *, create: bool, read_only: bool) -> None:
             why="the packages are not concerned; their status and history are",
             advice=_REBUILD,
         ) from None
+    except OSError as error:
+        raise HaltedError(
+            "cannot look at the ledger",
+            path=path,
+            why=reason(error),
+            advice="Check the disk, then run again.",
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         raise CorruptionError(
             "the ledger is not a regular file",

@@ -72,7 +72,11 @@ class Sealer:
         package_hash = package_hash or tree_hash
         content = _content(package_hash, tree_hash, records, summary)
         try:
-            list_hash, allocated = self._write_directory(package_hash, source, content)
+            root_mode = stat.S_IMODE(os.fstat(source).st_mode)
+        except OSError as error:
+            raise source_error(error, b"") from error
+        try:
+            list_hash, allocated = self._write_directory(package_hash, source, root_mode, content)
         except OSError as error:
             raise staging_error(error, package_hash.encode()) from error
         if self._options.verify:
@@ -92,13 +96,12 @@ class Sealer:
         )
 
     def _write_directory(
-        self, package_hash: str, source: int, content: Iterator[bytes]
+        self, package_hash: str, source: int, root_mode: int, content: Iterator[bytes]
     ) -> tuple[str, int]:
         """Write ``packages/<hash>`` into staging; return its list's hash, and its bytes on disk.
 
-        It is never more open than the package's own root directory was.
+        It is never more open than ``root_mode``, that of the package's own root directory.
         """
-        root_mode = stat.S_IMODE(os.fstat(source).st_mode)
         with contextlib.suppress(FileNotFoundError):  # a try in this run that did not succeed
             disk.remove_tree(package_hash, self._staging)
         disk.make_directory(package_hash, self._staging, 0o700)

@@ -48,12 +48,18 @@ def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
                 why=holder or "it did not say who it is",
                 advice="Wait for it, or stop it, then run the command again.",
             )
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{what}, process {os.getpid()}\n".encode(), 0)
+        _note(fd, f"{what}, process {os.getpid()}\n")
         try:
             yield
         finally:
-            os.ftruncate(fd, 0)
+            _note(fd, "")
+
+
+def _note(fd: int, words: str) -> None:
+    """Write into a lock who holds it; where that fails, who comes second only learns less."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, words.encode(), 0)
 
 
 def _lock_soon(fd: int) -> bool:

@@ -51,9 +51,7 @@ def read_store_file(fd: int, path: str) -> _StoreFile:
             advice="Run 'regrain init' to make a store of the directory.",
         ) from None
     except OSError as error:
-        raise RegrainError(
-            "cannot read store.toml", path=path, why=reason(error), advice=_MAY_ENTER
-        ) from error
+        raise _unreadable(error, path) from error
     try:
         table = tomllib.loads(raw.decode())
         found = table.get("format")
@@ -74,6 +72,10 @@ def read_store_file(fd: int, path: str) -> _StoreFile:
         ) from error
 
 
+def _unreadable(error: OSError, path: str) -> RegrainError:
+    return RegrainError("cannot read store.toml", path=path, why=reason(error), advice=_MAY_ENTER)
+
+
 class StoreRoot:
     """An open store: descriptors of its directories, its owner, its phase.
 
@@ -89,7 +91,12 @@ class StoreRoot:
         self.path = path
         self._top = disk.Held(open_top(path))
         self.fd = self._top.fd
-        status = os.fstat(self.fd)
+        try:
+            status = os.fstat(self.fd)
+        except OSError as error:
+            raise RegrainError(
+                "cannot open the store", path=path, why=reason(error), advice=_MAY_ENTER
+            ) from error
         self.owner = Owner(status.st_uid, status.st_gid)
         self.device = status.st_dev
         self._stamp, self._file = self._load()
@@ -124,19 +131,25 @@ class StoreRoot:
 
     def phase(self) -> Phase:
         """Return the phase as it is now; one ``stat`` unless it changed."""
-        status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
-        if (status.st_ino, status.st_mtime_ns, status.st_ctime_ns) != self._stamp:
+        if self._stamp_now() != self._stamp:
             # The file first: who sees the new stamp must not find the old phase beside it.
             stamp, self._file = self._load()
             self._stamp = stamp
         return self._file.phase
 
     def _load(self) -> tuple[tuple[int, int, int] | None, _StoreFile]:
-        stamp = None
-        with contextlib.suppress(FileNotFoundError):
-            status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        stamp = self._stamp_now()
         return stamp, read_store_file(self.fd, self.path)
+
+    def _stamp_now(self) -> tuple[int, int, int] | None:
+        """Return what tells one ``store.toml`` from the next; None where there is none."""
+        try:
+            status = os.stat(layout.STORE_FILE, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unreadable(error, self.path) from error
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_top(path: str) -> int:
