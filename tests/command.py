@@ -11,9 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
+from tests.zygote import Ended, zygote
+
 SECONDS_MAX = 110
+
+_zygotes_turn = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +81,43 @@ class Regrain:
         timeout: float = SECONDS_MAX,
     ) -> Result:
         """Run to the end; the exit code must be ``code`` unless that is ``None``."""
+        ended = self._run(arguments, self.clean_environment(env), umask, timeout)
+        shown = tuple(os.fsdecode(argument) for argument in arguments)
+        stderr = ended.stderr.decode("utf-8", "backslashreplace")
+        result = Result(shown, ended.code, ended.stdout, stderr)
+        assert "Traceback" not in stderr, result
+        assert code is None or result.code == code, f"expected exit {code}, got {result}"
+        return result
+
+    def _run(
+        self,
+        arguments: tuple[str | bytes | Path, ...],
+        environment: dict[str, str],
+        umask: int,
+        timeout: float,
+    ) -> Ended:
+        """Run in a process that has regrain loaded, unless that one is busy, or cannot be it."""
+        if not self.prefix and _zygotes_turn.acquire(blocking=False):
+            try:
+                return zygote().run(
+                    ["--store", os.fsencode(self.store), *map(os.fsencode, arguments)],
+                    environment,
+                    directory=os.getcwd(),
+                    umask=umask,
+                    seconds_max=timeout,
+                )
+            finally:
+                _zygotes_turn.release()
         done = subprocess.run(
             self.command(*arguments),
-            env=self.clean_environment(env),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             umask=umask,
             timeout=timeout,
             check=False,
         )
-        shown = tuple(os.fsdecode(argument) for argument in arguments)
-        stderr = done.stderr.decode("utf-8", "backslashreplace")
-        result = Result(shown, done.returncode, done.stdout, stderr)
-        assert "Traceback" not in stderr, result
-        assert code is None or result.code == code, f"expected exit {code}, got {result}"
-        return result
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
     def running(

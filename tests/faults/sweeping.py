@@ -28,6 +28,11 @@ def chosen(cases: Sequence[Case], seed: int, sweep: str) -> list[Case]:
         return list(cases)
     if asked != "sample":
         pytest.fail(f"{VARIABLE} is {asked!r}, neither 'all' nor 'sample'")
+    return sample(cases, seed, sweep)
+
+
+def sample(cases: Sequence[Case], seed: int, sweep: str) -> list[Case]:
+    """Return the part of a sweep that the seed chooses, in its order."""
     count = min(len(cases), max(CASES_MIN, len(cases) // ONE_IN))
     numbers = Random(f"{seed}:sweep:{sweep}").sample(range(len(cases)), count)
     return [cases[number] for number in sorted(numbers)]

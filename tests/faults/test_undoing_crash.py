@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.faults import undoing
 from tests.faults.crash_driver import Crasher, Ended, Moment
 from tests.faults.faulty import SYNCS, WRITES
 from tests.faults.small import Scene
+from tests.faults.sweeping import chosen, sample
 
 LEDGER = "regrain.ledger.queries:Ledger"
 STATEMENTS = (
@@ -70,8 +71,12 @@ def _counting(original: Callable[..., Any], target: str, calls: Counter[str]) ->
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("choose", [sample, pytest.param(chosen, marks=pytest.mark.slow)])
 def test_killed_anywhere_the_same_command_finishes(
-    stage: tuple[str, Scene], crash: Crasher
+    stage: tuple[str, Scene],
+    crash: Crasher,
+    seed: int,
+    choose: Callable[[Sequence[Moment], int, str], list[Moment]],
 ) -> None:
     step, before = stage
     survey = undoing.fresh(before)
@@ -86,7 +91,7 @@ def test_killed_anywhere_the_same_command_finishes(
     ]
     assert len(moments) >= MOMENTS_MIN[step]
     wrong = []
-    for moment in moments:
+    for moment in choose(moments, seed, step):
         scene = undoing.fresh(before)
         options = {"name": scene.named("grouped").hash} if step == "roll_one_back" else {}
         ended = crash(f"tests.faults.undoing:{step}", scene.path, undoing.WAY, moment, **options)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from tests.compare import Snapshot, snapshot
-from tests.system.zygote import Zygote
+from tests.zygote import zygote
 
 SECONDS_MAX = 60
 
@@ -64,7 +61,11 @@ def call(
     arguments = [*place, *options, *words]
     environment = {**clean, "NO_COLOR": "1", **(env or {})}
     if nobody is None and not streams:
-        return _call_at_once([os.fsdecode(word) for word in arguments], environment, words)
+        ended = zygote().run(
+            [os.fsencode(w) for w in arguments], environment, seconds_max=SECONDS_MAX
+        )
+        said = ended.stderr.decode("utf-8", "backslashreplace")
+        return Said(list(words), ended.code, ended.stdout, said)
     command: list[Any] = [python, "-m", "regrain", *arguments]
     if streams:
         command = ["bash", "-c", f'"$@" {streams}; exit "${{PIPESTATUS[0]}}"', "bash", *command]
@@ -80,20 +81,6 @@ def call(
     )
     stderr = done.stderr.decode("utf-8", "backslashreplace")
     return Said([*options, *words], done.returncode, done.stdout, stderr)
-
-
-@cache
-def _zygote() -> Zygote:
-    zygote = Zygote()
-    atexit.register(zygote.close)
-    return zygote
-
-
-def _call_at_once(arguments: list[str], env: dict[str, str], words: Sequence[str | bytes]) -> Said:
-    with NamedTemporaryFile() as stdout, NamedTemporaryFile() as stderr:
-        code = _zygote().run(arguments, env, stdout.name, stderr.name)
-        said = stderr.read().decode("utf-8", "backslashreplace")
-        return Said(list(words), code, stdout.read(), said)
 
 
 def judge(said: Said, code: int, *named: str) -> None:

@@ -257,8 +257,9 @@ def test_a_collection_has_the_store_to_itself(scene: Scene) -> None:
 
 def test_the_ledger_is_read_while_it_is_written(scene: Scene) -> None:
     with held(scene.regrain.store, "ledger") as holder:
-        for what in ("status", "doctor", "verify", "list"):
+        for what in ("status", "doctor", "list"):
             scene.run(what)
+        scene.regrain("verify", timeout=SECONDS_MAX / 2)  # deep ones note what they proved
         holder.go_on()
 
 

@@ -190,8 +190,8 @@ def test_a_package_of_many_files_is_split(
         describe(tree, "wide", "1")
     folder = store_path / name / "opt/pm/live"
     folder.mkdir(parents=True)
-    for number in range(25_000):
-        (folder / f"{number:05d}").write_bytes(b"%d\n" % (number % 9000))
+    for number in range(6_000):
+        (folder / f"{number:05d}").write_bytes(b"%d\n" % (number % 2500))
     packages = {name: LegacyPackage(name, store_path / name, "wide", "1", "wide")}
     before = record(packages)
     regrain("init")

@@ -203,8 +203,8 @@ def test_nothing_is_missing_or_mixed_while_packages_move(
     ) as reader:
         while not (workplace / "reading").exists():  # a first pass, all legacy
             assert reader.poll() is None, reader.communicate()
-        for _ in range(20):
-            regrain("migrate", "--limit", "2", "--batch", "1")
+        for _ in range(10):
+            regrain("migrate", "--limit", "4", "--batch", "1")
         (workplace / "stop").touch()
         out, err = reader.communicate(timeout=100)
     assert err == b""

@@ -41,6 +41,8 @@ def keep(
     if os.geteuid() not in (0, root.owner.uid):
         return
     try:
+        if not _is_news(root, found, level):
+            return
         ledger = open_ledger(root.path)
         try:
             record(root, ledger, looked_at, found, level)
@@ -50,6 +52,17 @@ def keep(
             ledger.close()
     except RegrainError:
         return
+
+
+def _is_news(root: StoreRoot, found: Audit, level: Level) -> bool:
+    """Tell whether there is anything to write, which may have to wait for other writers."""
+    if level is Level.DEEP or found.damages or found.changes:
+        return True
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        return bool(ledger.concerns())
+    finally:
+        ledger.close()
 
 
 def record(

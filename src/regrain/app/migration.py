@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from regrain.settings import Settings
 from regrain.store import dual
 from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
 from regrain.store.root import open_top
+from regrain.store.workers import worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +94,8 @@ class Migration(Steps):
 
         Args:
             on_event: Told everything, see ``regrain.model.events``.
-            jobs: Worker processes.
+            jobs: Worker processes; by default as many as the setting allows and as have
+                enough to do.
             batch: Packages committed together.
             limit: Packages at the most.
             only: A glob that a package's name or hash must match.
@@ -111,10 +114,9 @@ class Migration(Steps):
             HaltedError: The disk failed.
         """
         self._check()
-        jobs = jobs or self._settings.store.migration_parallel_files
         orders = Orders(
             batch=batch or self._settings.store.migration_batch_size,
-            jobs=jobs,
+            jobs=jobs or self._settings.store.migration_parallel_files,
             limit=limit,
             only=only,
             verified=self._settings.store.verify_after_migration,
@@ -134,8 +136,11 @@ class Migration(Steps):
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 self._reconcile(ledger, emit, accept, full=rescan)
-                if limit == 0 or not ledger.pending(only=only)[0] or stopping():
+                packages, files, size = ledger.pending(only=only, limit=limit)
+                if not packages or stopping():
                     return Summary(0, 0, stopping())
+                if jobs is None:
+                    orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
                 return self._work(ledger, orders, emit, stopping, max_read, lock)
             except OSError as error:
                 raise staging_error(

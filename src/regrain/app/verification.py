@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain.errors import CorruptionError, UsageError
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
-from regrain.model.layout import SHARDS
+from regrain.model.layout import FILE_LIST, SHARDS
 from regrain.store import dual
+from regrain.store.objects import all_carriers
 from regrain.store.packages import is_published, published
+from regrain.store.workers import worth_starting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from regrain.maintain.books import Books
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
+
+_BYTES_AN_ENTRY = 250
+"""What an entry takes in a file list (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,11 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     there = [str(name) for name in names if is_published(root.packages, name)]
     if not texts:
         there += [name for name in published(root.packages) if not is_package_hash(name)]
+    scope = Scope(there, shards, level, whole=not texts)
     found = audit(
         root,
-        Scope(there, shards, level, whole=not texts),
-        jobs=settings.store.migration_parallel_files,
+        scope,
+        jobs=_jobs(root, scope, settings.store.migration_parallel_files),
         on_result=on_result,
         stopping=stopping,
     )
@@ -106,6 +114,26 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     if level is Level.DEEP and not texts and not found.stopped:
         books, problem = _books(root)
     return Verdict(found, books, problem, len(names) - len(there))
+
+
+def _jobs(root: StoreRoot, scope: Scope, jobs_max: int) -> int:
+    """Return how many workers there is enough to do for: entries to look up, bytes to hash."""
+    files = size = 0
+    for more in _work(root, scope):
+        files, size = files + more[0], size + more[1]
+        if worth_starting(jobs_max, files, size) == jobs_max:
+            break
+    return worth_starting(jobs_max, files, size)
+
+
+def _work(root: StoreRoot, scope: Scope) -> Iterator[tuple[int, int]]:
+    """Yield how many files, and how many bytes of them, there are to look at, piece by piece."""
+    for name in scope.package_hashes:
+        with contextlib.suppress(OSError):
+            status = os.stat(f"{name}/{FILE_LIST}", dir_fd=root.packages)
+            yield status.st_size // _BYTES_AN_ENTRY, 0
+    if scope.level is not Level.QUICK:
+        yield from ((1, carrier.status.st_size) for carrier in all_carriers(root.objects))
 
 
 def _drop_what_went(root: StoreRoot, found: Audit) -> None:
