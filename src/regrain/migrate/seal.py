@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from regrain.store.root import Owner
 
 _LINES_AT_ONCE = 1000
+_FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY
 _COPY_BYTES_MAX = 16 << 20
 
 
@@ -139,14 +140,14 @@ class _Summary:
         self.files = self.objects_named = self.size = 0
 
     def add(self, record: Record) -> None:
-        entry = record.entry
+        entry, kind = record.entry, record.entry.kind
         if entry.path:
             self.hasher.update(file_list.hashed_form(entry))
-        if entry.kind is Kind.DIRECTORY:
+        if kind is _DIRECTORY:
             return
         if record.links > 1:
             self.groups.setdefault((record.device, record.inode), []).append(record)
-        if entry.kind is Kind.FILE:
+        if kind is _FILE:
             self.files += 1
             self.size += entry.size
             if entry.size:
@@ -155,6 +156,8 @@ class _Summary:
 
     def with_group(self, record: Record) -> Entry:
         """Return the entry; a later member of a group names the group's first path."""
+        if record.links == 1:
+            return record.entry
         group = self.groups.get((record.device, record.inode))
         if group is None or group[0] is record or group[0].entry.path == record.entry.path:
             return record.entry

@@ -111,12 +111,22 @@ class Stager:
         """Start collecting for the next package or slice."""
         self.wanted: dict[str, Wanted] = {}
 
-    def ensure(self, file: OpenFile, entry: Entry, *, inside: bool = True) -> None:
+    def ensure(
+        self,
+        entry: Entry,
+        fd: int,
+        before: os.stat_result,
+        content: bytes | None,
+        *,
+        inside: bool = True,
+    ) -> None:
         """See to it that a carrier with the bytes and the mode of a file can be published.
 
         Args:
-            file: The source.
             entry: What it is, its digest included.
+            fd: The file, open.
+            before: Its status before it was read.
+            content: Its bytes, if they are still at hand.
             inside: Whether all names of its inode are in this package.
 
         Raises:
@@ -135,6 +145,7 @@ class Stager:
                 self._published.add(name)
                 return
         try:
+            file = OpenFile(fd, before, content)
             self.wanted[name] = self._stage(name, mode, file, entry, inside=inside)
         except disk.SourceReadError as error:
             raise source_error(error, entry.path) from error

@@ -8,10 +8,9 @@ and attributes are read once more.
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from regrain.errors import PackageError
     from regrain.migrate.jobs import Record
 
+_VANISHED = "it vanished"
+_FILE = Kind.FILE
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 
 
@@ -40,60 +41,51 @@ def verify_unchanged(root: int, records: Iterator[Record]) -> None:
         PackageError: Something appeared, vanished or changed; it names the first such path.
     """
     try:
-        for record, seen in itertools.zip_longest(records, _look(root)):
-            if record is None or seen is None or record.entry.path != seen.path:
-                raise _different(record, seen)
-            _check(record, seen)
+        _check(next(records), os.fstat(root), root, b".")
+        for at, name, path, _ in disk.walk(root):
+            record = next(records, None)
+            if record is None or record.entry.path != path:
+                raise _different(record, path)
+            _check(record, os.stat(name, dir_fd=at, follow_symlinks=False), at, name)
+        for record in records:
+            raise changed(record.entry.path, _VANISHED)
     except OSError as error:
         raise source_error(error, os.fsencode(error.filename or b"")) from error
 
 
-class _Seen(NamedTuple):
-    path: bytes
-    status: os.stat_result
-    at: int
-    name: bytes
-
-
-def _look(root: int) -> Iterator[_Seen]:
-    yield _Seen(b"", os.fstat(root), root, b".")
-    for at, name, path, _ in disk.walk(root):
-        yield _Seen(path, os.stat(name, dir_fd=at, follow_symlinks=False), at, name)
-
-
-def _check(record: Record, seen: _Seen) -> None:
-    entry, status = record.entry, seen.status
+def _check(record: Record, status: os.stat_result, at: int, name: bytes) -> None:
+    entry = record.entry
     if (
         status.st_ino != record.inode
         or status.st_mtime_ns != entry.mtime_ns
         or status.st_mode != _FORMATS[entry.kind] | entry.mode
         or status.st_uid != entry.uid
         or status.st_gid != entry.gid
-        or (status.st_size != entry.size and entry.kind is Kind.FILE)
+        or (status.st_size != entry.size and entry.kind is _FILE)
         or status.st_dev != record.device
     ):
         raise changed(entry.path, "it is not the file that was read")
     if record.ctime_ns != status.st_ctime_ns:
-        _look_closer(entry, seen)
+        _look_closer(entry, at, name)
 
 
-def _look_closer(entry: Entry, seen: _Seen) -> None:
+def _look_closer(entry: Entry, at: int, name: bytes) -> None:
     """Read an entry again whose change time moved.
 
     That need not mean a change: another package's run through the pool may have linked or
     renamed the inode they share.
     """
-    found = find(seen.at, seen.name, entry.path, disk.kind_of(seen.name, seen.at)).entry
+    found = find(at, name, entry.path, disk.kind_of(name, at)).entry
     digest = ""
     if entry.kind is Kind.FILE:
-        with disk.Closing(disk.open_file(seen.name, seen.at)) as fd:
+        with disk.Closing(disk.open_file(name, at)) as fd:
             digest = hash_fd(fd)[0]
     if replace(found, digest=digest) != entry:
         raise changed(entry.path, "it is not the file that was read")
 
 
-def _different(record: Record | None, seen: _Seen | None) -> PackageError:
+def _different(record: Record | None, path: bytes) -> PackageError:
     """Return the error for two listings that part: the smaller path is in one only."""
-    if record is not None and (seen is None or record.entry.path < seen.path):
-        return changed(record.entry.path, "it vanished")
-    return changed(b"" if seen is None else seen.path, "it appeared")
+    if record is not None and record.entry.path < path:
+        return changed(record.entry.path, _VANISHED)
+    return changed(path, "it appeared")

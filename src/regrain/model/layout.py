@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 
 STORE_FILE = "store.toml"
 OBJECTS = "objects"
@@ -44,7 +43,7 @@ def carrier_mode(mode: int) -> int:
     No set-id, no sticky bit, no write for group or world: what is left is never more
     permissive than the file.
     """
-    return stat.S_IMODE(mode) & _CARRIER_BITS
+    return mode & _CARRIER_BITS
 
 
 def further_carrier(digest: str, mode: int) -> str:
