@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from regrain import disk
 from regrain.app.store import PackageStore
+from regrain.errors import HaltedError
 from regrain.migrate import pool
 from regrain.migrate.orders import Summary
 from regrain.migrate.publish import Publisher
@@ -373,6 +374,29 @@ def test_workers_that_always_die_end_the_run(place: Path) -> None:
     assert (done.completed, done.failed) == (0, 2)
     assert all("died" in event.message for event in told.of(PackageFailed))
     before = record(packages)
+    migrate(place, Way(), retry_failed=True)
+    assert_complete(place, packages, before)
+
+
+def test_workers_that_never_do_anything_halt_the_run(place: Path) -> None:
+    packages = build(place, **{f"package{number}": 2 for number in range(20)})
+    before = record(packages)
+    made: list[Executor] = []
+
+    class Dying(Inline):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    def make(workplace: Any, stop: Flag) -> Executor:
+        made.append(Dying(workplace, stop))
+        return made[-1]
+
+    with pytest.raises(HaltedError, match="keep dying"):
+        run(place, Way(), Told(), make)
+    assert len(made) == 5
+    assert set(statuses(place).values()) == {"pending", "failed"}
     migrate(place, Way(), retry_failed=True)
     assert_complete(place, packages, before)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from regrain.errors import HaltedError
 from regrain.ledger import Outcome
+from regrain.migrate.jobs import Slice
 
 if TYPE_CHECKING:
+    from concurrent.futures import BrokenExecutor
+
     from regrain.ledger import Claim, NewCarrier
-    from regrain.migrate.jobs import Failure, PackageResult, Slice
+    from regrain.migrate.jobs import Failure, PackageResult
 
 
 TASK_BYTES = 128 << 10
@@ -130,3 +134,21 @@ class Large:
     waiting: int
     wanted: list[bytes] = field(default_factory=list)
     failure: Failure | None = None
+
+
+def packages_of(arguments: tuple[Any, ...]) -> list[str]:
+    """Return the packages that a task with these arguments is about."""
+    first = arguments[0]
+    if isinstance(first, list):
+        return [part if isinstance(part, str) else part[0] for part in first]
+    return [first.package_hash if isinstance(first, Slice) else first]
+
+
+def workers_keep_dying(error: BrokenExecutor) -> HaltedError:
+    """Return the end of a run whose workers die before they did anything."""
+    return HaltedError(
+        "worker processes keep dying",
+        why=str(error),
+        advice="Often it is memory: see the kernel's messages, give fewer --jobs. From Python: the "
+        "program needs its 'if __name__ == \"__main__\"' guard. Then run 'regrain migrate' again.",
+    )

@@ -18,7 +18,7 @@ from regrain.migrate.jobs import (
     SliceResult,
     unpacker,
 )
-from regrain.migrate.orders import Batch, Large, Orders, Summary
+from regrain.migrate.orders import Batch, Large, Orders, Summary, packages_of, workers_keep_dying
 from regrain.migrate.progress import Tracker
 from regrain.migrate.publish import Publisher
 from regrain.model.events import (
@@ -46,6 +46,9 @@ TASKS_AHEAD = 6
 """Tasks handed to the executor for each worker, enough to outlast a commit."""
 
 TRIES_MAX = 3
+DEATHS_MAX = 5
+"""So many deaths of workers without any result between them are not a package's doing."""
+
 TICK_SECONDS = 0.2
 
 
@@ -86,7 +89,7 @@ class Run:
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
         self.workers_died = False
-        self._careful_packages = 0
+        self._deaths = self._careful_packages = 0
         self._redone: Counter[str] = Counter()
         self._batches: deque[Batch] = deque()
         self._large: dict[str, Large] = {}
@@ -120,9 +123,9 @@ class Run:
                     if not self._running and not self._batches:
                         break
                     self._collect()
-                except BrokenExecutor:
+                except BrokenExecutor as error:
                     executor.shutdown(wait=False, cancel_futures=True)
-                    self._after_worker_death()
+                    self._after_worker_death(error)
                     executor, stop = make_executor()
                 self._commit_batches()
                 self._emit(self._tracker.snapshot())
@@ -195,7 +198,7 @@ class Run:
             self._batches[0].parts = (self._batches[0].parts or 0) - len(publishing)
             publishing.clear()
         self._todo = deque(publishing)
-        busy = {name for arguments in self._running.values() for name in _packages_of(arguments)}
+        busy = {name for arguments in self._running.values() for name in packages_of(arguments)}
         for batch in self._batches:
             for name in batch.claims.keys() - batch.done.keys() - busy:
                 batch.done[name] = PackageResult(name, failure=_STOPPED)
@@ -208,6 +211,7 @@ class Run:
             del self._running[future]
             result: list[PackageResult | ObjectsResult] | PackageResult | SliceResult
             result = future.result()
+            self._deaths = 0
             if isinstance(result, SliceResult):
                 self._take_slice(result)
             elif isinstance(result, PackageResult):
@@ -360,9 +364,12 @@ class Run:
         self._ledger.give_up([package_hash])
         self._emit(PackageGivenUp(package_hash, why))
 
-    def _after_worker_death(self) -> None:
+    def _after_worker_death(self, error: BrokenExecutor) -> None:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
         self.workers_died = True
+        self._deaths += 1
+        if self._deaths == DEATHS_MAX:
+            raise workers_keep_dying(error) from error
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
             words = "a worker process died twice while it had this package"
@@ -388,11 +395,3 @@ _STOPPED = Failure(FailureKind.STOPPED, "stopped", None)
 
 
 _carriers = unpacker(NewCarrier)
-
-
-def _packages_of(arguments: tuple[Any, ...]) -> list[str]:
-    """Return the packages that a task with these arguments is about."""
-    first = arguments[0]
-    if isinstance(first, list):
-        return [part if isinstance(part, str) else part[0] for part in first]
-    return [first.package_hash if isinstance(first, Slice) else first]
