@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from regrain.app.integrity import PROVEN
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
-from regrain.maintain.restore import cost_of_undoing
+from regrain.maintain.need import cost_of_undoing
 from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
 from regrain.model.digest import PackageHash, is_package_hash
 from regrain.model.phase import Layout, Phase

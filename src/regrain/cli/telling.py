@@ -37,7 +37,8 @@ class Teller:
         elif isinstance(event, Failure):
             self._say("failed", name, event.why, damaged=event.is_damage)
         else:
-            self._say("restored", name)
+            rot = "; the legacy directory that had rotted is in quarantine" if event.why else ""
+            self._say("restored", name, event.why + rot)
 
     def _say(self, status: str, name: str, why: str = "", **fields: object) -> None:
         if self.as_json:
