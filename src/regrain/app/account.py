@@ -177,7 +177,7 @@ def _todo(account: Account) -> str:
     """Say what to do about a package."""
     name, concern = account.package_hash, account.concern
     if account.read_from is None:
-        return "It cannot be read: get it back from a backup, or 'regrain remove' it."
+        return _todo_unreadable(name, account.layouts)
     if concern is not None:
         return _todo_about(name, concern, account.layouts)
     if account.standing is not None and account.standing.is_excluded:
@@ -188,6 +188,13 @@ def _todo(account: Account) -> str:
     if status is Status.FAILED:
         return f"Mend the cause, then 'regrain migrate --retry-failed --only {name}'."
     return "Nothing."
+
+
+def _todo_unreadable(name: str, layouts: list[Layout]) -> str:
+    """Say what to do about a package that no reader is given."""
+    if layouts:
+        return "Run 'regrain migrate': then it is read from what is published."
+    return f"Get it back from a backup, or give it up: 'regrain remove {name}'."
 
 
 def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:

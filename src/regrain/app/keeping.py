@@ -29,7 +29,7 @@ from regrain.migrate.reconcile import queue_all
 from regrain.migrate.recover import recover
 from regrain.migrate.staging import staging_error
 from regrain.model import file_list, layout
-from regrain.model.digest import Digest, PackageHash
+from regrain.model.digest import Digest, PackageHash, is_package_hash
 from regrain.model.phase import Phase
 from regrain.store import dual
 from regrain.store.checkout import checkout
@@ -256,7 +256,7 @@ def plan_removal(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
+    name = _find(root, text)
     ledger = open_ledger(root.path, read_only=True)
     try:
         return removing.foresee(root, ledger, name)
@@ -273,9 +273,19 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
+    name = _find(root, text)
     with _writing(root) as ledger:
         return removing.remove(root, ledger, name)
+
+
+def _find(root: StoreRoot, text: str) -> PackageHash:
+    """Return the package that is meant; a whole hash may be one that only the ledger remembers."""
+    try:
+        return dual.find_hash(root, text)
+    except UnknownPackageError:
+        if is_package_hash(text):
+            return PackageHash(text)
+        raise
 
 
 def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:
