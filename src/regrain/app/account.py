@@ -34,6 +34,7 @@ class Matters:
         foreign: Names at the top that are no packages.
         freed: Bytes on disk that removing legacy directories freed.
         waiting: Packages that a migration would take.
+        cleanable: Packages whose legacy directory a cleanup would look at.
         failed: Packages that failed, those set aside left out.
         unverified: Completed packages that were never compared with their source.
         is_proven: Whether a deep verification of the whole store found nothing after the
@@ -49,6 +50,7 @@ class Matters:
     foreign: int = 0
     freed: int = 0
     waiting: int = 0
+    cleanable: int = 0
     failed: int = 0
     unverified: int = 0
     is_proven: bool = False
@@ -66,16 +68,19 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
     """Gather them."""
     standings = ledger.standings()
     names, foreign = legacy_names(root.fd)
+    there = set(names)
     marked, proven = ledger.last_event(BACKUP_MARKED), ledger.last_event(PROVEN)
     undo_bytes, undo_inodes = cost_of_undoing(root, ledger)
     mine = [s for s in standings.values() if not s.is_excluded]
+    concerns = ledger.concerns()
     return Matters(
-        ledger.concerns(),
+        concerns,
         excluded=sum(s.is_excluded for s in standings.values()),
-        unqueued=sum(name not in standings for name in names),
+        unqueued=sum(name not in standings and name not in concerns for name in names),
         foreign=len(foreign),
         freed=sum(s.freed_bytes or 0 for s in standings.values()),
         waiting=sum(s.status in _WAITING for s in mine),
+        cleanable=sum(s.status is Status.COMPLETED and s.package_hash in there for s in mine),
         failed=sum(s.status is Status.FAILED for s in mine),
         unverified=sum(s.status is Status.COMPLETED and s.verified_at is None for s in mine),
         is_proven=proven is not None and proven.at >= ledger.last_completed(),

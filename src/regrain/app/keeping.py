@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app.recovery import finish_begun
+from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import (
     ConfigurationError,
     HaltedError,
@@ -51,13 +51,7 @@ GRACE_SECONDS = 24 * _HOUR
 @contextlib.contextmanager
 def _writing(root: StoreRoot) -> Iterator[Ledger]:
     """Open the ledger to change a store beside others; finish what killed ones had begun."""
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=root.path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
+    check_owner(root)
     with StoreLock(root, exclusive=False), _opened_ledger(root) as ledger:
         finish_begun(root, ledger)
         if dead_runs(root):

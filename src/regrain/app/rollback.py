@@ -96,8 +96,10 @@ def rollback(
         LockedError: Another run than a migration holds the store.
     """
     if root.phase() is not Phase.ROLLED_BACK:
-        stop_migration(root, on_wait)
-    done = RolledBack()
+        stop_migration(root, on_wait, stopping)
+    done = RolledBack(stopped=stopping())
+    if done.stopped:
+        return done
     with single_run(root, "regrain rollback") as ledger:
         if root.phase() is Phase.ROLLED_BACK:
             ledger.all_rolled_back()
@@ -229,8 +231,10 @@ _OF_CHANGES = (
 )
 
 
-def stop_migration(root: StoreRoot, on_wait: Callable[[str], None]) -> None:
-    """End a running migration as a signal does, and wait until it has let go.
+def stop_migration(
+    root: StoreRoot, on_wait: Callable[[str], None], stopping: Callable[[], bool]
+) -> None:
+    """End a running migration as a signal does, and wait until it has let go, or we are stopped.
 
     Raises:
         LockedError: It did not end in time.
@@ -243,7 +247,7 @@ def stop_migration(root: StoreRoot, on_wait: Callable[[str], None]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(found[1]), signal.SIGTERM)
     due = time.monotonic() + MIGRATION_SECONDS_MAX
-    while is_running(root) == holder:
+    while is_running(root) == holder and not stopping():
         if time.monotonic() > due:
             raise LockedError(
                 "the running migration does not end",

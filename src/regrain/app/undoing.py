@@ -6,8 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from regrain.app.recovery import finish_begun
-from regrain.errors import RefusedError, RegrainError
+from regrain.app.recovery import check_owner, finish_begun
+from regrain.errors import RefusedError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
@@ -42,13 +42,7 @@ def ignore(_: object) -> None:
 @contextlib.contextmanager
 def single_run(root: StoreRoot, what: str) -> Iterator[Ledger]:
     """Hold the run lock, with the ledger open and what was begun before finished."""
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=root.path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
+    check_owner(root)
     with run_lock(root, what):
         ledger = open_ledger(root.path)
         try:

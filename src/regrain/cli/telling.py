@@ -56,6 +56,13 @@ class Teller:
         self._bar.stop()
 
 
+def next_command(context: Context) -> str:
+    """Return what `status` would end with now."""
+    from regrain.app import standing
+
+    return standing.next_command(context.store.migration().state())
+
+
 def check_options(*, execute: bool, dry_run: bool) -> None:
     """Refuse what contradicts itself."""
     if execute and dry_run:
