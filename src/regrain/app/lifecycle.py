@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from regrain.app import integrity
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import LockedError, RefusedError, RegrainError
+from regrain.errors import LockedError, RefusedError, UsageError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
@@ -259,9 +259,7 @@ def _verify_rest(
 def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
     """Write down that a backup was made; the gate takes the word for a day."""
     if not note.strip():
-        raise RegrainError(
-            "a mark needs a note", advice="Say where the backup is, or what made it."
-        )
+        raise UsageError("a mark needs a note", advice="Say where the backup is, or what made it.")
     check_owner(root)
     if dry_run:
         return

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run, teller
 from regrain.errors import CorruptionError, FinishedWithFailuresError, LockedError
 from regrain.ledger import LEGACY_CHANGED
@@ -95,6 +96,7 @@ def rollback(
         RefusedError: There is too little space; nothing was changed.
         LockedError: Another run than a migration holds the store.
     """
+    check_owner(root)
     if root.phase() is not Phase.ROLLED_BACK:
         stop_migration(root, on_wait, stopping)
     done = RolledBack(stopped=stopping())

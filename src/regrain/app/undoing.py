@@ -135,6 +135,7 @@ def cleanup(
         RefusedError: The phase does not allow it, or a process has files open there.
         LockedError: Another run holds the store.
     """
+    check_owner(root)
     _check_may_clean(root)
     with single_run(root, "regrain cleanup") as ledger:
         _check_may_clean(root)
@@ -185,6 +186,7 @@ def rollback_packages(root: StoreRoot, texts: list[str]) -> list[str]:
         FinishedWithFailuresError: The legacy directory of one is not what was migrated.
         LockedError: Another run holds the store.
     """
+    check_owner(root)
     plan_rollback_of(root, texts)
     with single_run(root, "regrain rollback") as ledger:
         names = plan_rollback_of(root, texts)
@@ -217,6 +219,7 @@ def purge(
         RefusedError: It is not rolled back, or a package has no legacy directory.
         LockedError: Another run holds the store, or writers did not pause in time.
     """
+    check_owner(root)
     purging.check(root)
     with single_run(root, "regrain rollback --purge") as ledger:
         return purging.purge(root, ledger, on_progress=on_progress, stopping=stopping)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    NotNegative,
+    Stop,
+    dry_run_option,
+    json_option,
+    pass_context,
+)
 from regrain.cli.telling import next_command
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ _PACKAGES_SHOWN_MAX = 3
 @click.command()
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=NotNegative(),
     default=0.0,
     metavar="SECONDS",
     help="Ask again for so long while the gate is closed.",
