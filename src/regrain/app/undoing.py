@@ -142,7 +142,10 @@ def cleanup(
         plan = cleaning.foresee(root, ledger, older_than=older_than, limit=limit, measured=False)
         tell = teller(root, on_event)
         done = cleaning.clean_up(root, ledger, plan.going, on_event=tell, stopping=stopping)
-        done.kept += [one for one in plan.staying if one.in_doubt]
+        for one in plan.staying:
+            if one.in_doubt:
+                done.kept.append(one)
+                tell(one)
         with StoreLock(root, exclusive=True):
             if root.phase() is Phase.FILE_LEVEL and not cleaning.remaining(root, ledger):
                 switch(root, ledger, Phase.CLEAN)
