@@ -137,6 +137,72 @@ def intend(path: Path, name: str) -> None:
         os.chown(file, NOBODY, NOBODY)
 
 
+@pytest.mark.root
+def test_what_may_not_be_read_is_kept(owned: Path, nobody: Mapping[str, str]) -> None:
+    run = {**nobody, **AT_ONCE}
+    for words in (["init"], ["migrate"], ["cutover", "--no-backup"]):
+        judge(call(owned, words, nobody=run), 0)
+    (owned / ("00" * 32)).chmod(0)
+    said = call(owned, ["cleanup", "--execute"], nobody=run)
+    assert said.code == 3, said
+    assert said.stderr.startswith(f"kept {'00' * 32}: it cannot be read: "), said
+    assert [path.name for path in owned.iterdir() if len(path.name) == 64] == ["00" * 32]
+
+
+@pytest.mark.root
+def test_what_cannot_be_moved_is_kept(many: tuple[Regrain, dict[str, Snapshot]]) -> None:
+    regrain, before = many
+    held, mount = (regrain.store / name for name in sorted(before)[1:3])
+    if subprocess.run(["chattr", "+i", held], capture_output=True, check=False).returncode:
+        pytest.skip("no immutable files here")
+    try:
+        subprocess.run(["mount", "--bind", mount, mount], check=True)
+        try:
+            result = regrain("cleanup", "--execute", "--json", code=3)
+        finally:
+            subprocess.run(["umount", mount], check=True)
+    finally:
+        subprocess.run(["chattr", "-i", held], check=True)
+    assert set(result.documents[-1]["kept"]) == {held.name, mount.name}
+    assert result.documents[-1]["packages"] == PACKAGES - 2
+    assert read_ledger(regrain.store, "SELECT * FROM integrity") == []
+    regrain("cleanup", "--execute")
+    assert phase_of(regrain.store) is Phase.CLEAN
+
+
+@pytest.mark.root
+def test_what_cannot_be_unlinked_keeps_nobody_waiting(
+    many: tuple[Regrain, dict[str, Snapshot]], workplace: Path
+) -> None:
+    """Half of a directory is gone when that is found out, so it cannot come back."""
+    regrain, before = many
+    name = sorted(before)[1]
+    held = next(p for p in (regrain.store / name).rglob("*") if p.is_file())
+    if subprocess.run(["chattr", "+i", held], capture_output=True, check=False).returncode:
+        pytest.skip("no immutable files here")
+    there = regrain.store / "trash" / f"{name}.legacy.0" / held.relative_to(regrain.store / name)
+    try:
+        for _ in range(2):
+            result = regrain("cleanup", "--execute", code=3)
+            assert f"kept {name}: it lies in trash/" in result.stderr
+            assert there.exists()
+            assert not any((regrain.store / other).exists() for other in before)
+            assert phase_of(regrain.store) is Phase.FILE_LEVEL
+        assert name in regrain("cleanup").text
+        new = awkward.add_ordinary(workplace / "new", "curl", "1", 1)
+        regrain("add", new.path)
+        regrain("rollback")
+        assert changes(regrain.store, before) == []
+    finally:
+        subprocess.run(["chattr", "-i", there], check=True)
+    regrain("migrate")
+    assert not list((regrain.store / "trash").iterdir())
+    assert read_ledger(regrain.store, "SELECT * FROM intents") == []
+    gone = "SELECT package_hash FROM store_migration WHERE cleaned_at IS NOT NULL"
+    assert read_ledger(regrain.store, gone) == []
+    assert changes(regrain.store, before) == []
+
+
 # signals
 
 

@@ -12,6 +12,7 @@ from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
 from regrain.maintain import rollback as rolling
+from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate.journal import Journal
 from regrain.migrate.phases import catch_up, switch
 from regrain.migrate.recover import recover
@@ -142,12 +143,14 @@ def cleanup(
         plan = cleaning.foresee(root, ledger, older_than=older_than, limit=limit, measured=False)
         tell = teller(root, on_event)
         done = cleaning.clean_up(root, ledger, plan.going, on_event=tell, stopping=stopping)
-        for one in plan.staying:
-            if one.in_doubt:
-                done.kept.append(one)
-                tell(one)
+        stuck = unlink_rest(root, ledger)
+        doubtful = [one for one in plan.staying if one.in_doubt]
+        for one in (*doubtful, *(cleaning.Staying(*item, in_doubt=True) for item in stuck.items())):
+            done.kept.append(one)
+            tell(one)
         with StoreLock(root, exclusive=True):
-            if root.phase() is Phase.FILE_LEVEL and not cleaning.remaining(root, ledger):
+            left = bool(stuck) or bool(cleaning.remaining(root, ledger))
+            if root.phase() is Phase.FILE_LEVEL and not left:
                 switch(root, ledger, Phase.CLEAN)
             else:
                 catch_up(root, ledger)

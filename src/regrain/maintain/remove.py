@@ -154,7 +154,7 @@ def finish(root: StoreRoot, ledger: Ledger) -> int:
             try:
                 _carry_out(root, ledger, package_hash, action)
             except OSError:
-                if ledger.intents().get(package_hash) is not Intent.DISCARD:
+                if ledger.intents().get(package_hash) not in (Intent.DISCARD, Intent.UNLINK):
                     raise
             done += 1
     return done
