@@ -164,6 +164,16 @@ def test_killed_while_it_heals(
     assert len(list((ready.store / "quarantine").iterdir())) == 2
 
 
+def test_rot_and_change_are_told_apart_for_a_single_package(
+    ready: Regrain, before: dict[str, Snapshot]
+) -> None:
+    name = next(iter(before))
+    file = rot(ready.store, before, name)
+    assert f"regrain checkout {name}" in ready("rollback", name, code=3).stderr
+    file.touch()
+    assert "--accept-legacy" in ready("rollback", name, code=3).stderr
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_a_name_that_is_taken_is_told(
     ready: Regrain, before: dict[str, Snapshot], kind: str

@@ -65,7 +65,8 @@ def plan_rollback(root: StoreRoot, settings: Settings) -> Need:
     Raises:
         RefusedError: There is too little space.
     """
-    return _check_space(root, settings, needing.lacking(root))
+    is_back = root.phase() is Phase.ROLLED_BACK
+    return _check_space(root, settings, [] if is_back else needing.lacking(root))
 
 
 def _ways(root: StoreRoot, settings: Settings) -> needing.Ways:

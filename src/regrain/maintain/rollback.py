@@ -184,16 +184,22 @@ def _check_equal(root: StoreRoot, name: str) -> None:
     check_has_legacy(root, name)
     package = FileLevelPackage(root.packages, root.objects, name)
     found = first_difference(package.entries(), LegacyPackage(root.fd, name).entries())
-    if found is not None:
-        path, how = found
-        raise FinishedWithFailuresError(
-            "the legacy directory is not what was migrated",
-            package=name,
-            path=path,
-            why=how,
-            advice="Nothing was rolled back. 'regrain exclude' serves the package as that "
-            "directory is; 'regrain migrate --accept-legacy' takes it in.",
-        )
+    if found is None:
+        return
+    path, how = found
+    advice = (
+        f"It rotted, since no time moved: put what 'regrain checkout {name}' gives in its place"
+        if _only_bytes_differ(root, name)
+        else "'regrain exclude' serves the package as that directory is; 'regrain migrate "
+        "--accept-legacy' takes it in"
+    )
+    raise FinishedWithFailuresError(
+        "the legacy directory is not what was migrated",
+        package=name,
+        path=path,
+        why=how,
+        advice=f"Nothing was rolled back. {advice}.",
+    )
 
 
 # forward again
