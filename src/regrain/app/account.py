@@ -206,8 +206,8 @@ def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:
     if concern.what.startswith(LEGACY_CHANGED):
         return (
             f"Put the legacy directory right ('regrain checkout {name}' gives what was migrated) "
-            f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what should "
-            f"be served, run 'regrain migrate --accept-legacy {name}'."
+            f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what "
+            f"should be served, run 'regrain migrate --accept-legacy {name}'."
         )
     if Layout.LEGACY in layouts:
         return (
