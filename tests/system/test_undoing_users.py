@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -287,3 +288,40 @@ def test_a_rollback_that_is_stopped(
     assert not list((regrain.store / "temp").iterdir())
     lost = "SELECT COUNT(*) FROM store_migration WHERE cleaned_at IS NOT NULL"
     assert read_ledger(regrain.store, lost) == [(0,)]
+
+
+DEAF = """
+import signal, sys
+from regrain.store.locks import run_lock
+from regrain.store.root import StoreRoot
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with run_lock(StoreRoot(sys.argv[1]), "regrain migrate"):
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_rollback_that_waits_for_a_migration_can_be_stopped(
+    many: tuple[Regrain, dict[str, Snapshot]],
+) -> None:
+    regrain, before = many
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF, regrain.store], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as migration:
+        assert migration.stdout is not None
+        migration.stdout.readline()
+        with subprocess.Popen(
+            regrain.command("rollback"),
+            env=regrain.clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stderr is not None
+            assert f"process {migration.pid}" in process.stderr.readline().decode()
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT
+        assert out.startswith(b"stopped; 0 ")
+        assert phase_of(regrain.store) is Phase.FILE_LEVEL
+        migration.kill()
+    assert changes(regrain.store, before) == []
