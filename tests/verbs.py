@@ -32,6 +32,7 @@ class Verb:
         dry: What must be said to leave the store alone; None where nothing has to.
         named: The place of a package's hash among the words, None if it takes none.
         json: Whether it takes ``--json``.
+        before: Calls that must be made first, for its work to be there.
     """
 
     words: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Verb:
     dry: tuple[str, ...] | None = None
     named: int | None = None
     json: bool = True
+    before: tuple[tuple[str, ...], ...] = ()
 
 
 VERBS = {
@@ -59,6 +61,16 @@ VERBS = {
     "owners": Verb(("{object}",)),
     "gc": Verb(("--execute", "--grace", "0"), changes=True, dry=()),
     "doctor": Verb(),
+    "cutover": Verb(("--no-backup",), changes=True, dry=("-n",), before=(("migrate",),)),
+    "cleanup": Verb(
+        ("--execute",),
+        changes=True,
+        dry=(),
+        before=(("migrate",), ("cutover", "--no-backup")),
+    ),
+    "rollback": Verb((PACKAGE,), changes=True, dry=("-n",), named=0),
+    "why": Verb((PACKAGE,), named=0),
+    "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
 }
 
 
@@ -77,6 +89,11 @@ class Model:
         if dry and row.dry is not None:
             found = [word for word in found if word != "--execute"] + [*row.dry]
         return [word.format(out=out, new=self.new, object=self.object) for word in found]
+
+    def ready(self, verb: str) -> None:
+        """Bring the store to where a verb has something to do."""
+        for words in VERBS[verb].before:
+            Regrain(self.path, {"REGRAIN_MIGRATION__SETTLE": "0"})(*words)
 
     def copied(self, place: Path) -> Model:
         """The same store elsewhere, hard links and all."""

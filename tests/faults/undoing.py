@@ -159,6 +159,8 @@ def state_problems(step: str, scene: Scene) -> list[str]:
         for name, tree in scene.before.items():
             found = differences(tree, snapshot(path / name), holes=True)
             said += [f"{name}: {line}" for line in found]
+        gone = "SELECT package_hash FROM store_migration WHERE cleaned_at IS NOT NULL"
+        said += [f"recorded as gone: {row}" for row in read_ledger(path, gone)]
     if step == "purge":
         said += [f"left: {p}" for p in (path / "objects").glob("*/*")]
         said += [f"left: {p}" for p in (path / "packages").iterdir()]

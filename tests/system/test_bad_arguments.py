@@ -33,6 +33,12 @@ def each_way(verb: str) -> list[list[str]]:
     return [[], ["--json"]] if VERBS[verb].json else [[]]
 
 
+def needs_words(verb: str) -> bool:
+    """Whether the verb alone is too little; a group of verbs then shows its help."""
+    words = VERBS[verb].words
+    return bool(words) and words[0][0] != "-" and verb not in {"rollback", "backup"}
+
+
 @pytest.mark.parametrize("verb", ALL)
 def test_wrong_options(model: Model, verb: str) -> None:
     words = model.words(verb, model.path.parent / "out")
@@ -42,7 +48,7 @@ def test_wrong_options(model: Model, verb: str) -> None:
         judge(call(model.path, [*words, b"--\xff\n", *more]), 2)
         if verb not in {"verify", "add"}:  # which take any number
             judge(call(model.path, [*words, "one-too-many", *more]), 2, "one-too-many")
-        if VERBS[verb].words and VERBS[verb].words[0][0] != "-":
+        if needs_words(verb):
             judge(call(model.path, [verb, *more]), 2, f"regrain {verb} --help")
     assert state(model.path) == before
 
@@ -69,6 +75,19 @@ WRONG: tuple[tuple[str | bytes, ...], ...] = (
     ("gc", "--max-size", "much"),
     ("add", "/a", "/b", "--hash", PACKAGE),
     ("add", "/a", "--hash", "ABC"),
+    ("cutover", "--wait", "-1"),
+    ("cutover", "--wait", "nan"),
+    ("cleanup", "--execute", "-n"),
+    ("cleanup", "--older-than", "soon"),
+    ("cleanup", "--older-than", ""),
+    ("cleanup", "--limit", "-1"),
+    ("rollback", "--execute"),
+    ("rollback", PACKAGE, "--purge"),
+    ("rollback", "--purge", "--execute", "-n"),
+    ("backup", "burn"),
+    ("backup", "mark", ""),
+    ("backup", "mark", " \n"),
+    ("why", PACKAGE, PACKAGE),
 )
 
 
@@ -86,6 +105,8 @@ def test_a_command_that_says_nothing_is_helped(model: Model) -> None:
     assert said.code == 2
     assert said.stderr.startswith("Usage: regrain ")
     assert "checkout" in said.stderr
+    said = call(model.path, ["backup"])
+    assert (said.code, said.stderr.startswith("Usage: regrain backup ")) == (2, True)
 
 
 @pytest.mark.parametrize("raw", [b"new\nline", b"\xff\xfe", b"\x1b[2J", b"--", b" "], ids=repr)

@@ -46,6 +46,14 @@ def command(verb: str) -> click.Command:
     return found
 
 
+def worker(verb: str) -> click.Command:
+    """The command that does a verb's work: of a group, the one its words name."""
+    found = command(verb)
+    if isinstance(found, click.Group):
+        return found.commands[VERBS[verb].words[0]]
+    return found
+
+
 # help
 
 
@@ -96,17 +104,19 @@ def test_help_of_the_whole(workplace: Path) -> None:
 
 @pytest.mark.parametrize("verb", ALL)
 def test_options_every_verb_has(verb: str) -> None:
-    names = {name for parameter in command(verb).params for name in parameter.opts}
+    names = {name for parameter in worker(verb).params for name in parameter.opts}
     row = VERBS[verb]
     assert ("--json" in names) == row.json
     changes = row.changes or row.dry is not None
     assert ({"-n", "--dry-run"} <= names) == changes or verb == "doctor"
-    assert ("--execute" in names) == (row.dry == () and changes)
-    assert not any(getattr(p, "prompt", None) for p in command(verb).params)
+    purges = verb == "rollback"  # with --purge it deletes, and only then has to be told so
+    assert ("--execute" in names) == (row.dry == () and changes) or purges
+    assert not any(getattr(p, "prompt", None) for p in worker(verb).params)
 
 
 @pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.json])
 def test_documents(copied: Model, workplace: Path, verb: str) -> None:
+    copied.ready(verb)
     for number, dry in enumerate([True, False] if VERBS[verb].dry is not None else [False]):
         words = copied.words(verb, workplace / f"out{number}", dry=dry)
         said = call(copied.path, [*words, "--json"])
@@ -122,6 +132,7 @@ def test_documents(copied: Model, workplace: Path, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", [verb for verb, row in VERBS.items() if row.dry is not None])
 def test_dry_runs(model: Model, copied: Model, workplace: Path, verb: str) -> None:
+    copied.ready(verb)
     before = state(copied.path)
     words = copied.words(verb, workplace / "out", dry=True)
     for more in ([], ["--json"]):

@@ -12,7 +12,7 @@ import pytest
 from regrain import PackageStore
 from regrain.app.account import why
 from regrain.app.verification import verify
-from regrain.errors import RefusedError
+from regrain.errors import RefusedError, UnknownPackageError
 from regrain.ledger import open_ledger
 from regrain.maintain.audit import Level
 from regrain.model.events import Reconciled
@@ -130,6 +130,36 @@ def test_one_that_was_not_published_has_failed(phased: Scene, seed: int) -> None
     )
     assert words.startswith("source vanished")
     assert look(phased) == []
+
+
+def test_one_that_vanished_for_good_can_be_given_up(phased: Scene, seed: int) -> None:
+    """Else it would keep the gate closed for ever."""
+    new = awkward.add_ordinary(phased.path, "late", "1", seed)
+    migrate(phased.path, limit=0)
+    remove(new.path)
+    look(phased)
+    assert f"regrain remove {new.hash}" in why(StoreRoot(str(phased.path)), new.hash).todo
+    store = PackageStore.open(phased.path, SETTINGS)
+    removal = store.remove_package(new.hash)
+    assert (removal.layouts, removal.objects) == ([], 0)
+    assert new.hash not in statuses(phased.path)
+    with pytest.raises(UnknownPackageError):
+        store.remove_package(new.hash)
+    assert look(phased) == []
+
+
+def test_what_is_published_alone_in_a_rolled_back_store_comes_back(scene: Scene) -> None:
+    name, root = one(scene).hash, StoreRoot(str(scene.path))
+    write_store_file(root.fd, root.store_id, Phase.ROLLED_BACK)
+    ledger = open_ledger(str(scene.path))
+    ledger.all_rolled_back()
+    ledger.close()
+    remove(one(scene).path)
+    account = why(root, name)
+    assert account.read_from is None
+    assert "regrain migrate" in account.todo
+    migrate(scene.path)
+    assert why(root, name).read_from is Layout.FILE_LEVEL
 
 
 def test_a_directory_that_returns_is_known_again(phased: Scene, workplace: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from regrain.app.integrity import PROVEN
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
-from regrain.maintain.restore import cost_of_undoing
+from regrain.maintain.need import cost_of_undoing
 from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
 from regrain.model.digest import PackageHash, is_package_hash
 from regrain.model.phase import Layout, Phase
@@ -34,6 +34,7 @@ class Matters:
         foreign: Names at the top that are no packages.
         freed: Bytes on disk that removing legacy directories freed.
         waiting: Packages that a migration would take.
+        cleanable: Packages whose legacy directory a cleanup would look at.
         failed: Packages that failed, those set aside left out.
         unverified: Completed packages that were never compared with their source.
         is_proven: Whether a deep verification of the whole store found nothing after the
@@ -49,6 +50,7 @@ class Matters:
     foreign: int = 0
     freed: int = 0
     waiting: int = 0
+    cleanable: int = 0
     failed: int = 0
     unverified: int = 0
     is_proven: bool = False
@@ -66,16 +68,19 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
     """Gather them."""
     standings = ledger.standings()
     names, foreign = legacy_names(root.fd)
+    there = set(names)
     marked, proven = ledger.last_event(BACKUP_MARKED), ledger.last_event(PROVEN)
     undo_bytes, undo_inodes = cost_of_undoing(root, ledger)
     mine = [s for s in standings.values() if not s.is_excluded]
+    concerns = ledger.concerns()
     return Matters(
-        ledger.concerns(),
+        concerns,
         excluded=sum(s.is_excluded for s in standings.values()),
-        unqueued=sum(name not in standings for name in names),
+        unqueued=sum(name not in standings and name not in concerns for name in names),
         foreign=len(foreign),
         freed=sum(s.freed_bytes or 0 for s in standings.values()),
         waiting=sum(s.status in _WAITING for s in mine),
+        cleanable=sum(s.status is Status.COMPLETED and s.package_hash in there for s in mine),
         failed=sum(s.status is Status.FAILED for s in mine),
         unverified=sum(s.status is Status.COMPLETED and s.verified_at is None for s in mine),
         is_proven=proven is not None and proven.at >= ledger.last_completed(),
@@ -177,7 +182,7 @@ def _todo(account: Account) -> str:
     """Say what to do about a package."""
     name, concern = account.package_hash, account.concern
     if account.read_from is None:
-        return "It cannot be read: get it back from a backup, or 'regrain remove' it."
+        return _todo_unreadable(name, account.layouts)
     if concern is not None:
         return _todo_about(name, concern, account.layouts)
     if account.standing is not None and account.standing.is_excluded:
@@ -190,12 +195,19 @@ def _todo(account: Account) -> str:
     return "Nothing."
 
 
+def _todo_unreadable(name: str, layouts: list[Layout]) -> str:
+    """Say what to do about a package that no reader is given."""
+    if layouts:
+        return "Run 'regrain migrate': then it is read from what is published."
+    return f"Get it back from a backup, or give it up: 'regrain remove {name}'."
+
+
 def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:
     if concern.what.startswith(LEGACY_CHANGED):
         return (
-            "Put the legacy directory right and run "
-            f"'regrain verify {name} --level deep'; or, if what it holds now is what should be "
-            f"served, run 'regrain migrate --accept-legacy {name}'."
+            f"Put the legacy directory right ('regrain checkout {name}' gives what was migrated) "
+            f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what "
+            f"should be served, run 'regrain migrate --accept-legacy {name}'."
         )
     if Layout.LEGACY in layouts:
         return (

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app.recovery import finish_begun
+from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import (
     ConfigurationError,
     HaltedError,
@@ -29,7 +29,7 @@ from regrain.migrate.reconcile import queue_all
 from regrain.migrate.recover import recover
 from regrain.migrate.staging import staging_error
 from regrain.model import file_list, layout
-from regrain.model.digest import Digest, PackageHash
+from regrain.model.digest import Digest, PackageHash, is_package_hash
 from regrain.model.phase import Phase
 from regrain.store import dual
 from regrain.store.checkout import checkout
@@ -51,13 +51,7 @@ GRACE_SECONDS = 24 * _HOUR
 @contextlib.contextmanager
 def _writing(root: StoreRoot) -> Iterator[Ledger]:
     """Open the ledger to change a store beside others; finish what killed ones had begun."""
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=root.path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
+    check_owner(root)
     with StoreLock(root, exclusive=False), _opened_ledger(root) as ledger:
         finish_begun(root, ledger)
         if dead_runs(root):
@@ -256,7 +250,7 @@ def plan_removal(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
+    name = _find(root, text)
     ledger = open_ledger(root.path, read_only=True)
     try:
         return removing.foresee(root, ledger, name)
@@ -273,9 +267,19 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
+    name = _find(root, text)
     with _writing(root) as ledger:
         return removing.remove(root, ledger, name)
+
+
+def _find(root: StoreRoot, text: str) -> PackageHash:
+    """Return the package that is meant; a whole hash may be one that only the ledger remembers."""
+    try:
+        return dual.find_hash(root, text)
+    except UnknownPackageError:
+        if is_package_hash(text):
+            return PackageHash(text)
+        raise
 
 
 def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:

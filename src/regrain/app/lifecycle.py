@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app import integrity
-from regrain.app.recovery import finish_begun
-from regrain.errors import LockedError, RefusedError, RegrainError
+from regrain.app.recovery import check_owner, finish_begun
+from regrain.errors import LockedError, RefusedError, UsageError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
@@ -54,21 +54,6 @@ class Cutover:
     failures: list[Failure] = field(default_factory=list)
     comparison: Comparison | None = None
     stopped: bool = False
-
-
-def check_owner(root: StoreRoot) -> None:
-    """Refuse whoever may not write.
-
-    Raises:
-        RegrainError: The store belongs to somebody else.
-    """
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=root.path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
 
 
 def _never() -> bool:
@@ -274,9 +259,7 @@ def _verify_rest(
 def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
     """Write down that a backup was made; the gate takes the word for a day."""
     if not note.strip():
-        raise RegrainError(
-            "a mark needs a note", advice="Say where the backup is, or what made it."
-        )
+        raise UsageError("a mark needs a note", advice="Say where the backup is, or what made it.")
     check_owner(root)
     if dry_run:
         return

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import standing, undoing
 from regrain.app.account import matters
-from regrain.app.recovery import finish_begun
+from regrain.app.foresight import Foresight, foresee
+from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
 from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
-    RegrainError,
 )
 from regrain.ledger import Ledger, PackageRow, open_ledger
 from regrain.migrate import pool
@@ -114,6 +114,7 @@ class Migration(Steps):
             HaltedError: The disk failed.
         """
         self._check()
+        check_owner(self._root)
         orders = Orders(
             batch=batch or self._settings.store.migration_batch_size,
             jobs=jobs or self._settings.store.migration_parallel_files,
@@ -220,13 +221,6 @@ class Migration(Steps):
                 why="the store's phase is rolling_back",
                 advice="Finish it with 'regrain rollback'.",
             )
-        if os.geteuid() not in (0, self._root.owner.uid):
-            raise RegrainError(
-                "the store belongs to another user",
-                path=self._root.path,
-                why=f"user {self._root.owner.uid}",
-                advice="Run as that user, or as root.",
-            )
 
     def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
         settings = self._settings
@@ -270,6 +264,31 @@ class Migration(Steps):
             return list(ledger.package_rows(status))
         finally:
             ledger.close()
+
+    def foresee(
+        self,
+        *,
+        limit: int | None = None,
+        only: str | None = None,
+        retry_failed: bool = False,
+        rescan: bool = False,
+        accept: str | None = None,
+    ) -> Foresight:
+        """Say what ``run`` with these options would do; change nothing.
+
+        Raises:
+            RefusedError: It would be refused.
+        """
+        self._check()
+        return foresee(
+            self._root,
+            self._settings,
+            limit=limit,
+            only=only,
+            retry_failed=retry_failed,
+            rescan=rescan,
+            accept=accept,
+        )
 
     def pending(self, only: str | None = None) -> tuple[int, int, int]:
         """Return packages, files and bytes a run would take."""

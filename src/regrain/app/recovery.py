@@ -1,15 +1,32 @@
-"""What every command that changes a store does first: finish what killed ones had begun."""
+"""What every command that changes a store does first: whether it may, and what was begun."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from regrain.errors import RegrainError
 from regrain.maintain.remove import finish
 from regrain.migrate.add import finish_adds
 
 if TYPE_CHECKING:
     from regrain.ledger import Ledger
     from regrain.store.root import StoreRoot
+
+
+def check_owner(root: StoreRoot) -> None:
+    """Refuse whoever may not write.
+
+    Raises:
+        RegrainError: The store belongs to somebody else.
+    """
+    if os.geteuid() not in (0, root.owner.uid):
+        raise RegrainError(
+            "the store belongs to another user",
+            path=root.path,
+            why=f"user {root.owner.uid}",
+            advice="Run as that user, or as root.",
+        )
 
 
 def finish_begun(root: StoreRoot, ledger: Ledger) -> None:

@@ -10,9 +10,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run, teller
 from regrain.errors import CorruptionError, FinishedWithFailuresError, LockedError
 from regrain.ledger import LEGACY_CHANGED
+from regrain.maintain import need as needing
 from regrain.maintain import purge as purging
 from regrain.maintain import restore as restoring
 from regrain.maintain import rollback as rolling
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from regrain.app.undoing import UndoingEvent
     from regrain.ledger import Ledger
     from regrain.maintain.audit import Audit
+    from regrain.maintain.need import Need
     from regrain.maintain.purge import Purge
-    from regrain.maintain.restore import Failure, Need
+    from regrain.maintain.restore import Failure
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
@@ -57,14 +60,18 @@ class RolledBack:
 
 
 def plan_rollback(root: StoreRoot, settings: Settings) -> Need:
-    """Say what a rollback of the whole store would take; change nothing."""
-    ways = _ways(root, settings)
-    return restoring.need(root, ways, restoring.lacking(root))
+    """Say what a rollback of the whole store would take; change nothing.
+
+    Raises:
+        RefusedError: There is too little space.
+    """
+    is_back = root.phase() is Phase.ROLLED_BACK
+    return _check_space(root, settings, [] if is_back else needing.lacking(root))
 
 
-def _ways(root: StoreRoot, settings: Settings) -> restoring.Ways:
+def _ways(root: StoreRoot, settings: Settings) -> needing.Ways:
     store = settings.store
-    return restoring.ways_of(root, store.ingest, link_outside=store.link_outside)
+    return needing.ways_of(root, store.ingest, link_outside=store.link_outside)
 
 
 def rollback(
@@ -90,9 +97,12 @@ def rollback(
         RefusedError: There is too little space; nothing was changed.
         LockedError: Another run than a migration holds the store.
     """
+    check_owner(root)
     if root.phase() is not Phase.ROLLED_BACK:
-        stop_migration(root, on_wait)
-    done = RolledBack()
+        stop_migration(root, on_wait, stopping)
+    done = RolledBack(stopped=stopping())
+    if done.stopped:
+        return done
     with single_run(root, "regrain rollback") as ledger:
         if root.phase() is Phase.ROLLED_BACK:
             ledger.all_rolled_back()
@@ -108,16 +118,24 @@ def rollback(
 
 
 def _begin(root: StoreRoot, ledger: Ledger, settings: Settings) -> None:
-    ways, limits = _ways(root, settings), settings.migration
-    restoring.check_space(
-        root,
-        restoring.need(root, ways, restoring.lacking(root)),
-        bytes_min=limits.free_bytes_min,
-        inodes_min=limits.free_inodes_min,
-    )
+    _check_space(root, settings, needing.lacking(root))
     if root.phase() is not Phase.ROLLING_BACK:
         with StoreLock(root, exclusive=True):
             switch(root, ledger, Phase.ROLLING_BACK)
+
+
+def _check_space(root: StoreRoot, settings: Settings, package_hashes: list[str]) -> Need:
+    """Return what rebuilding these packages takes.
+
+    Raises:
+        RefusedError: There is too little.
+    """
+    limits = settings.migration
+    wanted = needing.need(root, _ways(root, settings), package_hashes)
+    needing.check_space(
+        root, wanted, bytes_min=limits.free_bytes_min, inodes_min=limits.free_inodes_min
+    )
+    return wanted
 
 
 def _carry_through(  # noqa: PLR0913, PLR0917 -- a part of rollback
@@ -131,11 +149,19 @@ def _carry_through(  # noqa: PLR0913, PLR0917 -- a part of rollback
 ) -> None:
     """Rebuild, compare, switch; what went wrong stands in ``done``."""
     tell = teller(root, on_event)
+    jobs = settings.store.migration_parallel_files
     checked: set[str] = set()
+    rotten: dict[str, str] = {}
     while True:
         with RunDirectory(root, marks_errors=False) as run:
             made = restoring.restore(
-                root, ledger, run, _ways(root, settings), on_event=tell, stopping=stopping
+                root,
+                ledger,
+                run,
+                _ways(root, settings),
+                rotten=rotten,
+                on_event=tell,
+                stopping=stopping,
             )
         checked |= made.packages
         done.restored += len(made.packages)
@@ -143,17 +169,23 @@ def _carry_through(  # noqa: PLR0913, PLR0917 -- a part of rollback
         failures, stopped = rolling.check_legacy(
             root,
             [] if made.stopped else todo,
-            jobs=settings.store.migration_parallel_files,
+            jobs=jobs,
             on_result=on_check,
             stopping=stopping,
         )
+        if not stopped:
+            rotten, failures, stopped = rolling.rotten_among(
+                root, failures, jobs=jobs, stopping=stopping
+            )
         for failure in failures:
             tell(failure)
             ledger.concern(failure.package_hash, _words(failure))
-        checked |= set(todo)
+        checked |= set(todo) - rotten.keys()
         done.failures += [*made.failures, *failures]
         done.stopped = made.stopped or stopped
-        if done.failures or done.stopped or _finish(root, ledger, checked):
+        if rotten and not done.stopped:
+            _check_space(root, settings, list(rotten))
+        elif done.failures or done.stopped or _finish(root, ledger, checked):
             return
 
 
@@ -164,7 +196,7 @@ def _words(failure: Failure) -> str:
 def _finish(root: StoreRoot, ledger: Ledger, checked: set[str]) -> bool:
     """Switch, unless a package came or lost its directory meanwhile; then it goes round again."""
     with StoreLock(root, exclusive=True):
-        if restoring.lacking(root) or set(rolling.with_both(root)) - checked:
+        if needing.lacking(root) or set(rolling.with_both(root)) - checked:
             return False
         rolling.record_unknown(root, ledger)
         ledger.all_rolled_back()
@@ -188,14 +220,24 @@ def raise_failures(done: RolledBack) -> None:
         f"the store was not switched: {len(done.failures)} packages stand against it",
         package=first.package_hash,
         why=first.why,
-        advice="All packages are read as before. Mend what 'regrain verify --level deep' shows, "
-        "move a changed legacy directory away, or set its package aside with "
-        "'regrain exclude'; then run 'regrain rollback' again.",
+        advice="All packages are read as before. "
+        f"{_OF_DAMAGE if damaged else _OF_CHANGES}; then run 'regrain rollback' again.",
     )
 
 
-def stop_migration(root: StoreRoot, on_wait: Callable[[str], None]) -> None:
-    """End a running migration as a signal does, and wait until it has let go.
+_OF_DAMAGE = (
+    "Put good objects back where 'regrain verify' finds damage, or 'regrain remove' what is lost"
+)
+_OF_CHANGES = (
+    "Move changed legacy directories away, which are then made anew, or 'regrain exclude' their "
+    "packages, which are then served as these are"
+)
+
+
+def stop_migration(
+    root: StoreRoot, on_wait: Callable[[str], None], stopping: Callable[[], bool]
+) -> None:
+    """End a running migration as a signal does, and wait until it has let go, or we are stopped.
 
     Raises:
         LockedError: It did not end in time.
@@ -208,7 +250,7 @@ def stop_migration(root: StoreRoot, on_wait: Callable[[str], None]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(found[1]), signal.SIGTERM)
     due = time.monotonic() + MIGRATION_SECONDS_MAX
-    while is_running(root) == holder:
+    while is_running(root) == holder and not stopping():
         if time.monotonic() > due:
             raise LockedError(
                 "the running migration does not end",

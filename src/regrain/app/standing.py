@@ -101,7 +101,8 @@ def next_command(state: State) -> str:
         return "regrain status"
     if state.phase is Phase.ROLLING_BACK:
         return "regrain rollback"
-    if state.phase is Phase.ROLLED_BACK or state.matters.waiting:
+    matters = state.matters
+    if state.phase is Phase.ROLLED_BACK or matters.waiting or matters.unqueued:
         return "regrain migrate"
     return _once_migrated(state)
 
@@ -113,7 +114,9 @@ def _once_migrated(state: State) -> str:
         return "regrain verify --level deep"
     if state.phase is Phase.DUAL:
         return _before_cutover(state)
-    return "regrain cleanup" if state.phase is Phase.FILE_LEVEL else "regrain verify"
+    if state.phase is Phase.FILE_LEVEL or state.matters.cleanable:
+        return "regrain cleanup"
+    return "regrain verify"
 
 
 def _before_cutover(state: State) -> str:
@@ -154,6 +157,7 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "failed_packages": totals.count(Status.FAILED),
         "pending_packages": totals.count(Status.PENDING),
         "in_progress_packages": totals.count(Status.IN_PROGRESS),
+        "rolled_back_packages": totals.count(Status.ROLLED_BACK),
         "excluded_packages": totals.excluded,
         "total_files": totals.files,
         "migrated_files": totals.files_done,

@@ -6,12 +6,13 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from regrain.app.recovery import finish_begun
-from regrain.errors import RefusedError, RegrainError
+from regrain.app.recovery import check_owner, finish_begun
+from regrain.errors import RefusedError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
 from regrain.maintain import rollback as rolling
+from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate.journal import Journal
 from regrain.migrate.phases import catch_up, switch
 from regrain.migrate.recover import recover
@@ -42,13 +43,7 @@ def ignore(_: object) -> None:
 @contextlib.contextmanager
 def single_run(root: StoreRoot, what: str) -> Iterator[Ledger]:
     """Hold the run lock, with the ledger open and what was begun before finished."""
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=root.path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
+    check_owner(root)
     with run_lock(root, what):
         ledger = open_ledger(root.path)
         try:
@@ -141,15 +136,21 @@ def cleanup(
         RefusedError: The phase does not allow it, or a process has files open there.
         LockedError: Another run holds the store.
     """
+    check_owner(root)
     _check_may_clean(root)
     with single_run(root, "regrain cleanup") as ledger:
         _check_may_clean(root)
         plan = cleaning.foresee(root, ledger, older_than=older_than, limit=limit, measured=False)
         tell = teller(root, on_event)
         done = cleaning.clean_up(root, ledger, plan.going, on_event=tell, stopping=stopping)
-        done.kept += [one for one in plan.staying if one.in_doubt]
+        stuck = unlink_rest(root, ledger)
+        doubtful = [one for one in plan.staying if one.in_doubt]
+        for one in (*doubtful, *(cleaning.Staying(*item, in_doubt=True) for item in stuck.items())):
+            done.kept.append(one)
+            tell(one)
         with StoreLock(root, exclusive=True):
-            if root.phase() is Phase.FILE_LEVEL and not cleaning.remaining(root, ledger):
+            left = bool(stuck) or bool(cleaning.remaining(root, ledger))
+            if root.phase() is Phase.FILE_LEVEL and not left:
                 switch(root, ledger, Phase.CLEAN)
             else:
                 catch_up(root, ledger)
@@ -191,6 +192,7 @@ def rollback_packages(root: StoreRoot, texts: list[str]) -> list[str]:
         FinishedWithFailuresError: The legacy directory of one is not what was migrated.
         LockedError: Another run holds the store.
     """
+    check_owner(root)
     plan_rollback_of(root, texts)
     with single_run(root, "regrain rollback") as ledger:
         names = plan_rollback_of(root, texts)
@@ -223,6 +225,7 @@ def purge(
         RefusedError: It is not rolled back, or a package has no legacy directory.
         LockedError: Another run holds the store, or writers did not pause in time.
     """
+    check_owner(root)
     purging.check(root)
     with single_run(root, "regrain rollback --purge") as ledger:
         return purging.purge(root, ledger, on_progress=on_progress, stopping=stopping)

@@ -9,7 +9,7 @@ import click
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 from regrain.cli.keeping import duration, execute_option
-from regrain.cli.telling import Teller, check_options
+from regrain.cli.telling import Teller, check_options, next_command
 
 if TYPE_CHECKING:
     from regrain.maintain.cleanup import Cleaning, Cleanup
@@ -52,7 +52,7 @@ def cleanup(
     age = None if older_than is None else duration(older_than)
     if not execute:
         found = undoing.plan_cleanup(root, older_than=age, limit=limit)
-        _show_cleaning(root, found, as_json=as_json)
+        _show_cleaning(root, found, _next(context, planned=bool(found.going)), as_json=as_json)
         return 0
     teller = Teller(context, as_json=as_json)
     try:
@@ -61,23 +61,17 @@ def cleanup(
         )
     finally:
         teller.end()
-    _show_cleanup(root, done, as_json=as_json)
+    _show_cleanup(root, done, _next(context, planned=False), as_json=as_json)
     if done.stopped:
         return teller.stop.exit_code
     return EXIT_SOME_KEPT if done.kept else 0
 
 
-def _next_after_cleanup(root: StoreRoot, *, in_doubt: bool) -> str:
-    from regrain.model.phase import Phase
-
-    if in_doubt:
-        return "regrain verify --level deep"
-    return "regrain verify" if root.phase() is Phase.CLEAN else "regrain cleanup --execute"
+def _next(context: Context, *, planned: bool) -> str:
+    return "regrain cleanup --execute" if planned else next_command(context)
 
 
-def _show_cleaning(root: StoreRoot, found: Cleaning, *, as_json: bool) -> None:
-    in_doubt = any(one.in_doubt for one in found.staying)
-    command = _next_after_cleanup(root, in_doubt=in_doubt and not found.going)
+def _show_cleaning(root: StoreRoot, found: Cleaning, command: str, *, as_json: bool) -> None:
     phase = root.phase()
     if as_json:
         output.document(
@@ -114,8 +108,7 @@ def _show_cleaning(root: StoreRoot, found: Cleaning, *, as_json: bool) -> None:
     click.echo(f"\nNext: {command}")
 
 
-def _show_cleanup(root: StoreRoot, done: Cleanup, *, as_json: bool) -> None:
-    command = _next_after_cleanup(root, in_doubt=bool(done.kept))
+def _show_cleanup(root: StoreRoot, done: Cleanup, command: str, *, as_json: bool) -> None:
     phase = root.phase()
     if as_json:
         output.document(

@@ -130,7 +130,8 @@ def _show_added(path: str, added: Added, *, as_json: bool) -> None:
 def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_json: bool) -> int:
     """Remove a package from the store; without --execute, say what that would free.
 
-    Objects that only this package holds go with the next `gc`, after its grace.
+    Objects that only this package holds go with the next `gc`, after its grace. Of a package
+    that vanished from the disk, give the whole hash: what is known of it is forgotten.
 
     Example: regrain --store /opt/pm/store remove 1f3a9c2e --execute
     """
@@ -151,6 +152,7 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
         )
         return 0
     places = " and ".join(where.value.replace("_", " ") for where in removal.layouts)
+    places = places or "only remembered: it vanished"
     click.echo(
         f"{'removed' if execute else 'would remove'} {removal.package_hash} ({places}): "
         f"{output.size(removal.directory_bytes)} at once, {removal.objects:,} objects of "

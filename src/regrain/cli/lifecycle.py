@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    NotNegative,
+    Stop,
+    dry_run_option,
+    json_option,
+    pass_context,
+)
+from regrain.cli.telling import next_command
 
 if TYPE_CHECKING:
     from regrain.app.account import Account
@@ -21,7 +29,7 @@ _PACKAGES_SHOWN_MAX = 3
 @click.command()
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=NotNegative(),
     default=0.0,
     metavar="SECONDS",
     help="Ask again for so long while the gate is closed.",
@@ -55,19 +63,13 @@ def cutover(context: Context, wait: float, *, no_backup: bool, dry_run: bool, as
     )
     stopped = stop() and not done.switched
     code = stop.exit_code if stopped else EXIT_REFUSED if done.failures else 0
-    command = _next_command(context)
+    command = next_command(context)
     if as_json:
         _cutover_document(done, code, command, dry_run=dry_run)
     else:
         _show_cutover(done, dry_run=dry_run)
         click.echo(f"\nNext: {command}")
     return code
-
-
-def _next_command(context: Context) -> str:
-    from regrain.app.standing import next_command
-
-    return next_command(context.store.migration().state())
 
 
 def _cutover_document(done: Cutover, code: int, command: str, *, dry_run: bool) -> None:
@@ -243,7 +245,7 @@ def mark(context: Context, note: str, *, dry_run: bool, as_json: bool) -> int:
     from regrain.app.lifecycle import mark_backup
 
     mark_backup(context.store.root, note, dry_run=dry_run)
-    command = _next_command(context)
+    command = next_command(context)
     if as_json:
         output.document("summary", note=note, dry_run=dry_run, next_command=command)
         return 0

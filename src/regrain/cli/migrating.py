@@ -18,6 +18,7 @@ from regrain.cli.context import (
 )
 
 if TYPE_CHECKING:
+    from regrain.app.foresight import Foresight
     from regrain.app.initialising import Initialised
     from regrain.migrate.plan import Plan
     from regrain.store.scan import Usage
@@ -259,7 +260,10 @@ def migrate(
 
     migration = context.store.migration()
     if dry_run:
-        return _would_migrate(migration.pending(only), limit, as_json=as_json)
+        found = migration.foresee(
+            limit=limit, only=only, retry_failed=retry_failed, rescan=rescan, accept=accept
+        )
+        return _would_migrate(found, as_json=as_json)
     stop = Stop()
     progress = MigrationProgress(as_json=as_json, verbose=context.verbosity > 0)
     stop.listen(progress.stopping)
@@ -309,19 +313,29 @@ def migrate(
     return EXIT_FAILED_SOME if failed else 0
 
 
-def _would_migrate(pending: tuple[int, int, int], limit: int | None, *, as_json: bool) -> int:
-    packages, files, size = pending
-    if limit is not None:
-        packages = min(packages, limit)
+def _would_migrate(found: Foresight, *, as_json: bool) -> int:
+    from regrain.cli.progress import MigrationProgress
+
+    event = found.found.event()
+    if event is not None:
+        with MigrationProgress(as_json=as_json, verbose=False) as telling:
+            telling(event)
     if as_json:
         output.document(
             "summary",
             dry_run=True,
-            pending_packages=packages,
-            files=files,
-            bytes=size,
+            pending_packages=found.packages,
+            files=found.files,
+            bytes=found.size,
+            rolled_back_packages=found.rolled_back,
             next_command="regrain migrate",
         )
-    else:
-        click.echo(f"would migrate {packages:,} packages; {output.size(size)} are pending")
+        return 0
+    if found.rolled_back:
+        click.echo(f"would compare {found.rolled_back:,} packages that were rolled back")
+    click.echo(
+        f"would migrate {found.packages:,} packages, {found.files:,} files: "
+        f"{output.size(found.size)}"
+    )
+    click.echo("\nNext: regrain migrate")
     return 0

@@ -37,7 +37,8 @@ class Teller:
         elif isinstance(event, Failure):
             self._say("failed", name, event.why, damaged=event.is_damage)
         else:
-            self._say("restored", name)
+            rot = "; the legacy directory that had rotted is in quarantine" if event.why else ""
+            self._say("restored", name, event.why + rot)
 
     def _say(self, status: str, name: str, why: str = "", **fields: object) -> None:
         if self.as_json:
@@ -53,6 +54,13 @@ class Teller:
     def end(self) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+
+def next_command(context: Context) -> str:
+    """Return what `status` would end with now."""
+    from regrain.app import standing
+
+    return standing.next_command(context.store.migration().state())
 
 
 def check_options(*, execute: bool, dry_run: bool) -> None:

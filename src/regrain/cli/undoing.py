@@ -92,8 +92,9 @@ def _plan(root: StoreRoot, settings: Settings, *, as_json: bool) -> int:
     from regrain.model.phase import Phase
 
     phase = root.phase()
-    if phase is Phase.ROLLED_BACK:
-        return _show_rolled_back(root, None, as_json=as_json)
+    is_back = phase is Phase.ROLLED_BACK
+    if is_back and not as_json:
+        return _show_rolled_back(root, None, as_json=False)
     found = plan_rollback(root, settings)
     if as_json:
         output.document(
@@ -103,7 +104,8 @@ def _plan(root: StoreRoot, settings: Settings, *, as_json: bool) -> int:
             packages=found.packages,
             needed_bytes=found.size,
             needed_inodes=found.inodes,
-            next_command="regrain rollback",
+            already=is_back,
+            next_command=_MIGRATE if is_back else "regrain rollback",
         )
         return 0
     click.echo(

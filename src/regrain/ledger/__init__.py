@@ -6,7 +6,7 @@ Readers never open it; what lies on disk is the truth, the ledger can be rebuilt
 from regrain.ledger.connection import open_ledger
 from regrain.ledger.keeping import Unreferenced
 from regrain.ledger.lifecycle import LEGACY_CHANGED, Concern, Event, Standing
-from regrain.ledger.queries import Ledger
+from regrain.ledger.queries import Ledger, matches
 from regrain.ledger.recording import UnrecordedObjectsError
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 
@@ -24,5 +24,6 @@ __all__ = [
     "Totals",
     "UnrecordedObjectsError",
     "Unreferenced",
+    "matches",
     "open_ledger",
 ]

@@ -175,6 +175,29 @@ class Lifecycle:
                 if found.rowcount:
                     remember(connection, "integrity_cleared", name, "verified")
 
+    def legacy_mended(self, package_hash: str, rot: str) -> None:
+        """Note that a legacy directory was made anew, exactly: nothing stands against it now.
+
+        What stands against what is published stays.
+
+        Args:
+            package_hash: The package.
+            rot: What was wrong with the one it replaces; empty if there was none.
+        """
+        mine = integrity.c.package_hash == package_hash
+        with self._transaction() as connection:
+            if rot:
+                remember(connection, "legacy_healed", package_hash, f"{rot}; it is in quarantine")
+            what = connection.execute(sa.select(integrity.c.what).where(mine)).scalar()
+            if what is None or not what.startswith(LEGACY_CHANGED):
+                return
+            rest = what.partition("; ")[2]
+            if rest:
+                connection.execute(sa.update(integrity).where(mine).values(what=rest))
+            else:
+                connection.execute(sa.delete(integrity).where(mine))
+            remember(connection, "integrity_cleared", package_hash, "made anew")
+
     def vanished(self, package_hash: str, *, is_published: bool) -> bool:
         """Note that a legacy directory is gone without our doing; False if that was known.
 

@@ -125,7 +125,7 @@ class Ledger(Keeping, Lifecycle, Undoing):
             chosen: list[Claim] = []
             files = 0
             for row in connection.execute(query):
-                if only is None or _matches(row.package_hash, row.name, only):
+                if only is None or matches(row.package_hash, row.name, only):
                     files += row.file_count
                     if chosen and files_max is not None and files > files_max:
                         break
@@ -146,7 +146,7 @@ class Ledger(Keeping, Lifecycle, Undoing):
             for row in connection.execute(_PENDING):
                 if count == limit:
                     break
-                if only is None or _matches(row.package_hash, row.name, only):
+                if only is None or matches(row.package_hash, row.name, only):
                     count, files, size = count + 1, files + row.file_count, size + row.byte_count
         return count, files, size
 
@@ -194,7 +194,7 @@ class Ledger(Keeping, Lifecycle, Undoing):
         query = sa.select(_m.id, _m.package_hash, _m.name).where(_m.status == Status.FAILED)
         with self._transaction() as connection:
             for row in connection.execute(query).all():
-                if only is None or _matches(row.package_hash, row.name, only):
+                if only is None or matches(row.package_hash, row.name, only):
                     connection.execute(
                         sa.update(store_migration)
                         .where(_m.id == row.id)
@@ -334,7 +334,8 @@ class Ledger(Keeping, Lifecycle, Undoing):
             remember(connection, event, package_hash, detail)
 
 
-def _matches(package_hash: str, name: str, glob: str) -> bool:
+def matches(package_hash: str, name: str, glob: str) -> bool:
+    """Tell whether a glob names a package, by its hash or its name."""
     return fnmatchcase(package_hash, glob) or fnmatchcase(name, glob)
 
 

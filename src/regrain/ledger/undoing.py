@@ -141,9 +141,15 @@ class Undoing:
         with self._transaction() as connection:
             return list(connection.scalars(query.order_by(_m.package_hash)))
 
-    def taken_up(self, package_hashes: Sequence[str]) -> None:
-        """Note that undone packages were compared with what is published: completed again."""
+    def taken_up(self, package_hashes: Iterable[str], *, equal: bool = True) -> None:
+        """Note that undone packages are completed again, since what is published is good.
+
+        Args:
+            package_hashes: Them.
+            equal: Whether their legacy directories hold the same.
+        """
         now = clock.now()
+        detail = "equal to what is published" if equal else "as published"
         with self._transaction() as connection:
             for name in package_hashes:
                 connection.execute(
@@ -151,7 +157,7 @@ class Undoing:
                     .where(_m.package_hash == name, _m.status == Status.ROLLED_BACK)
                     .values(status=Status.COMPLETED.value, verified_at=now)
                 )
-                remember(connection, "package_taken_up", name, "equal to what is published")
+                remember(connection, "package_taken_up", name, detail)
 
     def queue_again(self, package_hashes: Sequence[str]) -> None:
         """Put undone packages, of which nothing is published, back to pending."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import PackageError, RefusedError
+from regrain.errors import PackageError, RefusedError, reason
+from regrain.ledger.keeping import Intent
 from regrain.maintain.withdraw import clean, note
-from regrain.model import clock
+from regrain.model import clock, layout
 from regrain.model.status import Status
 from regrain.store.legacy import freed_with
 from regrain.store.locks import StoreLock, publish_lock
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 _PROCESSES_MAX = 5
 _MOMENT_SECONDS = 0.25
+_HELD = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV, errno.ENOTEMPTY})
+"""What the system answers where something is immutable, or a mount."""
+
+_HALF_GONE = "compared and condemned, but something in it cannot be unlinked"
 _NOT_ANY_MORE = "removed, set aside or published anew meanwhile"
 
 
@@ -124,6 +130,11 @@ def foresee(
         else:
             found.going.append(name)
     if measured:
+        found.staying += [
+            Staying(name, f"it lies in {layout.TRASH}/, condemned, not unlinked yet", in_doubt=True)
+            for name, action in ledger.intents().items()
+            if action is Intent.UNLINK
+        ]
         found.freed_bytes = sum(_measure(root, name) for name in found.going)
         found.processes = list(processes_using(root.path, frozenset(found.going)))
     return found
@@ -227,7 +238,7 @@ def clean_up(
         with StoreLock(root, exclusive=False):
             found = _clean_one(root, ledger, twins, name, recorded.get(name))
         event: Cleaned | Staying
-        if found is _NOT_ANY_MORE:
+        if found is _NOT_ANY_MORE or found is _HALF_GONE:
             continue
         if isinstance(found, Doubt):
             event = Staying(name, found.why, in_doubt=True, path=found.path)
@@ -251,13 +262,34 @@ def _clean_one(
         return _NOT_ANY_MORE
     except PackageError as error:
         doubt = Doubt((error.path or "").encode(), error.why or error.what, in_legacy=True)
+    except OSError as error:
+        doubt = Doubt(b"", f"it cannot be read: {reason(error)}", in_legacy=True)
     if doubt is not None and is_published(root.packages, name):
         note(ledger, name, doubt)
         return doubt
     with publish_lock(root):
         if not _is_published_as(root, name, list_hash) or not is_published(root.fd, name):
             return _NOT_ANY_MORE
-        return clean(root, ledger, twins, name, list_hash, proved)
+        try:
+            return clean(root, ledger, twins, name, list_hash, proved)
+        except OSError as error:
+            return _held(root, ledger, name, error)
+
+
+def _held(root: StoreRoot, ledger: Ledger, name: str, error: OSError) -> Doubt | str:
+    """Return what became of a directory that could not be moved, or be unlinked afterwards.
+
+    Raises:
+        OSError: It is not about that directory.
+    """
+    if error.errno not in _HELD:
+        raise error
+    if ledger.intents().get(name) is Intent.UNLINK:
+        return _HALF_GONE
+    if not is_published(root.fd, name):
+        raise error
+    ledger.fulfilled(name, Intent.CLEANUP)
+    return Doubt(b"", f"it cannot be moved: {reason(error)}", in_legacy=True)
 
 
 def _is_published_as(root: StoreRoot, name: str, list_hash: str | None) -> bool:

@@ -10,7 +10,7 @@ from regrain import disk
 from regrain.errors import RefusedError
 from regrain.ledger.keeping import Intent
 from regrain.maintain.collect import collect
-from regrain.maintain.restore import lacking
+from regrain.maintain.need import lacking
 from regrain.maintain.withdraw import unpublish
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import SHARDS

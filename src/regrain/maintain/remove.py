@@ -47,10 +47,10 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     """Say what ``remove`` would do; change nothing.
 
     Raises:
-        UnknownPackageError: No layout has the package.
+        UnknownPackageError: No layout has the package, and the ledger knows nothing of it.
     """
     layouts = dual.layouts_of(root, package_hash)
-    if not layouts:
+    if not layouts and not _is_remembered(ledger, package_hash):
         raise UnknownPackageError(
             "no such package", package=package_hash, advice="'regrain list' shows what there is."
         )
@@ -63,14 +63,21 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     return Removal(package_hash, layouts, size, objects, allocated)
 
 
+def _is_remembered(ledger: Ledger, package_hash: str) -> bool:
+    """Tell whether the ledger has rows of a package, which may have vanished from the disk."""
+    is_migrating = ledger.package_row(package_hash) is not None
+    return is_migrating or package_hash in ledger.recorded_packages()
+
+
 def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     """Remove a package from both layouts; its objects are left to ``gc``.
 
     The layout that is not being read goes first: until the last rename the package is
-    whole for readers, then it is gone. A running migration cannot bring it back.
+    whole for readers, then it is gone. A running migration cannot bring it back. One whose
+    directories vanished is only forgotten.
 
     Raises:
-        UnknownPackageError: No layout has the package.
+        UnknownPackageError: No layout has the package, and the ledger knows nothing of it.
     """
     with publish_lock(root):
         removal = foresee(root, ledger, package_hash)
@@ -147,7 +154,7 @@ def finish(root: StoreRoot, ledger: Ledger) -> int:
             try:
                 _carry_out(root, ledger, package_hash, action)
             except OSError:
-                if ledger.intents().get(package_hash) is not Intent.DISCARD:
+                if ledger.intents().get(package_hash) not in (Intent.DISCARD, Intent.UNLINK):
                     raise
             done += 1
     return done

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import FinishedWithFailuresError, RefusedError, shown
+from regrain.errors import (
+    CorruptionError,
+    FinishedWithFailuresError,
+    PackageError,
+    RefusedError,
+    UnknownFormatError,
+)
+from regrain.ledger import LEGACY_CHANGED
 from regrain.ledger.keeping import Intent
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.maintain.rebuild import measured
@@ -22,6 +29,7 @@ from regrain.store.objects import carriers_of, hash_fd, object_path
 from regrain.store.packages import FileLevelPackage, is_published, published
 from regrain.store.quarantine import quarantine
 from regrain.store.root import legacy_names
+from regrain.store.twins import Doubt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +61,7 @@ def check_legacy(
     scope = Scope(package_hashes, [], Level.DEEP, whole=False)
     found = audit(root, scope, jobs=jobs, on_result=on_result, stopping=stopping)
     failures = [
-        Failure(change.package_hash, f"'{shown(change.path)}': {change.reason}")
+        Failure(change.package_hash, str(Doubt(change.path, change.reason, in_legacy=True)))
         for change in found.changes
     ]
     # An object that is missing does no harm here: its package is read from legacy again.
@@ -65,6 +73,57 @@ def check_legacy(
     return [one for one in failures if is_published(root.packages, one.package_hash)], found.stopped
 
 
+def rotten_among(
+    root: StoreRoot,
+    failures: list[Failure],
+    *,
+    jobs: int,
+    stopping: Callable[[], bool],
+) -> tuple[dict[str, str], list[Failure], bool]:
+    """Tell legacy directories that rotted from those that somebody changed.
+
+    Who writes to a file moves its time. Where all metadata is what it was, bytes alone are
+    not, and every object of the package is good, the directory rotted: it can be made anew.
+
+    Returns:
+        What is wrong with each that rotted; the failures that are left, of which those whose
+        objects are not good either are damage now; and whether it was stopped.
+    """
+    suspects = [
+        failure.package_hash
+        for failure in failures
+        if not failure.is_damage and _only_bytes_differ(root, failure.package_hash)
+    ]
+    if not suspects:
+        return {}, failures, False
+    scope = Scope(suspects, list(SHARDS), Level.FULL, whole=False)
+    found = audit(root, scope, jobs=jobs, on_result=lambda _: None, stopping=stopping)
+    if found.stopped:
+        return {}, failures, True
+    damaged = {one.package_hash: f"object {one.object}: {one.reason}" for one in found.damages}
+    rotten, rest = {}, []
+    for failure in failures:
+        name, why = failure.package_hash, failure.why
+        if name in suspects and name not in damaged:
+            rotten[name] = why
+        elif name in damaged:
+            words = f"{damaged[name]}; its legacy directory: {why}"
+            rest.append(Failure(name, words, is_damage=True))
+        else:
+            rest.append(failure)
+    return rotten, rest, False
+
+
+def _only_bytes_differ(root: StoreRoot, name: str) -> bool:
+    """Tell whether a legacy directory has all the metadata of the published file list."""
+    try:
+        package = FileLevelPackage(root.packages, root.objects, name)
+        legacy = LegacyPackage(root.fd, name)
+        return first_difference(package.entries(), legacy.tree(), content=False) is None
+    except (PackageError, CorruptionError, UnknownFormatError, OSError):
+        return False
+
+
 def with_both(root: StoreRoot) -> list[str]:
     """Return the packages that lie in both layouts."""
     legacy = set(legacy_names(root.fd)[0])
@@ -72,9 +131,14 @@ def with_both(root: StoreRoot) -> list[str]:
 
 
 def record_unknown(root: StoreRoot, ledger: Ledger) -> None:
-    """Record packages with both layouts whose legacy directory has no row yet."""
-    known = ledger.known_packages()
-    strangers = [name for name in with_both(root) if name not in known]
+    """Record legacy directories beside published packages that the ledger has none of.
+
+    Others made them, or we did and were killed before we wrote it down.
+    """
+    known = ledger.standings()
+    strangers = [
+        name for name in with_both(root) if name not in known or known[name].cleaned_at is not None
+    ]
     if strangers:
         ledger.restored(measured(root, strangers, lambda _: None))
 
@@ -120,16 +184,22 @@ def _check_equal(root: StoreRoot, name: str) -> None:
     check_has_legacy(root, name)
     package = FileLevelPackage(root.packages, root.objects, name)
     found = first_difference(package.entries(), LegacyPackage(root.fd, name).entries())
-    if found is not None:
-        path, how = found
-        raise FinishedWithFailuresError(
-            "the legacy directory is not what was migrated",
-            package=name,
-            path=path,
-            why=how,
-            advice="Nothing was rolled back. 'regrain exclude' serves the package as that "
-            "directory is; 'regrain migrate --accept-legacy' takes it in.",
-        )
+    if found is None:
+        return
+    path, how = found
+    advice = (
+        f"It rotted, since no time moved: put what 'regrain checkout {name}' gives in its place"
+        if _only_bytes_differ(root, name)
+        else "'regrain exclude' serves the package as that directory is; 'regrain migrate "
+        "--accept-legacy' takes it in"
+    )
+    raise FinishedWithFailuresError(
+        "the legacy directory is not what was migrated",
+        package=name,
+        path=path,
+        why=how,
+        advice=f"Nothing was rolled back. {advice}.",
+    )
 
 
 # forward again
@@ -162,6 +232,7 @@ def take_up(
 
     What is equal in everything is completed without being read in again; the rest goes, and
     is pending. What has no legacy directory any more stays published: absence never deletes.
+    So does what has one that rotted, which is noted: rot never replaces a good copy.
     """
     undone = ledger.in_status(Status.ROLLED_BACK)
     there = [name for name in undone if is_published(root.packages, name)]
@@ -176,9 +247,13 @@ def take_up(
             return TakenUp(completed, pending, stopped=True)
         _put_aside(root, sorted({damage.object for damage in found.damages} - {""}))
         bad = {damage.package_hash for damage in found.damages}
-        bad |= {change.package_hash for change in found.changes}
+        rotten = _rotten_of(root, found, bad)
+        bad |= {change.package_hash for change in found.changes} - rotten.keys()
         good = [name for name in piece if name not in bad]
-        ledger.taken_up(good)
+        ledger.taken_up([name for name in good if name not in rotten])
+        ledger.taken_up(rotten, equal=False)
+        for name, why in rotten.items():
+            ledger.concern(name, f"{LEGACY_CHANGED}{why}")
         with publish_lock(root):
             wrong = [name for name in piece if name in bad and is_published(root.packages, name)]
             alone = unpublish(root, ledger, wrong, Intent.PURGE)
@@ -186,6 +261,15 @@ def take_up(
             ledger.concern(name, "it is damaged, and has no legacy directory")
         completed, pending = completed + len(good), pending + len(wrong) - len(alone)
     return TakenUp(completed, pending, stopped=False)
+
+
+def _rotten_of(root: StoreRoot, found: Audit, damaged: set[str]) -> dict[str, str]:
+    """Return the packages whose legacy directory rotted, and what of it."""
+    return {
+        change.package_hash: str(Doubt(change.path, change.reason, in_legacy=True))
+        for change in found.changes
+        if change.package_hash not in damaged and _only_bytes_differ(root, change.package_hash)
+    }
 
 
 def _put_aside(root: StoreRoot, digests: list[str]) -> None:

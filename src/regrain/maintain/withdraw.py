@@ -7,16 +7,18 @@ left by a process that was killed.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import PackageError
+from regrain.errors import PackageError, reason, shown
 from regrain.ledger import LEGACY_CHANGED
 from regrain.ledger.keeping import Intent
 from regrain.model import layout
 from regrain.model.phase import Layout
 from regrain.model.status import Status
 from regrain.store.legacy import freed_with
+from regrain.store.locks import publish_lock
 from regrain.store.packages import is_published
 from regrain.store.trash import empty_trash, in_trash, put_back, to_trash
 from regrain.store.twins import Doubt, Twins, mark
@@ -127,7 +129,29 @@ def _is_still(legacy: int, proved: str) -> bool:
 
 def _unlink(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
     empty_trash(root, package_hash)
-    ledger.cleaned(package_hash)
+    if is_published(root.fd, package_hash):  # another one, made since this was condemned
+        ledger.fulfilled(package_hash, Intent.UNLINK)
+    else:
+        ledger.cleaned(package_hash)
+
+
+def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
+    """Try once more to unlink what lies condemned in the trash; say of the rest why it cannot be.
+
+    An immutable file, or something that is mounted there: that is for the operator.
+    """
+    rest = {}
+    for package_hash, action in ledger.intents().items():
+        if action is Intent.UNLINK:
+            try:
+                with publish_lock(root):
+                    _unlink(root, ledger, package_hash)
+            except OSError as error:
+                where = f"'{shown(os.fsencode(error.filename or b''))}': " * bool(error.filename)
+                rest[package_hash] = (
+                    f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
+                )
+    return rest
 
 
 def note(ledger: Ledger, package_hash: str, doubt: Doubt) -> None:

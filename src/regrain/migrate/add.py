@@ -36,9 +36,9 @@ from regrain.store import dual
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage, changed, source_error
 from regrain.store.locks import publish_lock
+from regrain.store.moving import move_directory
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.quarantine import quarantine
-from regrain.store.trash import move_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

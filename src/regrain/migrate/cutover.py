@@ -34,7 +34,8 @@ _UNFINISHED = {
         "failed",
         (
             "'regrain status --failed' says why; mend it and run 'regrain migrate "
-            "--retry-failed', or set them aside with 'regrain exclude HASH'."
+            "--retry-failed', or set them aside with 'regrain exclude HASH'; those that vanished "
+            "for good: 'regrain remove HASH'."
         ),
     ),
 }

@@ -280,24 +280,35 @@ def accept_legacy(root: StoreRoot, ledger: Ledger, name: str) -> None:
 
     Raises:
         RefusedError: It has no legacy directory, or is set aside.
+        PackageError: The directory cannot be brought in.
     """
     with publish_lock(root):
-        if not is_published(root.fd, name):
-            raise RefusedError(
-                "there is no legacy directory to accept",
-                package=name,
-                advice="What is published stays as it is.",
-            )
-        if name in ledger.excluded():
-            raise RefusedError(
-                "the package is set aside, and read from its legacy directory already",
-                package=name,
-                advice=f"To migrate it say 'regrain exclude {name} --undo'.",
-            )
-        usage = measure(root.fd, name, root.owner)
-        if usage.problem:
-            raise PackageError("the legacy directory cannot be accepted", why=usage.problem)
-        ledger.accept_legacy(scanned(usage))
+        ledger.accept_legacy(scanned(check_acceptable(root, ledger, name)))
+
+
+def check_acceptable(root: StoreRoot, ledger: Ledger, name: str) -> Usage:
+    """Return the measure of a legacy directory that is to replace what is published.
+
+    Raises:
+        RefusedError: It has no legacy directory, or is set aside.
+        PackageError: The directory cannot be brought in.
+    """
+    if not is_published(root.fd, name):
+        raise RefusedError(
+            "there is no legacy directory to accept",
+            package=name,
+            advice="What is published stays as it is.",
+        )
+    if name in ledger.excluded():
+        raise RefusedError(
+            "the package is set aside, and read from its legacy directory already",
+            package=name,
+            advice=f"To migrate it say 'regrain exclude {name} --undo'.",
+        )
+    usage = measure(root.fd, name, root.owner)
+    if usage.problem:
+        raise PackageError("the legacy directory cannot be accepted", why=usage.problem)
+    return usage
 
 
 def _unrest(root: StoreRoot, usage: Usage, seconds: float) -> str:

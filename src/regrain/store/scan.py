@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -179,7 +180,7 @@ def _rounded(size: int, block: int = 4096) -> int:
 def processes_using(path: str, package_hashes: frozenset[str]) -> Iterator[tuple[int, str]]:
     """Yield (process id, path) of processes that have files of legacy packages open.
 
-    Descriptors, mapped files and working directories count. Only processes this user may
+    Descriptors, mapped files, working and root directories count. Only processes this user may
     look into are seen.
     """
     prefix = os.path.realpath(path) + "/"
@@ -194,11 +195,12 @@ def processes_using(path: str, package_hashes: frozenset[str]) -> Iterator[tuple
 
 
 def _files_of(pid: str) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        links = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+        for link in (*(f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe")), *links):
+            with contextlib.suppress(OSError):  # it closed that one meanwhile: others are left
+                yield os.readlink(link)
     try:
-        for name in ("cwd", "exe"):
-            yield os.readlink(f"/proc/{pid}/{name}")
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            yield os.readlink(f"/proc/{pid}/fd/{fd}")
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 _, _, target = line.rstrip("\n").partition("/")

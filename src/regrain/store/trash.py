@@ -7,39 +7,18 @@ package there what is to become of it.
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.model import layout
 from regrain.model.phase import Layout
+from regrain.store.moving import move_directory
 from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _SAME_NAMES_MAX = 1_000_000
-_PINNED = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def move_directory(name: bytes, at: int, target: bytes, target_at: int) -> None:
-    """Rename a directory to another parent; FileExistsError if the name there is taken.
-
-    That rewrites its ``..``, for which its owner must have the right to write to it: where
-    that is missing it is lent.
-    """
-    try:
-        disk.rename_noreplace(name, at, target, target_at)
-    except PermissionError:
-        with disk.Closing(os.open(name, _PINNED, dir_fd=at)) as pinned:
-            mode = stat.S_IMODE(os.fstat(pinned).st_mode)
-            if mode & stat.S_IWUSR:
-                raise
-            os.chmod(b"/proc/self/fd/%d" % pinned, mode | stat.S_IWUSR)
-            try:
-                disk.rename_noreplace(name, at, target, target_at)
-            finally:
-                os.chmod(b"/proc/self/fd/%d" % pinned, mode)
 
 
 def parent_of(root: StoreRoot, where: Layout) -> int:
@@ -88,7 +67,7 @@ def put_back(root: StoreRoot, package_hash: str, where: Layout) -> bool:
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
         for name in in_trash(root, package_hash, where):
             try:
-                disk.rename_noreplace(name.encode(), trash, package_hash.encode(), parent)
+                move_directory(name.encode(), trash, package_hash.encode(), parent)
                 is_back = True
             except FileExistsError:
                 quarantine(root.fd, layout.TRASH, name)
