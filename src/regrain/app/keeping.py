@@ -159,7 +159,8 @@ def _add(root: StoreRoot, settings: Settings, path: str | bytes, name: PackageHa
         RunDirectory(root, marks_errors=False) as run,
     ):
         to_legacy = writes_legacy(root, settings)
-        adder = Adder(root, run, ledger, _options(run, settings))
+        finish = partial(removing.finish_one, root, ledger)
+        adder = Adder(root, run, ledger, _options(run, settings), finish)
         if not stat.S_ISDIR(os.fstat(source).st_mode):
             tree, archive_hash = _unpacked(run, source)
             name = name or archive_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain.maintain.remove import finish
-from regrain.migrate.add import finish_adds
+from regrain.migrate.added import finish_adds
 
 if TYPE_CHECKING:
     from regrain.ledger import Ledger

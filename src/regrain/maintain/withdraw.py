@@ -126,7 +126,7 @@ def _is_still(legacy: int, proved: str) -> bool:
 
 
 def _unlink(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
-    empty_trash(root, package_hash)
+    empty_trash(root, package_hash, Layout.LEGACY)
     ledger.cleaned(package_hash)
 
 
@@ -170,6 +170,6 @@ def _unpublish_all(
         to_trash(root, name, Layout.FILE_LEVEL)
     ledger.unpublished(there, _BECOMES[action])
     for name in there:
-        empty_trash(root, name)
+        empty_trash(root, name, Layout.FILE_LEVEL)
     ledger.fulfilled_all(package_hashes)
     return alone
