@@ -44,6 +44,7 @@ _SECOND = 10**9
 _SAFE_SECONDS = range(2**31)
 """Times every file system can hold; others are read back after they were set."""
 
+_MAKES_A_FILE = (MemberKind.FILE, MemberKind.HARD_LINK)
 _NO_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
 _IMPOSSIBLE = (errno.EINVAL, errno.ERANGE, errno.E2BIG)
 
@@ -91,6 +92,26 @@ def unpack(archive: int, target: int, *, keep_owner: bool, limits: Limits = LIMI
             tree.add(member, content)
         tree.finish()
         return Unpacked(hasher.hexdigest(), tree.entries, tree.files, tree.size)
+
+
+def look_through(archive: int, limits: Limits = LIMITS) -> str:
+    """Read an archive to its end, and return its package hash; nothing is written.
+
+    Raises:
+        ArchiveError: It cannot be read, is broken, asks for what is refused, or is no package.
+    """
+    hasher, meter = blake3(), Meter(limits)
+    has_manifest = False
+    for member, _ in members(open_stream(archive, hasher, meter, limits), meter, limits):
+        has_manifest |= member.path == MANIFEST.encode() and member.kind in _MAKES_A_FILE
+    if not has_manifest:
+        raise ArchiveError(
+            "not a package",
+            path=MANIFEST,
+            why="there is no such file at its root",
+            advice="Add a directory or archive that has one.",
+        )
+    return hasher.hexdigest()
 
 
 class _Tree:
