@@ -365,7 +365,7 @@ def owners(root: StoreRoot, digest: str) -> list[str]:
             raise UnknownPackageError(
                 "no such object",
                 path=digest,
-                advice="'regrain files HASH' shows the objects of a package.",
+                advice="'regrain files HASH --json' shows the objects of a package.",
             )
         return ledger.owners(raw)
     finally:

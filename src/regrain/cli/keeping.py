@@ -268,12 +268,17 @@ def owners(context: Context, digest: str, *, as_json: bool) -> int:
 @click.command()
 @execute_option
 @click.option(
-    "--grace", default=_GRACE, show_default=True, help="How long an object must have been nobody's."
+    "--grace",
+    metavar="TIME",
+    default=_GRACE,
+    show_default=True,
+    help="How long an object must have been nobody's: 90s, 15m, 24h, 7d, 2w.",
 )
 @click.option(
     "--max-size",
     metavar="SIZE",
-    help="Keep what nobody holds as long as all objects together take no more than this.",
+    help="Keep what nobody holds as long as all objects together take no more than this: "
+    "500M, 10G, or a number of bytes.",
 )
 @dry_run_option
 @json_option
