@@ -41,7 +41,10 @@ def byte_count(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.lower())
     if match is None:
         raise UsageError(f"'{text}' is no size", advice="Write 500M, 10G or a number of bytes.")
-    return int(float(match[1]) * _BYTES[match[2]])
+    try:
+        return int(float(match[1]) * _BYTES[match[2]])
+    except OverflowError as error:
+        raise UsageError("a size beyond all numbers", advice="Give a smaller one.") from error
 
 
 def _check_only_one(*, execute: bool, dry_run: bool) -> None:
