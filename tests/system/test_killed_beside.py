@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from regrain.app import keeping
 from regrain.app.store import PackageStore
 from regrain.ledger import Ledger, open_ledger
 from regrain.ledger.keeping import Intent
+from regrain.maintain import collect as collecting
 from regrain.migrate.add import Added
 from regrain.migrate.publish import Publisher
 from regrain.model.phase import Layout
@@ -143,6 +145,23 @@ def test_what_a_killed_addition_published_is_on_disk_before_its_row(
     keeping.collect(store.root, grace=10**9)
     assert told[0] == "flushed"
     assert "recorded" in told
+    assert_whole(store, source)
+
+
+def test_a_collection_records_what_was_published_while_it_waited(
+    store: PackageStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would refuse, and speak of rebuilding the ledger."""
+    collect = collecting.collect
+
+    def waited(*arguments: Any, **named: Any) -> collecting.Collection:
+        moment = Moment(f"{LEDGER}.record_added", "before", 1)
+        assert killed(lambda _: add(store, source), Path(store.path), moment)
+        return collect(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "collect", waited)
+        assert keeping.collect(store.root, grace=0).objects == 0
     assert_whole(store, source)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
-from regrain.app.recovery import storage_error, writing
+from regrain.app.recovery import finish_begun, storage_error, writing
 from regrain.errors import (
     ArchiveError,
     ConfigurationError,
@@ -342,7 +342,12 @@ def collect(
         pass
     try:
         return collecting.collect(
-            root, grace=grace, size_max=size_max, on_progress=on_progress, patience=patience
+            root,
+            grace=grace,
+            finish=partial(finish_begun, root),
+            size_max=size_max,
+            on_progress=on_progress,
+            patience=patience,
         )
     except OSError as error:
         raise storage_error(error, root) from error
