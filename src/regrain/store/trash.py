@@ -122,14 +122,22 @@ def empty_discarded(root: StoreRoot, package_hash: str | None = None) -> None:
     Args:
         root: The store.
         package_hash: Of this package; this waits for others who do the same. None: of all
-            packages, unless somebody else is at it.
+            packages, unless somebody else is at it; what cannot be unlinked then stays for
+            the next time, being in nobody's way.
+
+    Raises:
+        OSError: Something of this package cannot be unlinked.
     """
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
         if not disk.lock(trash, exclusive=True, wait=package_hash is not None):
             return
         found = [name for name in os.listdir(trash) if _is_discarded(name, package_hash)]
         for name in found:
-            disk.remove_tree(name, trash)
+            try:
+                disk.remove_tree(name, trash)
+            except OSError:
+                if package_hash is not None:
+                    raise
         if found:
             disk.fsync(trash)
 
