@@ -105,12 +105,7 @@ def look_through(archive: int, limits: Limits = LIMITS) -> str:
     for member, _ in members(open_stream(archive, hasher, meter, limits), meter, limits):
         has_manifest |= member.path == MANIFEST.encode() and member.kind in _MAKES_A_FILE
     if not has_manifest:
-        raise ArchiveError(
-            "not a package",
-            path=MANIFEST,
-            why="there is no such file at its root",
-            advice="Add a directory or archive that has one.",
-        )
+        raise _no_package()
     return hasher.hexdigest()
 
 
@@ -166,11 +161,7 @@ class _Tree:
         except FileNotFoundError:
             is_package = False
         if not is_package:
-            raise ArchiveError(
-                f"an archive without a {MANIFEST}",
-                why="a package has that file at its root",
-                advice="Pack the package's directory from inside, with 'tar -C DIRECTORY .'.",
-            )
+            raise _no_package()
         for directory in self._directories.innermost_first():
             try:
                 _dress(directory, self._at(directory.path), self._owner)
@@ -252,6 +243,14 @@ class _Tree:
         self._count()
         self._directories.note(_implied(path))
         return disk.open_directory(name, at)
+
+
+def _no_package() -> ArchiveError:
+    return ArchiveError(
+        f"an archive without a {MANIFEST}",
+        why="a package has that file at its root",
+        advice="Pack the package's directory from inside, with 'tar -cf FILE -C DIRECTORY .'.",
+    )
 
 
 def _link_to_nothing(member: Member) -> ArchiveError:
