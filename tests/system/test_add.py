@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import socket
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -25,7 +23,6 @@ from regrain.settings import Store as StoreSettings
 from regrain.store.checkout import checkout
 from regrain.store.root import write_store_file
 from tests import archives, mounts
-from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.faults.crashes import rows
 from tests.faults.inline import initialise
@@ -314,53 +311,3 @@ def fill(path: Path, workplace: Path, to: str, *, packed: bool) -> None:
     add(store, make_tree(workplace / "next", 3))
     assert ledger_problems(path) == []
     assert check_store(path).problems == []
-
-
-# the command
-
-
-def test_exit_codes_and_documents(regrain: Regrain, workplace: Path) -> None:
-    regrain.store.mkdir()
-    regrain("init")
-    good, other = make_tree(workplace / "good", 4), make_tree(workplace / "other", 5)
-    bad = without_manifest(workplace)
-    before = everything(regrain.store)
-    assert "would add" in regrain("add", "-n", good).text
-    assert_unchanged(regrain.store, before)
-    for name in ("x" * 64, "A" * 64, "0" * 63, "", "../" + "0" * 61):
-        regrain("add", good, "--hash", name, code=2)
-    regrain("add", good, other, "--hash", NAME, code=2)
-    assert_unchanged(regrain.store, before)
-    assert regrain("add", bad, "--json", code=1).of_type("exit_error")
-    regrain("add", bad, workplace / "missing", code=1)
-    said = regrain("add", bad, good, good, "--json", code=3)
-    assert [d["already_present"] for d in said.of_type("package")] == [False, True]
-    assert len(said.of_type("exit_error")) == 1
-    again = regrain("add", good, "--json").document
-    assert (again["already_present"], again["status"]) == (True, "already_present")
-    short = "ab" * 16
-    assert regrain("add", good, "--hash", short, "--json").document["package_hash"] == short
-    regrain("add", other, "--hash", short, code=1)
-    env = {"REGRAIN_STORE__USE_FILE_LEVEL_STORAGE": "false"}
-    toml = regrain.store / "store.toml"
-    toml.write_text(toml.read_text().replace('"dual"', '"file_level"'))
-    regrain("add", other, env=env, code=2)
-    regrain("add", "-n", other, env=env, code=2)
-    regrain("verify", "--level", "deep")
-
-
-def test_an_unreadable_source(regrain: Regrain, workplace: Path) -> None:
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        pytest.skip("needs setpriv, to drop root's right to read everything")
-    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    humble = Regrain(regrain.store, prefix=drop if os.geteuid() == 0 else ())
-    humble.store.mkdir()
-    humble("init")
-    for name, part in (("file", "opt/pm/live/bin/new"), ("tree", "opt/pm/live"), ("root", "")):
-        tree = make_tree(workplace / name)
-        (tree / part).chmod(0)
-        said = humble("add", tree, code=1)
-        assert "Permission denied" in said.stderr
-        (tree / part).chmod(stat.S_IRWXU)
-    assert os.listdir(humble.store / "temp") == []
-    assert list(PackageStore.open(humble.store).packages()) == []

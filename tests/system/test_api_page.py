@@ -66,7 +66,7 @@ def test_every_public_name_is_on_the_page() -> None:
     text = PAGE.read_text()
     assert [name for name in regrain.__all__ if not re.search(rf"\b{name}\b", text)] == []
     for kind in (regrain.PackageStore, regrain.Package, regrain.Migration):
-        names = [name for name in vars(kind) if not name.startswith("_")]
+        names = [name for name in dir(kind) if not name.startswith("_")]
         internal = {"root", "state", "rows", "pending"}  # for the rooms of this house
         unnamed = [n for n in names if n not in internal and not re.search(rf"\b{n}\b", text)]
         assert unnamed == [], kind

@@ -73,6 +73,7 @@ WRONG: tuple[tuple[str | bytes, ...], ...] = (
     ("gc", "--grace", "-1"),
     ("gc", "--grace", "nan"),
     ("gc", "--max-size", "much"),
+    ("gc", "--max-size", "9" * 400),
     ("add", "/a", "/b", "--hash", PACKAGE),
     ("add", "/a", "--hash", "ABC"),
     ("cutover", "--wait", "-1"),

@@ -166,15 +166,21 @@ def test_again_and_again(regrain: Regrain, store: Path) -> None:
 
 
 def test_what_was_set_aside_and_begun_is_taken_over(regrain: Regrain, store: Path) -> None:
-    """A removal that was cut before anything moved is finished with the new ledger, too."""
-    first, second = sorted(statuses(store))[:2]
+    """A removal that was cut before anything moved is finished with the new ledger, too.
+
+    What stands against a package is taken back by a clean verification, and by nothing else.
+    """
+    first, second, third = sorted(statuses(store))[:3]
     regrain("exclude", first)
     with closing(sqlite3.connect(store / "state.sqlite")) as ledger, ledger:
         ledger.execute(
             "INSERT INTO intents(package_hash, action, created_at) VALUES (?, 'remove', 1)",
             (second,),
         )
+        rows = [(name, "what was found", 7) for name in (third, "ab" * 32)]
+        ledger.executemany("INSERT INTO integrity VALUES (?, ?, ?)", rows)
     regrain("doctor", "--rebuild-ledger")
+    assert read_ledger(store, "SELECT * FROM integrity") == [(third, "what was found", 7)]
     regrain("migrate")
     left = statuses(store)
     assert left[first] == "pending"

@@ -25,7 +25,7 @@ from regrain.model.phase import Layout, Phase
 from regrain.settings import Settings
 from regrain.store.locks import publish_lock
 from regrain.store.root import write_store_file
-from regrain.store.trash import to_trash
+from regrain.store.trash import discard
 from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.faults.inline import Inline, Told, Way, initialise, inline_workers, migrate
@@ -139,10 +139,10 @@ def test_the_layout_that_is_not_read_goes_first(
         package = PackageStore.open(store.path).get_package(name)
         assert package.layout is phase.read_order[0]
         assert {e.path for e in package.files()} == before.keys()
-        to_trash(root, name, where)
+        discard(root, name, where)
         moved.append(where)
 
-    monkeypatch.setattr(removing, "to_trash", move)
+    monkeypatch.setattr(removing, "discard", move)
     keeping.remove_package(store.root, jq.hash)
     assert len(moved) == 2
     assert moved[-1] is phase.read_order[0]
@@ -194,7 +194,7 @@ def test_trash_that_cannot_be_emptied_is_in_nobodys_way(
         raise PermissionError(1, "Operation not permitted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(removing, "empty_trash", refuse)
+        patch.setattr(removing, "empty_discarded", refuse)
         with pytest.raises(Exception, match="cannot write"):
             keeping.remove_package(store.root, jq.hash)
         assert not store.has_package(jq.hash)
@@ -274,7 +274,7 @@ def test_a_package_on_its_way_out_does_not_fail(
             ledger.intend(jq.hash, Intent.REMOVE)
             ledger.close()
             with publish_lock(store.root):
-                to_trash(store.root, jq.hash, Layout.LEGACY)
+                discard(store.root, jq.hash, Layout.LEGACY)
         return submit(inline, fn, *arguments, **named)
 
     monkeypatch.setattr(Inline, "submit", take_away)

@@ -6,36 +6,35 @@ import contextlib
 import os
 import stat
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
-from regrain.app.recovery import check_owner, finish_begun
+from regrain.app.recovery import finish_begun, storage_error, writing
 from regrain.errors import (
+    ArchiveError,
     ConfigurationError,
     HaltedError,
-    LockedError,
     NoSpaceError,
     PackageError,
     RegrainError,
     UnknownPackageError,
     reason,
+    shown,
 )
-from regrain.ledger import Ledger, open_ledger
+from regrain.ledger import open_ledger
 from regrain.maintain import collect as collecting
 from regrain.maintain import remove as removing
-from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy
+from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy, check_root
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.reconcile import queue_all
-from regrain.migrate.recover import recover
-from regrain.migrate.staging import staging_error
 from regrain.model import file_list, layout
 from regrain.model.digest import Digest, PackageHash, is_package_hash
 from regrain.model.phase import Phase
 from regrain.store import dual
 from regrain.store.checkout import checkout
 from regrain.store.legacy import LegacyPackage
-from regrain.store.locks import PATIENCE_SECONDS, RunDirectory, StoreLock, dead_runs, run_lock
-from regrain.store.unpack import unpack
+from regrain.store.locks import PATIENCE_SECONDS, RunDirectory
+from regrain.store.unpack import look_through, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,40 +45,6 @@ if TYPE_CHECKING:
 _LEGACY_PHASES = (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
 _HOUR = 3600
 GRACE_SECONDS = 24 * _HOUR
-
-
-@contextlib.contextmanager
-def _writing(root: StoreRoot) -> Iterator[Ledger]:
-    """Open the ledger to change a store beside others; finish what killed ones had begun."""
-    check_owner(root)
-    with StoreLock(root, exclusive=False), _opened_ledger(root) as ledger:
-        finish_begun(root, ledger)
-        if dead_runs(root):
-            with contextlib.suppress(LockedError), run_lock(root, "recovery"):
-                recover(root, ledger, verified=False)
-        yield ledger
-
-
-@contextlib.contextmanager
-def _opened_ledger(root: StoreRoot) -> Iterator[Ledger]:
-    """Open the ledger; what the disk refuses meanwhile is told in our words."""
-    ledger = open_ledger(root.path)
-    try:
-        yield ledger
-    except OSError as error:
-        raise _storage_error(error, root) from error
-    finally:
-        ledger.close()
-
-
-def _storage_error(error: OSError, root: StoreRoot) -> RegrainError:
-    known = staging_error(error, os.fsencode(error.filename or root.path))
-    if isinstance(known, NoSpaceError):
-        known.what = "no space left to change the store"
-        known.advice = "Free space or inodes, then run the command again; it goes on."
-    else:
-        known.advice = "Check the disk, then run the command again; it goes on."
-    return known
 
 
 # add
@@ -127,9 +92,18 @@ def add_package(
         NoSpaceError: There is no room for it.
     """
     name = None if package_hash is None else PackageHash(package_hash)
-    try:
+    with _told(path):
         return _add(root, settings, path, name)
+
+
+@contextlib.contextmanager
+def _told(path: str | bytes) -> Iterator[None]:
+    """Say of every failure which addition it ended, and what to do."""
+    try:
+        yield
     except (PackageError, NoSpaceError, HaltedError) as error:
+        if error.path != shown(path):  # else it names what was given already
+            error.what = f"cannot add '{shown(path)}': {error.what}"
         error.advice = _advice(error)
         raise
 
@@ -140,6 +114,8 @@ def _advice(error: RegrainError) -> str:
         return "Free space or inodes, then add it again."
     if isinstance(error, HaltedError):
         return "Check the disk, then add it again."
+    if isinstance(error, ArchiveError) and not error.advice:
+        return "Get the archive anew, or have it made anew by a plain tar."
     again = "'regrain migrate --retry-failed'"
     return error.advice.replace(f"retry with {again}", "add it again").replace(
         again, "add it again"
@@ -149,11 +125,12 @@ def _advice(error: RegrainError) -> str:
 def _add(root: StoreRoot, settings: Settings, path: str | bytes, name: PackageHash | None) -> Added:
     with (
         disk.Closing(_open_source(path)) as source,
-        _writing(root) as ledger,
+        writing(root) as ledger,
         RunDirectory(root, marks_errors=False) as run,
     ):
         to_legacy = writes_legacy(root, settings)
-        adder = Adder(root, run, ledger, _options(run, settings))
+        finish = partial(removing.finish_one, root, ledger)
+        adder = Adder(root, run, ledger, _options(run, settings), finish)
         if not stat.S_ISDIR(os.fstat(source).st_mode):
             tree, archive_hash = _unpacked(run, source)
             name = name or archive_hash
@@ -167,16 +144,41 @@ def _add(root: StoreRoot, settings: Settings, path: str | bytes, name: PackageHa
         return adder.add(tree, name)
 
 
-def check_package(root: StoreRoot, settings: Settings, path: str | bytes) -> str:
-    """Say what kind of thing would be added; nothing of it is read.
+class Foreseen(NamedTuple):
+    """What would be added.
+
+    Attributes:
+        kind: ``directory`` or ``archive``.
+        package_hash: Its name.
+        is_taken: Whether a package has that name; whether it is the same was not looked at.
+    """
+
+    kind: str
+    package_hash: str
+    is_taken: bool
+
+
+def foresee_package(
+    root: StoreRoot, settings: Settings, path: str | bytes, package_hash: str | None = None
+) -> Foreseen:
+    """Read through a package that would be added, and write nothing; see ``add_package``.
+
+    What only shows when an archive is unpacked is not noticed.
 
     Raises:
-        PackageError: There is nothing that could be.
+        ArchiveError: The archive is broken, or asks for what is refused.
+        PackageError: It is no package, or cannot be read.
         ConfigurationError: The settings want legacy where that is over.
     """
     writes_legacy(root, settings)
-    with disk.Closing(_open_source(path)) as source:
-        return "directory" if stat.S_ISDIR(os.fstat(source).st_mode) else "archive"
+    with _told(path), disk.Closing(_open_source(path)) as source:
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            check_root(source)
+            kind, own = "directory", _tree_hash(Tree(source, ".", is_ours=False))
+        else:
+            kind, own = "archive", look_through(source)
+    name = PackageHash(own if package_hash is None else package_hash)
+    return Foreseen(kind, name, dual.has_package(root, name))
 
 
 def _open_source(path: str | bytes) -> int:
@@ -268,7 +270,7 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
         UnknownPackageError: There is no such package.
     """
     name = _find(root, text)
-    with _writing(root) as ledger:
+    with writing(root) as ledger:
         return removing.remove(root, ledger, name)
 
 
@@ -298,7 +300,7 @@ def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = F
         if not undo:
             removing.check_excludable(root, name)
         return (name in excluded(root)) is undo
-    with _writing(root) as ledger:
+    with writing(root) as ledger:
         if undo:
             return removing.include(root, ledger, name)
         return removing.exclude(
@@ -346,14 +348,19 @@ def collect(
         RefusedError: What packages hold cannot be told.
         LockedError: Writers did not pause in time.
     """
-    with _writing(root):
+    with writing(root):
         pass
     try:
         return collecting.collect(
-            root, grace=grace, size_max=size_max, on_progress=on_progress, patience=patience
+            root,
+            grace=grace,
+            finish=partial(finish_begun, root),
+            size_max=size_max,
+            on_progress=on_progress,
+            patience=patience,
         )
     except OSError as error:
-        raise _storage_error(error, root) from error
+        raise storage_error(error, root) from error
 
 
 # owners
@@ -373,7 +380,7 @@ def owners(root: StoreRoot, digest: str) -> list[str]:
             raise UnknownPackageError(
                 "no such object",
                 path=digest,
-                advice="'regrain files HASH' shows the objects of a package.",
+                advice="'regrain files HASH --json' shows the objects of a package.",
             )
         return ledger.owners(raw)
     finally:

@@ -120,7 +120,11 @@ class Package:
         entry = resolve(self._source, path)
         if entry.kind is not Kind.FILE:
             raise UnknownPackageError(
-                "not a file", path=path, package=self.hash, why=f"it is a {entry.kind.value}"
+                "not a file",
+                path=path,
+                package=self.hash,
+                why=f"it is a {entry.kind.value}",
+                advice=f"'regrain files {self.hash}' lists what is in it.",
             )
         raw = _CheckedFile(self._source.open_content(entry), entry, self.hash)
         return io.BufferedReader(raw, buffer_size=128 << 10)

@@ -9,12 +9,18 @@ import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
-from regrain.errors import NoSpaceError, PackageError, UsageError
+from regrain.errors import (
+    FinishedWithFailuresError,
+    NoSpaceError,
+    PackageError,
+    RegrainError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
+    from regrain.app.keeping import Foreseen
     from regrain.migrate.add import Added
 
-EXIT_SOME_FAILED = 3
 _GRACE = "24h"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -35,7 +41,10 @@ def byte_count(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.lower())
     if match is None:
         raise UsageError(f"'{text}' is no size", advice="Write 500M, 10G or a number of bytes.")
-    return int(float(match[1]) * _BYTES[match[2]])
+    try:
+        return int(float(match[1]) * _BYTES[match[2]])
+    except OverflowError as error:
+        raise UsageError("a size beyond all numbers", advice="Give a smaller one.") from error
 
 
 def _check_only_one(*, execute: bool, dry_run: bool) -> None:
@@ -65,37 +74,80 @@ def add(
     there already, equal in everything, is left alone. Exit code 1: none was added. 3: some.
     A package never changes: another tree of the same name is refused.
 
+    With --dry-run everything is read, and nothing unpacked or compared.
+
     Example: regrain --store /opt/pm/store add jq-1.7-1.arm64.sp
     """
-    from regrain.app.keeping import add_package, check_package
+    from regrain.app.keeping import add_package, foresee_package
     from regrain.model.digest import PackageHash
 
     if package_hash is not None:
         PackageHash(package_hash)
         if len(paths) > 1:
             raise UsageError("--hash names one package", advice="Give one PATH with it.")
-    root, failed = context.store.root, 0
+    root, settings = context.store.root, context.settings
+    failures: list[RegrainError] = []
     for path in paths:
         try:
             if dry_run:
-                _show_intent(path, check_package(root, context.settings, path), as_json=as_json)
+                found = foresee_package(root, settings, path, package_hash)
+                _show_intent(path, found, as_json=as_json)
             else:
-                _show_added(
-                    path, add_package(root, context.settings, path, package_hash), as_json=as_json
-                )
+                added = add_package(root, settings, path, package_hash)
+                _show_added(path, added, as_json=as_json)
         except (PackageError, NoSpaceError) as error:  # the next one may fare better
-            failed += 1
-            output.exit_error(error, as_json=as_json)
-    if failed:
-        return 1 if failed == len(paths) else EXIT_SOME_FAILED
+            failures.append(error)
+            if len(paths) > 1:  # else it is what the command ends with
+                _show_failed(path, error, as_json=as_json)
+    if failures:
+        return output.exit_error(_verdict(failures, len(paths)), as_json=as_json)
     return 0
 
 
-def _show_intent(path: str, kind: str, *, as_json: bool) -> None:
+def _verdict(failures: list[RegrainError], tried: int) -> RegrainError:
+    """Return what a command ends with that could not add everything."""
+    if tried == 1:
+        return failures[0]
+    if len(failures) == tried:
+        return RegrainError(f"none of {tried} packages was added", advice=_REASONS)
+    what = f"{len(failures)} of {tried} packages were not added"
+    return FinishedWithFailuresError(what, advice=_REASONS)
+
+
+_REASONS = "The reason stands above for each; mend it and add them again."
+
+
+def _show_failed(path: str, error: RegrainError, *, as_json: bool) -> None:
     if as_json:
-        output.document("package", path=output.shown(path), kind=kind, dry_run=True)
+        output.document(
+            "package",
+            path=output.shown(path),
+            package_hash=error.package,
+            status="failed",
+            error=error.what,
+            message=str(error),
+            place=error.path,
+            reason=error.why,
+            advice=error.advice,
+        )
+    output.note(f"regrain: {error}", "error")
+
+
+def _show_intent(path: str, found: Foreseen, *, as_json: bool) -> None:
+    if as_json:
+        output.document(
+            "package",
+            path=output.shown(path),
+            kind=found.kind,
+            package_hash=found.package_hash,
+            is_taken=found.is_taken,
+            dry_run=True,
+        )
     else:
-        click.echo(f"would add the {kind} '{output.shown(path)}'")
+        would = "compare" if found.is_taken else "add"
+        place = " with the package" if found.is_taken else " as"
+        source = f"the {found.kind} '{output.shown(path)}'"
+        click.echo(f"would {would} {source}{place} {found.package_hash}")
 
 
 def _show_added(path: str, added: Added, *, as_json: bool) -> None:
@@ -221,12 +273,17 @@ def owners(context: Context, digest: str, *, as_json: bool) -> int:
 @click.command()
 @execute_option
 @click.option(
-    "--grace", default=_GRACE, show_default=True, help="How long an object must have been nobody's."
+    "--grace",
+    metavar="TIME",
+    default=_GRACE,
+    show_default=True,
+    help="How long an object must have been nobody's: 90s, 15m, 24h, 7d, 2w.",
 )
 @click.option(
     "--max-size",
     metavar="SIZE",
-    help="Keep what nobody holds as long as all objects together take no more than this.",
+    help="Keep what nobody holds as long as all objects together take no more than this: "
+    "500M, 10G, or a number of bytes.",
 )
 @dry_run_option
 @json_option

@@ -30,20 +30,19 @@ if TYPE_CHECKING:
 class Intent(StrEnum):
     """What is being done to a package, written down before anything of it is.
 
-    ``discard``: it is gone, and its name free; only its trash is left to be emptied.
     ``unlink``: its legacy directory was compared in the trash, and may be unlinked.
     """
 
     ADD = "add"
     REMOVE = "remove"
     EXCLUDE = "exclude"
-    DISCARD = "discard"
     CLEANUP = "cleanup"
     UNLINK = "unlink"
     ROLLBACK = "rollback"
     PURGE = "purge"
 
 
+_NANOSECONDS = 10**9
 _m = store_migration.c
 NOT_ON_ITS_WAY_OUT = (
     "NOT EXISTS (SELECT 1 FROM intents WHERE intents.package_hash = store_migration.package_hash"
@@ -124,14 +123,12 @@ class Keeping:
     def intend(self, package_hash: str, action: Intent) -> None:
         """Write down what will be done to a package, before anything of it is.
 
-        Where trash of an earlier package of this name could not be emptied yet, that stays
-        to be done: a removal does it too, an addition would forget it.
+        Whoever may do that has finished what was intended before.
         """
         with self._transaction() as connection:
             connection.exec_driver_sql(
                 "INSERT INTO intents(package_hash, action, created_at) VALUES (?, ?, ?)"
-                " ON CONFLICT(package_hash) DO UPDATE SET action = excluded.action"
-                " WHERE excluded.action <> 'add'",
+                " ON CONFLICT(package_hash) DO UPDATE SET action = excluded.action",
                 (package_hash, action.value, clock.now()),
             )
 
@@ -149,10 +146,10 @@ class Keeping:
     def forget_package(self, package_hash: str) -> None:
         """Delete all rows of a package but its history; its objects lose an owner.
 
-        All that is left of the intent is to empty the trash: from now on the name is free.
+        That fulfils the intent to remove it: from now on the name is free.
         """
         with self._transaction() as connection:
-            _only_discard(connection, package_hash)
+            _fulfil(connection, package_hash, Intent.REMOVE)
             self._unpublish(connection, package_hash)
             connection.execute(sa.delete(store_migration).where(_m.package_hash == package_hash))
             connection.execute(sa.delete(store_refs).where(store_refs.c.hash == package_hash))
@@ -172,7 +169,7 @@ class Keeping:
     def exclude(self, package_hash: str) -> None:
         """Set a package aside: not published any more, not taken by a migration."""
         with self._transaction() as connection:
-            _only_discard(connection, package_hash)
+            _fulfil(connection, package_hash, Intent.EXCLUDE)
             self._unpublish(connection, package_hash)
             connection.execute(
                 sa.update(store_migration).where(_m.package_hash == package_hash).values(excluded=1)
@@ -274,6 +271,17 @@ class Keeping:
                     rows,
                 )
 
+    def carriers_as_recorded(self, shard: str) -> dict[tuple[bytes, int], tuple[int, int]]:
+        """Return size and modification time in ns of carriers, by raw digest and mode."""
+        first = bytes.fromhex(shard)
+        with self._transaction() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT digest, mode, size, mtime_seconds, mtime_nanoseconds"
+                " FROM objects JOIN carriers ON object_id = id WHERE digest >= ? AND digest <= ?",
+                (first, first + b"\xff" * 32),
+            )
+            return {(row[0], row[1]): (row[2], row[3] * _NANOSECONDS + row[4]) for row in rows}
+
     def objects_allocated(self) -> int:
         """Return the bytes on disk of all recorded carriers."""
         with self._transaction() as connection:
@@ -284,11 +292,3 @@ class Keeping:
 def _fulfil(connection: sa.Connection, package_hash: str, action: Intent) -> None:
     done = (intents.c.package_hash == package_hash) & (intents.c.action == action.value)
     connection.execute(sa.delete(intents).where(done))
-
-
-def _only_discard(connection: sa.Connection, package_hash: str) -> None:
-    connection.execute(
-        sa.update(intents)
-        .where(intents.c.package_hash == package_hash)
-        .values(action=Intent.DISCARD.value)
-    )

@@ -165,6 +165,11 @@ class Inspection:
         ):
             yield str(name), str(action), int(at)
 
+    def integrity(self) -> Iterator[tuple[str, str, int]]:
+        """Yield which package something stands against, what, since when."""
+        for name, what, at in self._rows("SELECT package_hash, what, found_at FROM integrity"):
+            yield str(name), str(what), int(at)
+
 
 class NewLedger(Ledger):
     """A ledger in the making, beside the one it will replace.
@@ -263,8 +268,17 @@ class NewLedger(Ledger):
                 )
             )
 
-    def take_over(self, excluded: Sequence[str], intents: Sequence[tuple[str, str, int]]) -> None:
-        """Set packages aside, and note what was begun, as another ledger had it."""
+    def take_over(
+        self,
+        excluded: Sequence[str],
+        intents: Sequence[tuple[str, str, int]],
+        integrity: Sequence[tuple[str, str, int]],
+    ) -> None:
+        """Set packages aside, note what was begun and what stands against them.
+
+        As another ledger had it: only a clean verification takes the last back. What it says
+        of packages that are no more is left out.
+        """
         with self._transaction() as connection:
             for name in excluded:
                 connection.exec_driver_sql(
@@ -274,6 +288,12 @@ class NewLedger(Ledger):
                 connection.exec_driver_sql(
                     "INSERT INTO intents(package_hash, action, created_at) VALUES (?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
+                    row,
+                )
+            for row in integrity:
+                connection.exec_driver_sql(
+                    "INSERT INTO integrity(package_hash, what, found_at)"
+                    " SELECT hash, ?2, ?3 FROM store_refs WHERE hash = ?1",
                     row,
                 )
 

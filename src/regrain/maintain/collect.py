@@ -75,6 +75,7 @@ def collect(
     root: StoreRoot,
     *,
     grace: float,
+    finish: Callable[[Ledger], object] = lambda _: None,
     size_max: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
     patience: float = PATIENCE_SECONDS,
@@ -88,6 +89,8 @@ def collect(
     Args:
         root: The store.
         grace: Seconds.
+        finish: Records, among others, what killed additions published: each time again,
+            since one may have been killed while this waited for the lock.
         size_max: See ``foresee``.
         on_progress: Told how many objects are deleted.
         patience: Seconds to wait for writers to pause, each time.
@@ -103,6 +106,7 @@ def collect(
             StoreLock(root, exclusive=True, patience=patience),
             contextlib.closing(open_ledger(root.path)) as ledger,
         ):
+            finish(ledger)
             _check_known(root, ledger)
             _finish(root, ledger)
             due = foresee(ledger, grace=grace, size_max=size_max)

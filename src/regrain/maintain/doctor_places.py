@@ -155,7 +155,8 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
     yield from _waiting(
         root,
         layout.TRASH,
-        "Run the command again that was removing them; each has a recorded intent.",
+        "The next command that changes the store finishes what was begun with them, "
+        "'regrain migrate' too.",
     )
     yield from _waiting(
         root,

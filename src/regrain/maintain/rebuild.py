@@ -1,8 +1,8 @@
 """Write the ledger anew from what lies on disk, which is the truth.
 
 What cannot be known from the disk: why packages failed (they are pending again), when and
-how often things were done. The history, which packages are set aside and what was begun
-are taken over where the old ledger can still be read.
+how often things were done. The history, which packages are set aside, what was begun and
+what stands against packages are taken over where the old ledger can still be read.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _fill(
         settled.publish(root, ledger, package, done)
     done.pending = len(legacy) - done.completed
     ledger.drop_objects(settled.damaged)
-    ledger.take_over(known.excluded, known.intents)
+    ledger.take_over(known.excluded, known.intents, known.integrity)
     _look_at_orphans(root, ledger, done)
     ledger.mark_all_unreferenced()
     detail = f"{done.published} packages published, {done.pending} pending"

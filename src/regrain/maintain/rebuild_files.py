@@ -47,11 +47,13 @@ class Remembered:
         history: Its lines: when, which event, which package, details.
         excluded: Packages set aside.
         intents: What was to be done to packages and is not known to have been.
+        integrity: What stands against packages, since when.
     """
 
     history: list[tuple[int, str, str | None, str]] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     intents: list[tuple[str, str, int]] = field(default_factory=list)
+    integrity: list[tuple[str, str, int]] = field(default_factory=list)
 
 
 def remembered(root: StoreRoot) -> Remembered:
@@ -71,6 +73,7 @@ def remembered(root: StoreRoot) -> Remembered:
         _extend(found.history, old.history)
         _extend(found.excluded, old.excluded)
         _extend(found.intents, old.intents)
+        _extend(found.integrity, old.integrity)
     return found
 
 

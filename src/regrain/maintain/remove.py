@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import RefusedError, UnknownPackageError
+from regrain.errors import RefusedError, RegrainError, UnknownPackageError, reason
 from regrain.ledger.keeping import Intent
 from regrain.maintain.withdraw import WITHDRAWALS, withdraw
 from regrain.model.phase import Layout
@@ -14,7 +15,7 @@ from regrain.store import dual
 from regrain.store.legacy import freed_with
 from regrain.store.locks import publish_lock
 from regrain.store.packages import is_published
-from regrain.store.trash import empty_trash, to_trash
+from regrain.store.trash import discard, empty_discarded, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,19 +49,39 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
 
     Raises:
         UnknownPackageError: No layout has the package, and the ledger knows nothing of it.
+        RegrainError: This user may not look into it.
     """
+    layouts = _layouts(root, ledger, package_hash)
+    try:
+        size = sum(_freed(root, package_hash, where) for where in layouts)
+    except PermissionError as error:
+        raise RegrainError(
+            "cannot measure the package",
+            package=package_hash,
+            path=error.filename,
+            why=reason(error),
+            advice="Run as the store's owner, or as root.",
+        ) from error
+    objects, allocated = ledger.exclusive(package_hash)
+    return Removal(package_hash, layouts, size, objects, allocated)
+
+
+def _layouts(root: StoreRoot, ledger: Ledger, package_hash: str) -> list[Layout]:
     layouts = dual.layouts_of(root, package_hash)
     if not layouts and not _is_remembered(ledger, package_hash):
         raise UnknownPackageError(
             "no such package", package=package_hash, advice="'regrain list' shows what there is."
         )
-    size = 0
-    for where in layouts:
-        parent = root.packages if where is Layout.FILE_LEVEL else root.fd
-        with disk.Closing(disk.open_directory(package_hash, parent)) as fd:
-            size += freed_with(fd)
-    objects, allocated = ledger.exclusive(package_hash)
-    return Removal(package_hash, layouts, size, objects, allocated)
+    return layouts
+
+
+def _freed(root: StoreRoot, package_hash: str, where: Layout) -> int:
+    with (
+        contextlib.suppress(FileNotFoundError),  # somebody removes it at this moment
+        disk.Closing(disk.open_directory(package_hash, parent_of(root, where))) as fd,
+    ):
+        return freed_with(fd)
+    return 0
 
 
 def _is_remembered(ledger: Ledger, package_hash: str) -> bool:
@@ -74,13 +95,16 @@ def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
 
     The layout that is not being read goes first: until the last rename the package is
     whole for readers, then it is gone. A running migration cannot bring it back. One whose
-    directories vanished is only forgotten.
+    directories vanished is only forgotten. What takes long on a large package, measuring and
+    unlinking, keeps no other writer waiting.
 
     Raises:
         UnknownPackageError: No layout has the package, and the ledger knows nothing of it.
     """
+    removal = foresee(root, ledger, package_hash)
     with publish_lock(root):
-        removal = foresee(root, ledger, package_hash)
+        finish_one(root, ledger, package_hash)
+        removal = replace(removal, layouts=_layouts(root, ledger, package_hash))
         ledger.intend(package_hash, Intent.REMOVE)
         try:
             _carry_out(root, ledger, package_hash, Intent.REMOVE)
@@ -88,6 +112,7 @@ def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
             if dual.layouts_of(root, package_hash) == removal.layouts:  # nothing was done
                 ledger.fulfilled(package_hash, Intent.REMOVE)
             raise
+    empty_discarded(root, package_hash)
     return removal
 
 
@@ -120,6 +145,7 @@ def exclude(
         RefusedError: It has no legacy directory to be served from.
     """
     with publish_lock(root):
+        finish_one(root, ledger, package_hash)
         check_excludable(root, package_hash)
         if package_hash in ledger.excluded():
             return False
@@ -127,7 +153,8 @@ def exclude(
             queue()
         ledger.intend(package_hash, Intent.EXCLUDE)
         _carry_out(root, ledger, package_hash, Intent.EXCLUDE)
-        return True
+    empty_discarded(root, package_hash)
+    return True
 
 
 def include(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
@@ -144,34 +171,43 @@ def finish(root: StoreRoot, ledger: Ledger) -> int:
 
     Trash that cannot be emptied stays for the next time: it is in nobody's way.
     """
-    if not any(action is not Intent.ADD for action in ledger.intents().values()):
-        return 0
     done = 0
-    with publish_lock(root):
-        for package_hash, action in ledger.intents().items():
-            if action is Intent.ADD:  # for who added it to finish
-                continue
-            try:
-                _carry_out(root, ledger, package_hash, action)
-            except OSError:
-                if ledger.intents().get(package_hash) not in (Intent.DISCARD, Intent.UNLINK):
-                    raise
-            done += 1
+    if any(action is not Intent.ADD for action in ledger.intents().values()):
+        with publish_lock(root):
+            done = sum(finish_one(root, ledger, name) for name in ledger.intents())
+    with contextlib.suppress(OSError):
+        empty_discarded(root)
     return done
+
+
+def finish_one(root: StoreRoot, ledger: Ledger, package_hash: str) -> bool:
+    """Carry out what a killed process had begun with one package, additions aside.
+
+    The caller holds ``publish_lock``, without which nobody who lives intends anything.
+
+    Returns:
+        Whether there was something.
+    """
+    action = ledger.intents().get(package_hash, Intent.ADD)
+    if action is Intent.ADD:  # for who adds packages to finish
+        return False
+    try:
+        _carry_out(root, ledger, package_hash, action)
+    except OSError:
+        if ledger.intents().get(package_hash) is not Intent.UNLINK:
+            raise
+    return True
 
 
 def _carry_out(root: StoreRoot, ledger: Ledger, package_hash: str, action: Intent) -> None:
     """Do what was intended, from wherever it stands: every step may be repeated."""
     if action in WITHDRAWALS:
         withdraw(root, ledger, package_hash, action)
-        return
-    if action is Intent.REMOVE:
+    elif action is Intent.REMOVE:
         read = root.phase().read_order
         for where in (*(other for other in Layout if other not in read), *reversed(read)):
-            to_trash(root, package_hash, where)
+            discard(root, package_hash, where)
         ledger.forget_package(package_hash)
     elif action is Intent.EXCLUDE:
-        to_trash(root, package_hash, Layout.FILE_LEVEL)
+        discard(root, package_hash, Layout.FILE_LEVEL)
         ledger.exclude(package_hash)
-    empty_trash(root, package_hash)
-    ledger.fulfilled(package_hash, Intent.DISCARD)

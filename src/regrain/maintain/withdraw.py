@@ -128,7 +128,7 @@ def _is_still(legacy: int, proved: str) -> bool:
 
 
 def _unlink(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
-    empty_trash(root, package_hash)
+    empty_trash(root, package_hash, Layout.LEGACY)
     if is_published(root.fd, package_hash):  # another one, made since this was condemned
         ledger.fulfilled(package_hash, Intent.UNLINK)
     else:
@@ -194,6 +194,6 @@ def _unpublish_all(
         to_trash(root, name, Layout.FILE_LEVEL)
     ledger.unpublished(there, _BECOMES[action])
     for name in there:
-        empty_trash(root, name)
+        empty_trash(root, name, Layout.FILE_LEVEL)
     ledger.fulfilled_all(package_hashes)
     return alone

@@ -1,7 +1,7 @@
 """Add one package: the same walk and write protocol as a migration, in this process.
 
 What is added is written down before it becomes visible: whoever opens the store next
-records what a killed process published (``finish_adds``).
+records what a killed process published (``added.finish_adds``).
 """
 
 from __future__ import annotations
@@ -12,42 +12,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
-from regrain.errors import (
-    CorruptionError,
-    PackageError,
-    UnknownFormatError,
-    UnknownPackageError,
-)
-from regrain.ledger import Claim, NewCarrier, Outcome, UnrecordedObjectsError
+from regrain.errors import PackageError, UnknownPackageError
+from regrain.ledger import NewCarrier, Outcome
 from regrain.ledger.keeping import Intent
+from regrain.migrate.added import finish_add, no_claim, queue, record
 from regrain.migrate.ingest import Ingester
 from regrain.migrate.jobs import Options, PackageResult, Record, Wanted
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.publish import Publisher
-from regrain.migrate.reconcile import queue_all
-from regrain.migrate.recover import adopt
 from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
-from regrain.model import layout
-from regrain.model.entry import Kind
 from regrain.model.layout import MANIFEST
 from regrain.model.manifest import check_manifest
 from regrain.store import dual
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage, changed, source_error
-from regrain.store.locks import publish_lock
 from regrain.store.moving import move_directory
-from regrain.store.packages import FileLevelPackage, is_published
-from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from regrain.ledger import Ledger
     from regrain.model.entry import Entry
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
-    from regrain.store.scan import Usage
     from regrain.store.source import PackageSource
 
 TRIES_MAX = 3
@@ -100,11 +88,19 @@ class Adder:
         run: Private space.
         ledger: The store's.
         options: How files are brought in.
+        finish: Carries out what a killed process had begun with a package, additions aside;
+            called while ``publish_lock`` is held.
     """
 
     def __init__(
-        self, root: StoreRoot, run: RunDirectory, ledger: Ledger, options: Options
+        self,
+        root: StoreRoot,
+        run: RunDirectory,
+        ledger: Ledger,
+        options: Options,
+        finish: Callable[[str], object],
     ) -> None:
+        self._finish = finish
         self._root = root
         self._run = run
         self._ledger = ledger
@@ -136,13 +132,14 @@ class Adder:
             work = _Work(self._root, self._run, self._options, is_ours=tree.is_ours)
             result, wanted = work.bring_in(source, package_hash)
             present = self._present(result.package_hash, tree)
-            if present is not None:
-                return present
+            if present is not None and result.package_hash not in self._ledger.intents():
+                return present  # and nobody was killed who was about to change that
             self._publisher.flush()
             self._run.marks_errors = True
             new = [NewCarrier(*carrier) for carrier in work.objects.publish(source, wanted)]
         self._publisher.flush_objects({f"{first:02x}" for first in result.digests[::32]})
         with self._publisher.exclusive():
+            self._settle(result.package_hash)
             present = self._present(result.package_hash, tree)
             if present is not None:  # somebody was faster
                 self._ledger.record_objects(new)
@@ -159,6 +156,17 @@ class Adder:
             new_objects=len(new),
             added_bytes=sum(carrier.allocated for carrier in new) + result.list_allocated,
         )
+
+    def _settle(self, package_hash: str) -> None:
+        """Finish what was begun with a package of this name.
+
+        The lock is ours, so whoever began it was killed since this command looked first.
+        """
+        action = self._ledger.intents().get(package_hash)
+        if action is Intent.ADD:
+            finish_add(self._root, self._ledger, package_hash)
+        elif action is not None:
+            self._finish(package_hash)
 
     def _present(self, package_hash: str, tree: Tree) -> Added | None:
         """Compare with a package of that name, if there is one.
@@ -181,7 +189,7 @@ class Adder:
         digests = [result.digests[at : at + 32] for at in range(0, len(result.digests), 32)]
         allocated = sum(carrier.allocated for carrier in new)
         outcome = Outcome(
-            _no_claim(result.package_hash),
+            no_claim(result.package_hash),
             tree_hash=result.tree_hash,
             list_hash=result.list_hash,
             digests=digests,
@@ -191,7 +199,7 @@ class Adder:
             deduplicated=result.objects_named - len(new),
             verified=True,
         )
-        _record(self._root, self._ledger, outcome, new)
+        record(self._root, self._ledger, outcome, new)
 
     def add_as_legacy(self, tree: Tree, package_hash: str) -> Added:
         """Move a finished tree of ours to the top of the store, and queue it.
@@ -208,13 +216,14 @@ class Adder:
         # All at once: nothing of it was flushed file by file.
         Publisher(self._root, self._run, fsync_each=False).flush()
         with self._publisher.exclusive():
+            self._settle(package_hash)
             present = self._present(package_hash, tree)
             if present is not None:
                 return present
             self._ledger.intend(package_hash, Intent.ADD)
             move_directory(tree.name.encode(), tree.parent, package_hash.encode(), self._root.fd)
             disk.fsync(self._root.fd)
-            usage = _queue(self._root, self._ledger, package_hash)
+            usage = queue(self._root, self._ledger, package_hash)
         return Added(
             package_hash,
             already_present=False,
@@ -223,76 +232,6 @@ class Adder:
             size=usage.size,
             added_bytes=usage.allocated,
         )
-
-
-def _no_claim(package_hash: str) -> Claim:
-    return Claim(0, package_hash, "", "", 0, 0, 0, 0)
-
-
-def _record(root: StoreRoot, ledger: Ledger, outcome: Outcome, new: list[NewCarrier]) -> None:
-    try:
-        ledger.record_added(outcome, new)
-    except UnrecordedObjectsError as error:
-        adopt(root, ledger, error.digests)
-        ledger.record_added(outcome, new)
-
-
-def _queue(root: StoreRoot, ledger: Ledger, package_hash: str) -> Usage:
-    """Queue a legacy package that was added."""
-    measured: list[Usage] = []
-    queue_all(root, ledger, [package_hash], measured.append)
-    ledger.remember("package_added", package_hash, "legacy")
-    ledger.fulfilled(package_hash, Intent.ADD)
-    return measured[0]
-
-
-def finish_adds(root: StoreRoot, ledger: Ledger) -> None:
-    """Record what a killed process published and did not come to record.
-
-    One that is not whole goes to quarantine: nobody was told that it was added.
-    """
-    if Intent.ADD not in ledger.intents().values():
-        return
-    with publish_lock(root):
-        for package_hash, action in ledger.intents().items():
-            if action is not Intent.ADD:
-                continue
-            if is_published(root.packages, package_hash):
-                try:
-                    _record(root, ledger, _published(root, package_hash), [])
-                except (CorruptionError, UnknownFormatError):
-                    quarantine(root.fd, layout.PACKAGES, package_hash)
-            elif is_published(root.fd, package_hash):
-                _queue(root, ledger, package_hash)
-            ledger.fulfilled(package_hash, Intent.ADD)
-
-
-def _published(root: StoreRoot, package_hash: str) -> Outcome:
-    """Return what to record of a published package.
-
-    Raises:
-        CorruptionError, UnknownFormatError: It is not whole.
-    """
-    digests: set[bytes] = set()
-    files = size = 0
-    package = FileLevelPackage(root.packages, root.objects, package_hash)
-    for entry in package.entries():
-        if entry.kind is Kind.FILE:
-            files, size = files + 1, size + entry.size
-            if entry.size:
-                os.close(package.open_content(entry))
-                digests.add(bytes.fromhex(entry.digest))
-    return Outcome(
-        _no_claim(package_hash),
-        tree_hash=package.tree_hash,
-        list_hash=package.list_hash(),
-        digests=sorted(digests),
-        files=files,
-        size=size,
-        added=0,
-        deduplicated=0,
-        verified=True,
-    )
 
 
 def check_copy(tree: Tree, source: int) -> None:

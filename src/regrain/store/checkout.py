@@ -195,7 +195,24 @@ class _Tree:
         self._cursor.close()
 
     def add(self, entry: Entry, path: bytes) -> None:
-        """Make one entry at ``path``; directories get their metadata in ``finish``."""
+        """Make one entry at ``path``; directories get their metadata in ``finish``.
+
+        Raises:
+            RegrainError: Its name is taken. Nothing was there and every entry has a name of
+                its own, so the file system takes it for another's.
+        """
+        try:
+            self._add(entry, path)
+        except FileExistsError as error:
+            raise RegrainError(
+                "a name of the package is taken at the destination",
+                path=path,
+                why="its file system takes it for that of another file, as where case or "
+                "composition is folded, or somebody else writes there",
+                advice="Name a directory that tells all names apart, and that nobody else uses.",
+            ) from error
+
+    def _add(self, entry: Entry, path: bytes) -> None:
         parent, _, name = path.rpartition(b"/")
         if entry.kind is Kind.DIRECTORY:
             self._directories.append((entry, path))

@@ -133,7 +133,11 @@ def look(path: str, avoid: int | None = None) -> None:
 def _split(path: str) -> tuple[str, str]:
     """Return the directory the destination is in, and its name there."""
     if not path or "\0" in path:
-        raise UsageError("not the name of a directory", path=path)
+        raise UsageError(
+            "not the name of a directory",
+            path=path,
+            advice="Name a directory that is absent or empty.",
+        )
     parent, name = os.path.split(path.rstrip("/"))
     return parent or ("." if name else "/"), name or "."
 

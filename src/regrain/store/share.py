@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
 from regrain.errors import CorruptionError
-from regrain.model.layout import FILE_LIST, carrier_mode, further_carrier
+from regrain.model.layout import carrier_mode, further_carrier
 from regrain.model.phase import Layout
 from regrain.store.dress import LABELS
 from regrain.store.objects import hash_fd, object_path
@@ -44,25 +44,20 @@ class _Facts(NamedTuple):
 class Share:
     """Links carriers out of the store for one package, each checked before.
 
-    Readers have no record of what a carrier was when it was published. So it is trusted
-    unread if its modification time is that of the file which wants it, or is older than the
-    package's file list; else it may have been written to since, and is hashed.
+    Readers open no ledger, so what they have of a carrier is the record in the file list. It
+    is trusted unread if its modification time is the one that its file has there; else it is
+    another package's, or was written to since, and is hashed.
+
+    Args:
+        root: The store.
+        source: The package; one that is not published has no carriers to link.
     """
 
     def __init__(self, root: StoreRoot, source: PackageSource) -> None:
-        """Look when the package was published; one that is not has no carriers to link.
-
-        Raises:
-            FileNotFoundError: It is published no more.
-        """
         self._objects = root.objects
         self._owner = root.owner
         self._package = source.hash
         self._possible = source.layout is Layout.FILE_LEVEL
-        if self._possible:
-            listed = f"{source.hash}/{FILE_LIST}"
-            status = os.stat(listed, dir_fd=root.packages, follow_symlinks=False)
-            self._published_ns = status.st_mtime_ns
 
     def link(self, entry: Entry, name: bytes, at: int) -> bool:
         """Give a carrier of a file the name ``name`` in the open directory ``at``.
@@ -114,7 +109,7 @@ class Share:
         if facts.size != entry.size:
             why = f"has {facts.size} bytes instead of {entry.size}"
             raise self._damaged(entry, path, why)
-        if facts.mtime_ns == entry.mtime_ns or facts.mtime_ns < self._published_ns:
+        if facts.mtime_ns == entry.mtime_ns:
             return True
         with disk.Closing(disk.open_file(path, self._objects)) as fd:
             digest, _ = hash_fd(fd)
@@ -159,9 +154,6 @@ class ExactShare(Share):
         root: The store.
         source: A published package.
         link_outside: Whether carriers may have names elsewhere; once a package, then.
-
-    Raises:
-        FileNotFoundError: It is published no more.
     """
 
     def __init__(self, root: StoreRoot, source: PackageSource, *, link_outside: bool) -> None:

@@ -1,7 +1,8 @@
 """The way out of a store: a rename to ``trash/``, later the unlinking.
 
-A name in ``trash/`` is ``<package-hash>.<layout>.<number>``; the ledger knows for each
-package there what is to become of it.
+A name in ``trash/`` is ``<package-hash>.<layout>.<number>`` for what may yet be put back; the
+ledger knows what is to become of it. ``<package-hash>.removed.<number>`` never comes back: its
+name alone condemns it, whatever has the package's name meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _SAME_NAMES_MAX = 1_000_000
+_REMOVED = "removed"
 
 
 def parent_of(root: StoreRoot, where: Layout) -> int:
@@ -27,15 +29,24 @@ def parent_of(root: StoreRoot, where: Layout) -> int:
 
 
 def to_trash(root: StoreRoot, package_hash: str, where: Layout) -> None:
-    """Take a package's directory out of one layout, durably.
+    """Take a package's directory out of one layout, durably; it may be put back.
 
     Also where it is not in it any more: who took it out may have been killed before that
     was on the disk.
     """
+    _move_out(root, package_hash, where, where.value)
+
+
+def discard(root: StoreRoot, package_hash: str, where: Layout) -> None:
+    """Take a package's directory out of one layout for good, durably; see ``to_trash``."""
+    _move_out(root, package_hash, where, _REMOVED)
+
+
+def _move_out(root: StoreRoot, package_hash: str, where: Layout, label: str) -> None:
     parent = parent_of(root, where)
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
         for number in range(_SAME_NAMES_MAX):
-            name = f"{package_hash}.{where.value}.{number}"
+            name = f"{package_hash}.{label}.{number}"
             try:
                 move_directory(package_hash.encode(), parent, name.encode(), trash)
             except FileExistsError:
@@ -76,10 +87,40 @@ def put_back(root: StoreRoot, package_hash: str, where: Layout) -> bool:
     return is_back
 
 
-def empty_trash(root: StoreRoot, package_hash: str) -> None:
-    """Unlink all that lies in the trash of one package."""
+def empty_trash(root: StoreRoot, package_hash: str, where: Layout) -> None:
+    """Unlink what was a package's directory in one layout."""
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
-        for name in os.listdir(trash):
-            if name.partition(".")[0] == package_hash:
-                disk.remove_tree(name, trash)
+        for name in in_trash(root, package_hash, where):
+            disk.remove_tree(name, trash)
         disk.fsync(trash)
+
+
+def empty_discarded(root: StoreRoot, package_hash: str | None = None) -> None:
+    """Unlink what was discarded, which needs no other lock: nobody looks at it any more.
+
+    Args:
+        root: The store.
+        package_hash: Of this package; this waits for others who do the same. None: of all
+            packages, unless somebody else is at it; what cannot be unlinked then stays for
+            the next time, being in nobody's way.
+
+    Raises:
+        OSError: Something of this package cannot be unlinked.
+    """
+    with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
+        if not disk.lock(trash, exclusive=True, wait=package_hash is not None):
+            return
+        found = [name for name in os.listdir(trash) if _is_discarded(name, package_hash)]
+        for name in found:
+            try:
+                disk.remove_tree(name, trash)
+            except OSError:
+                if package_hash is not None:
+                    raise
+        if found:
+            disk.fsync(trash)
+
+
+def _is_discarded(name: str, package_hash: str | None) -> bool:
+    owner, _, rest = name.partition(".")
+    return rest.startswith(f"{_REMOVED}.") and package_hash in {None, owner}

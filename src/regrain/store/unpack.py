@@ -44,6 +44,7 @@ _SECOND = 10**9
 _SAFE_SECONDS = range(2**31)
 """Times every file system can hold; others are read back after they were set."""
 
+_MAKES_A_FILE = (MemberKind.FILE, MemberKind.HARD_LINK)
 _NO_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
 _IMPOSSIBLE = (errno.EINVAL, errno.ERANGE, errno.E2BIG)
 
@@ -91,6 +92,21 @@ def unpack(archive: int, target: int, *, keep_owner: bool, limits: Limits = LIMI
             tree.add(member, content)
         tree.finish()
         return Unpacked(hasher.hexdigest(), tree.entries, tree.files, tree.size)
+
+
+def look_through(archive: int, limits: Limits = LIMITS) -> str:
+    """Read an archive to its end, and return its package hash; nothing is written.
+
+    Raises:
+        ArchiveError: It cannot be read, is broken, asks for what is refused, or is no package.
+    """
+    hasher, meter = blake3(), Meter(limits)
+    has_manifest = False
+    for member, _ in members(open_stream(archive, hasher, meter, limits), meter, limits):
+        has_manifest |= member.path == MANIFEST.encode() and member.kind in _MAKES_A_FILE
+    if not has_manifest:
+        raise _no_package()
+    return hasher.hexdigest()
 
 
 class _Tree:
@@ -145,11 +161,7 @@ class _Tree:
         except FileNotFoundError:
             is_package = False
         if not is_package:
-            raise ArchiveError(
-                f"an archive without a {MANIFEST}",
-                why="a package has that file at its root",
-                advice="Pack the package's directory from inside, with 'tar -C DIRECTORY .'.",
-            )
+            raise _no_package()
         for directory in self._directories.innermost_first():
             try:
                 _dress(directory, self._at(directory.path), self._owner)
@@ -231,6 +243,14 @@ class _Tree:
         self._count()
         self._directories.note(_implied(path))
         return disk.open_directory(name, at)
+
+
+def _no_package() -> ArchiveError:
+    return ArchiveError(
+        f"an archive without a {MANIFEST}",
+        why="a package has that file at its root",
+        advice="Pack the package's directory from inside, with 'tar -cf FILE -C DIRECTORY .'.",
+    )
 
 
 def _link_to_nothing(member: Member) -> ArchiveError:
