@@ -26,6 +26,7 @@ from tests.compare import differences, snapshot
 from tests.conftest import remove
 from tests.faults.inline import Told, initialise, migrate
 from tests.faults.small import Scene, copy_of
+from tests.model import steps
 from tests.reader import check_store, package_tree
 from tests.stores import read_ledger, record, statuses
 from tests.trees import LegacyPackage
@@ -143,6 +144,20 @@ def test_a_directory_that_returns_is_known_again(phased: Scene, workplace: Path)
     assert read_ledger(phased.path, query) == [(0,)]
     package.path.rename(workplace / "aside")
     assert [event.vanished for event in look(phased)] == [(package.hash,)]
+
+
+@pytest.mark.parametrize("step", [steps.exclude, steps.roll_one_back])
+def test_what_returned_and_is_unpublished_lacks_no_copy(
+    scene: Scene, workplace: Path, step: Callable[..., int]
+) -> None:
+    """Gone, back again, then on purpose read from legacy only: nothing stands against that."""
+    package = one(scene)
+    package.path.rename(workplace / "aside")
+    look(scene)
+    (workplace / "aside").rename(package.path)
+    assert step(scene.path, name=package.hash) == 0
+    assert look(scene, rescan=True) == []
+    assert concerns(scene) == {}
 
 
 # changed
