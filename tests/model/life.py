@@ -28,7 +28,7 @@ from tests.model.commands import (
     numbers,
     smoothing,
 )
-from tests.model.plain import Known, Plain
+from tests.model.plain import Known, Plain, same
 from tests.model.trees import CHANGES, Sources, change
 from tests.stores import statuses
 
@@ -243,8 +243,10 @@ class Life(RuleBasedStateMachine):
             out = self.scratch / "out"
             said += judge.checkout_problems(reader.get_package(name), tree, out)
         for name, (package, trees) in self.held.items():
-            if trees[-1] is not seen.get(name):
-                trees.append(seen.get(name))
+            # Whoever opened a legacy directory goes on seeing what others do to that.
+            for tree in (seen.get(name), self._known(name).legacy):
+                if not any(same(tree, other) for other in trees):
+                    trees.append(tree)
             said += judge.held_problems(package, trees)
         said += judge.disk_problems(self.path, self.model)
         said += judge.recorded_problems(self.path, self.model)
