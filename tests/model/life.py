@@ -244,7 +244,8 @@ class Life(RuleBasedStateMachine):
             said += judge.checkout_problems(reader.get_package(name), tree, out)
         for name, (package, trees) in self.held.items():
             # Whoever opened a legacy directory goes on seeing what others do to that.
-            for tree in (seen.get(name), self._known(name).legacy):
+            now, legacy = seen.get(name), self._known(name).legacy
+            for tree in (now, now if legacy is None else legacy):
                 if not any(same(tree, other) for other in trees):
                     trees.append(tree)
             said += judge.held_problems(package, trees)
