@@ -245,9 +245,9 @@ class Life(RuleBasedStateMachine):
         for name, (package, trees) in self.held.items():
             # Whoever opened a legacy directory goes on seeing what others do to that.
             now, legacy = seen.get(name), self._known(name).legacy
-            for tree in (now, now if legacy is None else legacy):
-                if not any(same(tree, other) for other in trees):
-                    trees.append(tree)
+            for one in (now, now if legacy is None else legacy):
+                if not any(same(one, other) for other in trees):
+                    trees.append(one)
             said += judge.held_problems(package, trees)
         said += judge.disk_problems(self.path, self.model)
         said += judge.recorded_problems(self.path, self.model)

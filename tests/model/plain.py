@@ -123,8 +123,8 @@ class Plain:
         return 0
 
     def remove(self, name: str) -> int:
-        """Remove a package, from both layouts."""
-        if self.seen(name) is None:
+        """Remove a package, from both layouts, or one that is only remembered."""
+        if self.seen(name) is None and not self.known.get(name, Known()).status:
             return 1
         del self.known[name]
         return 0
@@ -159,10 +159,11 @@ class Plain:
                 one.concern = one.concern or one.differs
                 one.gone = one.gone and one.differs
         for _, one in self._where(lambda one: one.legacy is None and bool(one.status)):
-            if one.published is not None:
-                one.gone = True
-            else:
+            if one.published is None:
                 one.status = "failed"
+            elif not one.gone:
+                one.gone = True
+                one.status = "completed" if one.status in {"pending", "failed"} else one.status
 
     @staticmethod
     def _take_in(one: Known, *, full: bool) -> None:

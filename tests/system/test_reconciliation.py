@@ -133,6 +133,36 @@ def test_one_that_was_not_published_has_failed(phased: Scene, seed: int) -> None
     assert look(phased) == []
 
 
+def test_one_that_vanished_can_be_removed(scene: Scene, seed: int) -> None:
+    """Else it would stand in the way of the cutover for ever."""
+    package = awkward.add_ordinary(scene.path, "curl", "9.0", seed)
+    initialise(scene.path)
+    remove(package.path)
+    look(scene)
+    regrain = Regrain(scene.path)
+    assert "neither layout" in regrain("remove", package.hash).text
+    assert statuses(scene.path)[package.hash] == "failed"
+    regrain("remove", package.hash, "--execute")
+    assert package.hash not in statuses(scene.path)
+    regrain("remove", package.hash, "--execute", code=1)
+
+
+def test_what_failed_and_was_added_since_is_done_with(
+    phased: Scene, workplace: Path, seed: int
+) -> None:
+    """Its directory vanished before it was migrated; nothing is left that could be retried."""
+    package = awkward.add_ordinary(phased.path, "curl", "9.0", seed)
+    initialise(phased.path)
+    package.path.rename(workplace / "aside")
+    look(phased)
+    assert statuses(phased.path)[package.hash] == "failed"
+    assert steps.add(phased.path, path=str(workplace / "aside"), package_hash=package.hash) == 0
+    look(phased)
+    assert set(statuses(phased.path).values()) == {"completed"}
+    assert migrate(phased.path, retry_failed=True).failed == 0
+    assert deep(phased) == []
+
+
 def test_a_directory_that_returns_is_known_again(phased: Scene, workplace: Path) -> None:
     package = one(phased)
     package.path.rename(workplace / "aside")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun
 from regrain.errors import (
     ConfigurationError,
@@ -256,10 +257,9 @@ def plan_removal(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
     ledger = open_ledger(root.path, read_only=True)
     try:
-        return removing.foresee(root, ledger, name)
+        return removing.foresee(root, ledger, known_hash(root, ledger, text))
     finally:
         ledger.close()
 
@@ -273,9 +273,8 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = dual.find_hash(root, text)
     with _writing(root) as ledger:
-        return removing.remove(root, ledger, name)
+        return removing.remove(root, ledger, known_hash(root, ledger, text))
 
 
 def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:

@@ -46,11 +46,14 @@ class Removal:
 def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     """Say what ``remove`` would do; change nothing.
 
+    A package whose legacy directory vanished before it was published is in no layout any
+    more, but the ledger knows it, as failed; that, too, can be removed.
+
     Raises:
-        UnknownPackageError: No layout has the package.
+        UnknownPackageError: No layout has the package, and the ledger does not know it.
     """
     layouts = dual.layouts_of(root, package_hash)
-    if not layouts:
+    if not layouts and ledger.package_row(package_hash) is None:
         raise UnknownPackageError(
             "no such package", package=package_hash, advice="'regrain list' shows what there is."
         )
@@ -70,7 +73,7 @@ def remove(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     whole for readers, then it is gone. A running migration cannot bring it back.
 
     Raises:
-        UnknownPackageError: No layout has the package.
+        UnknownPackageError: No layout has the package, and the ledger does not know it.
     """
     with publish_lock(root):
         removal = foresee(root, ledger, package_hash)
