@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -95,15 +94,23 @@ names = st.sampled_from(NAMES)
 numbers = st.integers(0, COUNT - 1)
 
 
-def keeping(sources: Sources) -> st.SearchStrategy[Command]:
-    """Packages come and go."""
-    return st.one_of(
-        st.builds(partial(addition, sources), names, numbers, packed=st.booleans()),
-        st.builds(partial(addition, sources), names, numbers, packed=st.booleans()),
-        st.builds(about, st.sampled_from(("remove", "exclude", "include")), names),
-    )
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What chance says about a package that comes or goes."""
+
+    what: str
+    name: str
+    number: int
+
+    def __call__(self, sources: Sources) -> Command:
+        """Return the command."""
+        if self.what.startswith("add"):
+            return addition(sources, self.name, self.number, packed=self.what == "add archive")
+        return about(self.what, self.name)
 
 
+_KINDS = ("add archive", "add directory") * 2 + ("remove", "exclude", "include")
+keeping = st.builds(Choice, st.sampled_from(_KINDS), names, numbers)
 caring = st.sampled_from((COLLECT, VERIFY, REBUILD))
 
 _ANY = (MIGRATE, CUTOVER, cleaning(1), CLEAN_ALL, ROLL_BACK, PURGE)
@@ -116,20 +123,34 @@ _FITTING = {
 }
 
 
-def leading(phase: str) -> st.SearchStrategy[Command]:
-    """A step from phase to phase, mostly one that can be made."""
-    one = st.builds(about, st.just("roll_one_back"), names)
-    some = st.builds(
-        migration,
-        retry_failed=st.booleans(),
-        rescan=st.booleans(),
-        accept=st.one_of(st.none(), names),
-    )
-    return st.one_of(
-        st.sampled_from(_FITTING[phase] * 2 + _ANY),
-        st.sampled_from(_FITTING[phase]),
-        st.one_of(one, some) if phase == "dual" else st.sampled_from(_ANY),
-    )
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What chance says about the next step from phase to phase, whatever the phase then is."""
+
+    number: int
+    name: str
+    retry_failed: bool
+    rescan: bool
+    accept: str | None
+
+    def command(self, phase: str) -> Command:
+        """Return the step: mostly one that can be made."""
+        special = (
+            about("roll_one_back", self.name),
+            migration(retry_failed=self.retry_failed, rescan=self.rescan, accept=self.accept),
+        )
+        choices = _FITTING[phase] * 3 + _ANY + special * (4 if phase == "dual" else 1)
+        return choices[self.number % len(choices)]
+
+
+chances = st.builds(
+    Chance,
+    st.integers(0, 1 << 16),
+    names,
+    st.booleans(),
+    st.booleans(),
+    st.one_of(st.none(), names),
+)
 
 
 def smoothing(plain: Plain, goal: str) -> Command | None:

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -20,10 +21,12 @@ from tests.faults.inline import Way
 from tests.model import judge, steps
 from tests.model.commands import (
     NAMES,
+    Chance,
+    Choice,
     Command,
     caring,
+    chances,
     keeping,
-    leading,
     names,
     numbers,
     smoothing,
@@ -136,26 +139,27 @@ class Life(RuleBasedStateMachine):
 
     def give(self, who: str, command: Command) -> None:
         """Give a command; it must end as the model says."""
+        note(f"{command} in {self.model.phase}")
         phase = self.model.phase
         wanted = command.model(self.model)
         code = getattr(steps, command.step)(self.handle(who), **command.options)
         self.counted[command.step, phase, str(code)] += 1
         assert code == wanted, f"{command}: exit {code}, not {wanted}"
 
-    @rule(who=actors, data=st.data())
-    def keep(self, who: str, data: st.DataObject) -> None:
+    @rule(who=actors, chosen=keeping)
+    def keep(self, who: str, chosen: Choice) -> None:
         """Packages come and go."""
-        self.give(who, data.draw(keeping(self.sources)))
+        self.give(who, chosen(self.sources))
 
     @rule(who=actors, command=caring)
     def care(self, who: str, command: Command) -> None:
         """The store is looked after."""
         self.give(who, command)
 
-    @rule(who=actors, data=st.data())
-    def lead(self, who: str, data: st.DataObject) -> None:
+    @rule(who=actors, chance=chances)
+    def lead(self, who: str, chance: Chance) -> None:
         """A step from phase to phase."""
-        self.give(who, data.draw(leading(self.model.phase)))
+        self.give(who, chance.command(self.model.phase))
 
     @rule(who=actors, limit=st.integers(0, 2))
     def migrate_some(self, who: str, limit: int) -> None:
@@ -186,15 +190,20 @@ class Life(RuleBasedStateMachine):
 
     @rule(
         who=actors,
-        number=st.integers(1, 90),
+        number=st.one_of(st.integers(1, 9), st.integers(1, 30), st.integers(1, 90)),
         when=st.sampled_from(("before", "after")),
         resumed=st.booleans(),
-        data=st.data(),
+        chosen=st.one_of(keeping, caring, *[chances] * 4),
     )
-    def die(self, who: str, number: int, when: str, resumed: bool, data: st.DataObject) -> None:
+    def die(
+        self, who: str, number: int, when: str, resumed: bool, chosen: Choice | Command | Chance
+    ) -> None:
         """A command is killed in the middle; the same, or another, finishes what it began."""
-        kinds = (keeping(self.sources), caring, *[leading(self.model.phase)] * 4)
-        command = data.draw(st.one_of(*kinds))
+        if isinstance(chosen, Chance):
+            command = chosen.command(self.model.phase)
+        else:
+            command = chosen if isinstance(chosen, Command) else chosen(self.sources)
+        note(f"{command} dies")
         before, after = self.model, self.model.copy()
         wanted = command.model(after)
         ended = self.crash(
