@@ -172,6 +172,6 @@ def test_the_circle_with_kills(workplace: Path, seed: int, able: Abilities) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_circle_with_many_kills(workplace: Path, seed: int, able: Abilities) -> None:
-    fired = circle(workplace, seed + 1, able, 4, 8)
-    assert sum(fired.values()) >= 60, fired
+    fired = circle(workplace, seed + 1, able, 4, 4)
+    assert sum(fired.values()) >= 50, fired
     assert all(fired[step] for step in STEPS), fired
