@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
 
 from regrain.app import lifecycle, undoing
 from regrain.app import rollback as rolling
@@ -20,6 +21,8 @@ from tests.system.together_actors import SETTINGS, Actor
 
 PATIENCE_SECONDS = 120.0
 REST_SECONDS = 0.15
+HELD_SECONDS_MAX = 0.05
+SELDOM = 0.1
 _LIMITS = msgspec.structs.replace(SETTINGS.migration, free_bytes_min=0, free_inodes_min=0)
 AROUND = msgspec.structs.replace(SETTINGS, migration=_LIMITS)
 
@@ -39,6 +42,21 @@ class Circler(Actor):
             "remove": self.remove,
             "circle": self.go_around,
         }
+
+    def read(self) -> None:
+        """Open a package, and read from it again when it may lie somewhere else."""
+        item = self.random.choice(self.plan.items)
+        paths = sorted(path for path, entry in item.tree.items() if entry.kind == "file")
+        with self.step("read", item) as said:
+            package = self.store.get_package(item.name)
+            for path in self.random.sample(paths, 2):
+                good = blake3(package.read(path)).hexdigest() == item.tree[path].digest
+                said[:] = ["present" if good else f"error: other bytes in {path!r}"]
+                if not good:
+                    break
+                time.sleep(HELD_SECONDS_MAX * self.random.random() ** 2)
+        if self.random.random() < SELDOM:
+            self.list_all()
 
     def remove(self) -> None:
         """Remove one, seldom enough that most are there."""

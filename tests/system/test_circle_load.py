@@ -27,7 +27,7 @@ from tests.system.together_actors import Plan
 USERS = ("read-1", "read-2", "checkout-1", "checkout-2", "add", "remove")
 STEPS = ("migrate", "cutover", "cleanup", "rollback")
 SECONDS_MAX = 3000
-MANY_ROUNDS = 12
+MANY_ROUNDS = 18
 
 
 def go_around(workplace: Path, seed: int, rounds: int) -> Counter[str]:
