@@ -26,6 +26,7 @@ from tests.compare import differences, snapshot
 from tests.conftest import remove
 from tests.faults.inline import Told, initialise, migrate
 from tests.faults.small import Scene, copy_of
+from tests.model import steps
 from tests.reader import check_store, package_tree
 from tests.stores import read_ledger, record, statuses
 from tests.trees import LegacyPackage
@@ -162,6 +163,36 @@ def test_what_is_published_alone_in_a_rolled_back_store_comes_back(scene: Scene)
     assert why(root, name).read_from is Layout.FILE_LEVEL
 
 
+def test_one_that_vanished_can_be_removed(scene: Scene, seed: int) -> None:
+    """Else it would stand in the way of the cutover for ever."""
+    package = awkward.add_ordinary(scene.path, "curl", "9.0", seed)
+    initialise(scene.path)
+    remove(package.path)
+    look(scene)
+    regrain = Regrain(scene.path)
+    assert "neither layout" in regrain("remove", package.hash).text
+    assert statuses(scene.path)[package.hash] == "failed"
+    regrain("remove", package.hash, "--execute")
+    assert package.hash not in statuses(scene.path)
+    regrain("remove", package.hash, "--execute", code=1)
+
+
+def test_what_failed_and_was_added_since_is_done_with(
+    phased: Scene, workplace: Path, seed: int
+) -> None:
+    """Its directory vanished before it was migrated; nothing is left that could be retried."""
+    package = awkward.add_ordinary(phased.path, "curl", "9.0", seed)
+    initialise(phased.path)
+    package.path.rename(workplace / "aside")
+    look(phased)
+    assert statuses(phased.path)[package.hash] == "failed"
+    assert steps.add(phased.path, path=str(workplace / "aside"), package_hash=package.hash) == 0
+    look(phased)
+    assert set(statuses(phased.path).values()) == {"completed"}
+    assert migrate(phased.path, retry_failed=True).failed == 0
+    assert deep(phased) == []
+
+
 def test_a_directory_that_returns_is_known_again(phased: Scene, workplace: Path) -> None:
     package = one(phased)
     package.path.rename(workplace / "aside")
@@ -173,6 +204,20 @@ def test_a_directory_that_returns_is_known_again(phased: Scene, workplace: Path)
     assert read_ledger(phased.path, query) == [(0,)]
     package.path.rename(workplace / "aside")
     assert [event.vanished for event in look(phased)] == [(package.hash,)]
+
+
+@pytest.mark.parametrize("step", [steps.exclude, steps.roll_one_back])
+def test_what_returned_and_is_unpublished_lacks_no_copy(
+    scene: Scene, workplace: Path, step: Callable[..., int]
+) -> None:
+    """Gone, back again, then on purpose read from legacy only: nothing stands against that."""
+    package = one(scene)
+    package.path.rename(workplace / "aside")
+    look(scene)
+    (workplace / "aside").rename(package.path)
+    assert step(scene.path, name=package.hash) == 0
+    assert look(scene, rescan=True) == []
+    assert concerns(scene) == {}
 
 
 # changed

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -125,8 +125,8 @@ class History:
         return {change.outcome for change in before if change.end >= begun} or {"removed"}
 
 
-def read_logs(place: Path) -> list[Step]:
-    lines = [line for role in ROLES for line in (place / f"{role}.log").read_text().splitlines()]
+def read_logs(place: Path, roles: Iterable[str] = ROLES) -> list[Step]:
+    lines = [line for role in roles for line in (place / f"{role}.log").read_text().splitlines()]
     return sorted(Step(*json.loads(line)) for line in lines)
 
 
@@ -155,20 +155,21 @@ def wrong_steps(steps: list[Step], found: dict[str, History]) -> Iterator[str]:
 # --- the test -----------------------------------------------------------------------------
 
 
-def work(plan: Plan) -> list[Step]:
+def work(plan: Plan, module: str = "tests.system.together_actors") -> list[Step]:
     """Let all processes work to their end; return what they did."""
+    roles = tuple(plan.operations)
     with (plan.place / "plan").open("wb") as stream:
         pickle.dump(plan, stream)
-    command = [sys.executable, "-m", "tests.system.together_actors", str(plan.place / "plan")]
-    actors = {role: subprocess.Popen([*command, role], stdin=subprocess.DEVNULL) for role in ROLES}
+    command = [sys.executable, "-m", module, str(plan.place / "plan")]
+    actors = {role: subprocess.Popen([*command, role], stdin=subprocess.DEVNULL) for role in roles}
     try:
         codes = {role: actor.wait(plan.seconds + 100) for role, actor in actors.items()}
     finally:
         for actor in actors.values():
             actor.kill()
             actor.wait()
-    assert codes == dict.fromkeys(ROLES, 0)
-    return read_logs(plan.place)
+    assert codes == dict.fromkeys(roles, 0)
+    return read_logs(plan.place, roles)
 
 
 def judge_end(regrain: Regrain, plan: Plan, found: dict[str, History]) -> None:
@@ -236,16 +237,22 @@ def run_together(
     begin = time.monotonic() + START_SECONDS
     plan = Plan(regrain.store, place, seed, begin, seconds, operations, items)
     steps = work(plan)
+    counted = tell(seed, steps)
+    found = histories(items, steps)
+    wrong = list(wrong_steps(steps, found))
+    assert not wrong, f"{len(wrong)} of {len(steps)}:\n" + "\n".join(wrong[:8])
+    judge_end(regrain, plan, found)
+    return counted
+
+
+def tell(seed: int, steps: list[Step]) -> Counter[str]:
+    """Print how often each operation was done, and how it ended; return the former."""
     counted = Counter(step.operation for step in steps if step.operation != "seen")
     outcomes = Counter(f"{s.operation}: {s.outcome}" for s in steps if s.operation != "seen")
     took = max(step.end for step in steps) - min(step.begin for step in steps)
     say = [f"REGRAIN_TEST_SEED={seed}, {sum(counted.values())} operations in {took:.0f} s"]
     say += [f"{n:6}  {what.strip().splitlines()[-1]}" for what, n in sorted(outcomes.items())]
     print("\n".join(say))  # noqa: T201 -- the figures are part of what this test is for
-    found = histories(items, steps)
-    wrong = list(wrong_steps(steps, found))
-    assert not wrong, f"{len(wrong)} of {len(steps)}:\n" + "\n".join(wrong[:8])
-    judge_end(regrain, plan, found)
     return counted
 
 

@@ -87,9 +87,9 @@ class Actor:
         self.legacy = [item for item in plan.items if not item.stays and item.legacy]
         self.log = (plan.place / f"{role}.log").open("w")
 
-    def run(self) -> None:
-        """Do as much as is allowed, in as much time."""
-        steps: dict[str, Callable[[], None]] = {
+    def steps(self) -> dict[str, Callable[[], None]]:
+        """What each role does, again and again."""
+        return {
             "add-1": self.add,
             "add-2": self.add,
             "remove": self.remove,
@@ -99,6 +99,10 @@ class Actor:
             "care": self.care,
             "migrate": self.migrate,
         }
+
+    def run(self) -> None:
+        """Do as much as is allowed, in as much time."""
+        step = self.steps()[self.role]
         time.sleep(max(0.0, self.plan.begin - time.monotonic()))
         enough = self.plan.operations[self.role]
         for number in itertools.count():
@@ -110,7 +114,7 @@ class Actor:
                 break
             if time.monotonic() > self.plan.begin + self.plan.seconds:
                 break
-            steps[self.role]()
+            step()
         self.log.close()
 
     @contextmanager
@@ -224,7 +228,7 @@ class Actor:
     def check_out(self) -> None:
         item = self.random.choice(self.plan.items)
         mode = self.random.choice(("exact", "shared"))
-        out = self.plan.place / "out"
+        out = self.plan.place / f"out-{self.role}"
         with self.step(f"checkout {mode}", item) as said:
             self.store.get_package(item.name).checkout(out, mode)
             said.append("present")

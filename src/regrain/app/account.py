@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app.integrity import PROVEN
+from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
 from regrain.maintain.need import cost_of_undoing
 from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
-from regrain.model.digest import PackageHash, is_package_hash
 from regrain.model.phase import Layout, Phase
 from regrain.model.status import Status
 from regrain.store import dual
@@ -130,7 +130,7 @@ def why(root: StoreRoot, text: str) -> Account:
     """
     ledger = open_ledger(root.path, read_only=True)
     try:
-        name = _known_hash(root, ledger, text)
+        name = known_hash(root, ledger, text)
         layouts = dual.layouts_of(root, name)
         row = ledger.package_row(name)
         standing = ledger.standings().get(name)
@@ -146,13 +146,6 @@ def why(root: StoreRoot, text: str) -> Account:
         )
     because = _because(phase, read_from, layouts, standing)
     return Account(name, phase, read_from, because, layouts, row, standing, concern, events)
-
-
-def _known_hash(root: StoreRoot, ledger: Ledger, text: str) -> PackageHash:
-    """Return the package ``text`` names, also one that only the ledger remembers."""
-    if is_package_hash(text) and ledger.package_row(text) is not None:
-        return PackageHash(text)
-    return dual.find_hash(root, text)
 
 
 _PLACES = {Layout.FILE_LEVEL: "at the file level", Layout.LEGACY: "in its legacy directory"}

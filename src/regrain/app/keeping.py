@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
+from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun, storage_error, writing
 from regrain.errors import (
     ArchiveError,
@@ -28,7 +29,7 @@ from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_copy, check_
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.reconcile import queue_all
 from regrain.model import file_list, layout
-from regrain.model.digest import Digest, PackageHash, is_package_hash
+from regrain.model.digest import Digest, PackageHash
 from regrain.model.phase import Phase
 from regrain.store import dual
 from regrain.store.checkout import checkout
@@ -252,10 +253,9 @@ def plan_removal(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = _find(root, text)
     ledger = open_ledger(root.path, read_only=True)
     try:
-        return removing.foresee(root, ledger, name)
+        return removing.foresee(root, ledger, known_hash(root, ledger, text))
     finally:
         ledger.close()
 
@@ -269,19 +269,8 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
     Raises:
         UnknownPackageError: There is no such package.
     """
-    name = _find(root, text)
     with writing(root) as ledger:
-        return removing.remove(root, ledger, name)
-
-
-def _find(root: StoreRoot, text: str) -> PackageHash:
-    """Return the package that is meant; a whole hash may be one that only the ledger remembers."""
-    try:
-        return dual.find_hash(root, text)
-    except UnknownPackageError:
-        if is_package_hash(text):
-            return PackageHash(text)
-        raise
+        return removing.remove(root, ledger, known_hash(root, ledger, text))
 
 
 def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:

@@ -204,7 +204,7 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
         )
         return 0
     places = " and ".join(where.value.replace("_", " ") for where in removal.layouts)
-    places = places or "only remembered: it vanished"
+    places = places or "in neither layout any more"
     click.echo(
         f"{'removed' if execute else 'would remove'} {removal.package_hash} ({places}): "
         f"{output.size(removal.directory_bytes)} at once, {removal.objects:,} objects of "

@@ -167,12 +167,17 @@ class Keeping:
     # packages set aside
 
     def exclude(self, package_hash: str) -> None:
-        """Set a package aside: not published any more, not taken by a migration."""
+        """Set a package aside: not published any more, not taken by a migration.
+
+        Its legacy directory is there, whatever was known of it before.
+        """
         with self._transaction() as connection:
             _fulfil(connection, package_hash, Intent.EXCLUDE)
             self._unpublish(connection, package_hash)
             connection.execute(
-                sa.update(store_migration).where(_m.package_hash == package_hash).values(excluded=1)
+                sa.update(store_migration)
+                .where(_m.package_hash == package_hash)
+                .values(excluded=1, cleaned_at=None, freed_bytes=None)
             )
             connection.execute(
                 sa.update(store_migration)

@@ -201,7 +201,8 @@ class Lifecycle:
     def vanished(self, package_hash: str, *, is_published: bool) -> bool:
         """Note that a legacy directory is gone without our doing; False if that was known.
 
-        A published package stays what it is. One that is not has nothing left: it fails.
+        A published package stays what it is, and nothing is left to be migrated of it, whatever
+        was to be done. One that is not published has nothing left: it fails.
         """
         with self._transaction() as connection:
             known = connection.execute(
@@ -218,6 +219,8 @@ class Lifecycle:
                     .where(mine)
                     .values(cleaned_at=clock.now(), freed_bytes=0)
                 )
+                if known.status in _TO_COMPLETED:
+                    _complete(connection, package_hash, Status(known.status))
             elif known.status == Status.FAILED:
                 return False
             else:
@@ -335,6 +338,20 @@ def _together(before: str | None, now: str) -> str:
         return f"{now}; {kept}" if kept else now
     first, second = (now, before) if now.startswith(LEGACY_CHANGED) else (before, now)
     return f"{first.partition('; ')[0]}; {second}"
+
+
+_TO_COMPLETED = {
+    Status.PENDING: (Status.IN_PROGRESS, Status.COMPLETED),
+    Status.FAILED: (Status.PENDING, Status.IN_PROGRESS, Status.COMPLETED),
+}
+"""The legal moves by which a package that is published all the same is done with."""
+
+
+def _complete(connection: sa.Connection, package_hash: str, status: Status) -> None:
+    mine = sa.update(store_migration).where(_m.package_hash == package_hash)
+    for move in _TO_COMPLETED[status]:
+        connection.execute(mine.values(status=move.value))
+    connection.execute(mine.values(completed_at=clock.now(), error_message=None, error_path=None))
 
 
 def _way_to_failed(status: Status) -> list[Status]:

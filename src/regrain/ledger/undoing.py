@@ -184,6 +184,7 @@ class Undoing:
     def unpublished(self, package_hashes: Sequence[str], status: Status) -> None:
         """Delete what is recorded of published packages; they are in ``status`` from now on.
 
+        Their legacy directories are there, also those that were known to be gone.
         Their intents stay until their file lists are gone from the trash, too.
         """
         now = clock.now()
@@ -199,10 +200,14 @@ class Undoing:
             for package_id in ids:
                 connection.execute(sa.delete(packages).where(packages.c.id == package_id))
             for name in package_hashes:
+                mine = _m.package_hash == name
+                connection.execute(
+                    sa.update(store_migration).where(mine).values(cleaned_at=None, freed_bytes=None)
+                )
                 connection.execute(
                     sa.update(store_migration)
                     .where(
-                        _m.package_hash == name,
+                        mine,
                         _m.status.in_((Status.COMPLETED.value, Status.ROLLED_BACK.value)),
                     )
                     .values(status=status.value)

@@ -47,6 +47,9 @@ class Removal:
 def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
     """Say what ``remove`` would do; change nothing.
 
+    A package whose legacy directory vanished before it was published is in no layout any
+    more, but the ledger knows it, as failed; that, too, can be removed.
+
     Raises:
         UnknownPackageError: No layout has the package, and the ledger knows nothing of it.
         RegrainError: This user may not look into it.
@@ -68,7 +71,7 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
 
 def _layouts(root: StoreRoot, ledger: Ledger, package_hash: str) -> list[Layout]:
     layouts = dual.layouts_of(root, package_hash)
-    if not layouts and not _is_remembered(ledger, package_hash):
+    if not layouts and not is_remembered(ledger, package_hash):
         raise UnknownPackageError(
             "no such package", package=package_hash, advice="'regrain list' shows what there is."
         )
@@ -84,7 +87,7 @@ def _freed(root: StoreRoot, package_hash: str, where: Layout) -> int:
     return 0
 
 
-def _is_remembered(ledger: Ledger, package_hash: str) -> bool:
+def is_remembered(ledger: Ledger, package_hash: str) -> bool:
     """Tell whether the ledger has rows of a package, which may have vanished from the disk."""
     is_migrating = ledger.package_row(package_hash) is not None
     return is_migrating or package_hash in ledger.recorded_packages()

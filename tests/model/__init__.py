@@ -1,0 +1,1 @@
+"""A plain model of a store, and what it takes to hold a real one against it."""
