@@ -47,7 +47,7 @@ def nobody() -> Mapping[str, str]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("mode", [0o700, 0o755], ids=oct)
+@pytest.mark.parametrize("mode", [pytest.param(0o700, marks=pytest.mark.slow), 0o755], ids=oct)
 def test_another_user(model: Model, nobody: Mapping[str, str], mode: int) -> None:
     model.path.chmod(mode)
     out = Path("/tmp") / f"regrain-refused-{os.getpid()}"

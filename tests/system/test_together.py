@@ -31,14 +31,14 @@ from tests.system.together_actors import FILE_SYSTEM, Item, Plan
 from tests.trees import LIVE, Tree, describe, package_hash
 
 QUOTA = {
-    "add-1": 30,
-    "add-2": 30,
-    "remove": 25,
-    "read": 500,
-    "checkout": 60,
-    "collect": 15,
-    "care": 6,
-    "migrate": 4,
+    "add-1": 15,
+    "add-2": 15,
+    "remove": 12,
+    "read": 250,
+    "checkout": 30,
+    "collect": 8,
+    "care": 3,
+    "migrate": 3,
 }
 """What each does at the least; all go on until all have done theirs."""
 

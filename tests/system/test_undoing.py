@@ -452,7 +452,7 @@ def test_rollback_stops_a_running_migration(store_path: Path, seed: int) -> None
     before = record(packages)
     regrain = Regrain(store_path, AT_ONCE)
     regrain("init")
-    with regrain.running("migrate", "--jobs", "1", "--max-read", "0.05") as process:
+    with regrain.running("migrate", "--batch", "1", "--jobs", "1", "--max-read", "0.05") as process:
         deadline = time.monotonic() + 60
         while not any((store_path / "packages").iterdir()) and time.monotonic() < deadline:
             time.sleep(0.02)
