@@ -254,7 +254,7 @@ def test_a_copy_that_changes_between_verifying_and_publishing(
     def flush_after_a_change(publisher: Publisher) -> None:
         if not changed:
             name = blake3(SHARED).hexdigest()
-            changed.extend(place.glob(f"temp/*/objects/{name}.m0644"))
+            changed.extend(place.glob(f"temp/*/objects/*/{name}.m0644"))
             change(changed[0])
         flush(publisher)
 

@@ -17,7 +17,7 @@ from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
 from regrain.migrate.staging import OpenFile, Stager, flush_error, staging_error
 from regrain.model import layout
 from regrain.model.entry import Entry, Kind
-from regrain.model.layout import further_carrier
+from regrain.model.layout import further_carrier, staged_path
 from regrain.store.checkout import LABELS
 from regrain.store.cursor import Cursor
 from regrain.store.legacy import changed, source_error
@@ -101,7 +101,7 @@ class ObjectPublisher:
             parent, _, source = one.source.rpartition(b"/")
             at = self._vouch_for_source(cursor, parent, source, one)
         else:
-            at, source = self._places.pool, name.encode()
+            at, source = self._places.pool, staged_path(name).encode()
             self._vouch_for_copy(name, one)
         digest = one.digest.hex()
         for target in (digest, name):
@@ -140,7 +140,7 @@ class ObjectPublisher:
 
     def _drop_copy(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            disk.unlink(name, self._places.pool)
+            disk.unlink(staged_path(name), self._places.pool)
 
     def _move(self, name: bytes, path: str) -> None:
         try:
@@ -184,13 +184,13 @@ class ObjectPublisher:
         )
         with disk.Closing(disk.open_file(source, at)) as fd:
             self._stager.copied(name, one.mode, OpenFile(fd, os.fstat(fd), None), entry)
-        with disk.Closing(disk.open_file(name, self._places.pool)) as fd:
+        with disk.Closing(disk.open_file(staged_path(name), self._places.pool)) as fd:
             try:
                 disk.fsync(fd)
             except OSError as error:
                 self._drop_copy(name)  # flushing it again would prove nothing
                 raise flush_error("a staged file", error) from error
-        self._move(name.encode(), path)
+        self._move(staged_path(name).encode(), path)
 
     # what is there
 
@@ -224,11 +224,12 @@ class ObjectPublisher:
         return at
 
     def _vouch_for_copy(self, name: str, one: Wanted) -> None:
+        at = staged_path(name)
         try:
-            status = os.stat(name, dir_fd=self._places.pool, follow_symlinks=False)
+            status = os.stat(at, dir_fd=self._places.pool, follow_symlinks=False)
             now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if now != (*one.facts, one.ctime_ns):
-                self._look_closer(self._places.pool, name.encode(), one)
+                self._look_closer(self._places.pool, at.encode(), one)
         except FileNotFoundError as error:
             raise _TakenError from error
         except StaleCarrierError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
 from regrain.migrate.jobs import Ingest, Options, Wanted
-from regrain.model.layout import carrier_mode, further_carrier
+from regrain.model.layout import carrier_mode, further_carrier, staged_path
 from regrain.store.checkout import LABELS
 from regrain.store.legacy import source_error
 from regrain.store.objects import hash_fd, object_path
@@ -97,7 +97,7 @@ class Stager:
             or (options.ingest is Ingest.AUTO and not options.can_reflink)
         )
         self._is_root = os.geteuid() == 0
-        self._private = b".%d" % os.getpid()
+        self._shards: set[str] = set()
         self._published: set[str] = set()
         self._seen: set[str] = set()
         self.begin()
@@ -196,7 +196,7 @@ class Stager:
     def copied(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
         """Return the status of a copy in the pool, made here or by another worker."""
         while True:
-            status = _lstat(name, self._pool)
+            status = _lstat(staged_path(name), self._pool)
             if status is not None:
                 break
             with contextlib.suppress(FileExistsError):  # another worker was faster
@@ -221,9 +221,9 @@ class Stager:
 
     def _copy(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
         """Stage by reflink or copy, complete and checked before the pool shows it."""
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(self._private, self._pool)
-        with disk.Closing(disk.create(self._private, self._pool)) as target:
+        shared = staged_path(name)
+        private = f"{shared[:2]}.{os.getpid()}"
+        with disk.Closing(self._create(private)) as target:
             if not self._reflink(file.fd, target, entry):
                 _write_and_read_back(file, target, entry)
             if self._is_root:
@@ -233,8 +233,19 @@ class Stager:
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
             if self._options.fsync_each:
                 disk.fsync(target)
-            disk.rename_noreplace(self._private, self._pool, name.encode(), self._pool)
+            disk.rename_noreplace(private.encode(), self._pool, shared.encode(), self._pool)
             return os.fstat(target)
+
+    def _create(self, private: str) -> int:
+        """Make a file that only this worker knows of."""
+        shard = private[:1]
+        if shard not in self._shards:
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                disk.make_directory(shard, self._pool, 0o700)
+            self._shards.add(shard)
+        with contextlib.suppress(FileNotFoundError):  # a copy that did not succeed
+            disk.unlink(private, self._pool)
+        return disk.create(private, self._pool)
 
     def _reflink(self, fd: int, target: int, entry: Entry) -> bool:
         options = self._options

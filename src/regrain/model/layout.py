@@ -51,6 +51,15 @@ def further_carrier(digest: str, mode: int) -> str:
     return f"{digest}.m{mode:04o}"
 
 
+def staged_path(name: str) -> str:
+    """Return where the staged carrier ``name`` waits below ``temp/<run>/objects``.
+
+    In one of sixteen directories: every change of a directory has it to itself, and workers
+    that make and move files in a single one wait for each other.
+    """
+    return f"{name[0]}/{name}"
+
+
 def parse_carrier(name: str) -> tuple[str, int | None, bool] | None:
     """Split a name found in ``objects/ab/`` into digest, mode (None: bare), compressed.
 
