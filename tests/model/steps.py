@@ -25,6 +25,7 @@ SETTINGS = Settings(
     Migration(settle=0.0, free_bytes_min=0, free_inodes_min=0),
 )
 P = ParamSpec("P")
+_TIMINGS_MAX = 10
 
 
 def _step(
@@ -90,10 +91,12 @@ def migrate(
 
 @_step
 def cutover(store: PackageStore) -> int:
-    """Ask the gate, and switch."""
-    done = lifecycle.cutover(store.root, SETTINGS, no_backup=True)
-    slow = [failure for failure in done.failures if failure.check == "comparison"]
-    return 5 if done.failures and done.failures != slow else 0
+    """Ask the gate, and switch; again where only the clock was against it, on a busy machine."""
+    for _ in range(_TIMINGS_MAX):
+        done = lifecycle.cutover(store.root, SETTINGS, no_backup=True)
+        if [failure.check for failure in done.failures] != ["comparison"]:
+            break
+    return 5 if done.failures else 0
 
 
 @_step
