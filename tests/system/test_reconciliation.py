@@ -411,3 +411,11 @@ def test_why(scene: Scene, seed: int) -> None:
     assert [line["event"] for line in document["history"]][-1] == "package_excluded"
     regrain("why", "0" * 64, code=1)
     regrain("why", "xyz", code=2)
+
+
+def test_what_cannot_be_accepted_leaves_a_rolled_back_store_as_it_is(scene: Scene) -> None:
+    root = StoreRoot(str(scene.path))
+    write_store_file(root.fd, root.store_id, Phase.ROLLED_BACK)
+    for text, code in (("0" * 64, 1), ("xyz", 2)):
+        Regrain(scene.path)("migrate", "--accept-legacy", text, code=code)
+    assert root.phase() is Phase.ROLLED_BACK

@@ -41,6 +41,7 @@ from regrain.store.workers import worth_starting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from regrain.model.digest import PackageHash
     from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
 
@@ -109,12 +110,14 @@ class Migration(Steps):
 
         Raises:
             RefusedError: Migration is switched off, or the phase does not allow it.
+            UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
             NoSpaceError: The disk is full.
             HaltedError: The disk failed.
         """
         self._check()
         check_owner(self._root)
+        accepted = None if accept is None else dual.find_hash(self._root, accept)
         orders = Orders(
             batch=batch or self._settings.store.migration_batch_size,
             jobs=jobs or self._settings.store.migration_parallel_files,
@@ -136,7 +139,7 @@ class Migration(Steps):
                     on_event(event)
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
-                self._reconcile(ledger, emit, accept, full=rescan)
+                self._reconcile(ledger, emit, accepted, full=rescan)
                 packages, files, size = ledger.pending(only=only, limit=limit)
                 if not packages or stopping():
                     return Summary(0, 0, stopping())
@@ -162,11 +165,16 @@ class Migration(Steps):
             ledger.retry_failed(only=orders.only)
 
     def _reconcile(
-        self, ledger: Ledger, emit: Callable[[Event], None], accept: str | None, *, full: bool
+        self,
+        ledger: Ledger,
+        emit: Callable[[Event], None],
+        accepted: PackageHash | None,
+        *,
+        full: bool,
     ) -> None:
         """Take in what others did to the legacy directories."""
-        if accept is not None:
-            accept_legacy(self._root, ledger, dual.find_hash(self._root, accept))
+        if accepted is not None:
+            accept_legacy(self._root, ledger, accepted)
         event = reconcile(self._root, ledger, self._settings.migration.settle, full=full).event()
         if event is not None:
             emit(event)
