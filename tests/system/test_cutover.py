@@ -18,7 +18,7 @@ from regrain.app import lifecycle
 from regrain.errors import LockedError, RefusedError
 from regrain.ledger import open_ledger
 from regrain.ledger.keeping import Intent
-from regrain.migrate import cutover
+from regrain.migrate import cutover, shadow
 from regrain.migrate.cutover import GateError
 from regrain.model.phase import Layout, Phase
 from regrain.settings import Migration as MigrationSettings
@@ -279,6 +279,26 @@ def test_a_new_layout_that_is_slower(ready: Regrain, monkeypatch: pytest.MonkeyP
     assert "times as long" in found[0].reason
     monkeypatch.undo()
     assert lifecycle.cutover(root, AT_ONCE, no_backup=True).switched
+
+
+@pytest.mark.parametrize("where", ["_pair", "_seconds"])
+def test_a_package_removed_under_the_comparison_is_no_difference(
+    ready: Regrain, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Its legacy directory is open, and is being emptied."""
+    original = getattr(shadow, where)
+    removed: list[object] = []
+
+    def remove_first(*arguments: Any) -> Any:
+        if not removed:
+            name = arguments[1] if where == "_pair" else arguments[0].new.hash
+            removed.append(PackageStore.open(ready.store).remove_package(name))
+        return original(*arguments)
+
+    monkeypatch.setattr(shadow, where, remove_first)
+    root = PackageStore.open(ready.store).root
+    assert lifecycle.cutover(root, AT_ONCE, no_backup=True).switched
+    assert removed
 
 
 # all at once

@@ -7,6 +7,7 @@ are compared apart from that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from random import Random
@@ -19,10 +20,10 @@ from regrain.model.clock import monotonic
 from regrain.model.entry import Entry, Kind
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
-from regrain.store.packages import FileLevelPackage
+from regrain.store.packages import FileLevelPackage, is_published
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from regrain.store.root import StoreRoot
     from regrain.store.source import PackageSource
@@ -97,22 +98,33 @@ def compare(root: StoreRoot, names: Iterable[str], seed: str) -> Comparison:
     for name in chosen:
         if result.packages == PACKAGES_MAX or result.files >= FILES_MAX:
             break
-        try:
+        with _differing(name, result):
             pair = _pair(root, name, random, result)
             if pair is not None:
                 pairs.append(pair)
-        except FileNotFoundError:
-            continue  # it was removed meanwhile
-        except (CorruptionError, UnknownFormatError) as error:
-            result.differences.append((name, b"", error.what))
-        except RegrainError as error:
-            result.differences.append((name, b"", str(error)))
-        except OSError as error:
-            result.differences.append((name, os.fsencode(error.filename or b""), reason(error)))
     _time(pairs, result, ROUNDS)
     if result.is_slower:
         _time(pairs, result, ROUNDS_IN_DOUBT)
+    # Others go on: a package that was removed under the comparison is no matter of its own.
+    result.differences = [
+        difference
+        for difference in result.differences
+        if is_published(root.packages, difference[0]) and is_published(root.fd, difference[0])
+    ]
     return result
+
+
+@contextlib.contextmanager
+def _differing(name: str, result: Comparison) -> Iterator[None]:
+    """Take whatever keeps a package from being read for a difference of it."""
+    try:
+        yield
+    except (CorruptionError, UnknownFormatError) as error:
+        result.differences.append((name, b"", error.what))
+    except RegrainError as error:
+        result.differences.append((name, b"", str(error)))
+    except OSError as error:
+        result.differences.append((name, os.fsencode(error.filename or b""), reason(error)))
 
 
 def _pair(root: StoreRoot, name: str, random: Random, result: Comparison) -> _Pair | None:
@@ -164,14 +176,21 @@ def _time(pairs: list[_Pair], result: Comparison, rounds: int) -> None:
     """Measure both layouts by turns, package by package; medians of all rounds."""
     result.legacy_seconds = result.file_level_seconds = 0.0
     for pair in pairs:
-        old: list[float] = []
-        new: list[float] = []
-        for number in range(rounds):
-            order: list[tuple[list[float], PackageSource]] = [(old, pair.old), (new, pair.new)]
-            for times, source in order if number % 2 else reversed(order):
-                times.append(_read(source, pair.files))
-        result.legacy_seconds += median(old)
-        result.file_level_seconds += median(new)
+        with _differing(pair.new.hash, result):
+            old, new = _seconds(pair, rounds)
+            result.legacy_seconds += old
+            result.file_level_seconds += new
+
+
+def _seconds(pair: _Pair, rounds: int) -> tuple[float, float]:
+    """Return the medians of what reading a package's files takes from either layout."""
+    old: list[float] = []
+    new: list[float] = []
+    for number in range(rounds):
+        order: list[tuple[list[float], PackageSource]] = [(old, pair.old), (new, pair.new)]
+        for times, source in order if number % 2 else reversed(order):
+            times.append(_read(source, pair.files))
+    return median(old), median(new)
 
 
 def _read(source: PackageSource, files: list[Entry]) -> float:
