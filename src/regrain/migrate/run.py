@@ -368,8 +368,6 @@ class Run:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
         self.workers_died = True
         self._deaths += 1
-        if self._deaths == DEATHS_MAX:
-            raise workers_keep_dying(error) from error
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
             words = "a worker process died twice while it had this package"
@@ -379,6 +377,8 @@ class Run:
         else:
             self._careful_packages = len(in_hand)
         self._give_up_all("a worker process died")
+        if self._deaths == DEATHS_MAX:
+            raise workers_keep_dying(error) from error
 
     def _give_up_all(self, why: str) -> None:
         """Put everything in hand back."""
