@@ -100,7 +100,7 @@ class Regrain:
         if not self.prefix and _zygotes_turn.acquire(blocking=False):
             try:
                 return zygote().run(
-                    ["--store", os.fsencode(self.store), *map(os.fsencode, arguments)],
+                    ["--store", self.store, *arguments],
                     environment,
                     directory=os.getcwd(),
                     umask=umask,

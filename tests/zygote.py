@@ -94,7 +94,7 @@ class Zygote:
 
     def run(
         self,
-        words: Sequence[str | bytes],
+        words: Sequence[str | bytes | Path],
         environment: Mapping[str, str],
         *,
         directory: str = "/",

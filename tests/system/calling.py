@@ -61,9 +61,7 @@ def call(
     arguments = [*place, *options, *words]
     environment = {**clean, "NO_COLOR": "1", **(env or {})}
     if nobody is None and not streams:
-        ended = zygote().run(
-            [os.fsencode(w) for w in arguments], environment, seconds_max=SECONDS_MAX
-        )
+        ended = zygote().run(arguments, environment, seconds_max=SECONDS_MAX)
         said = ended.stderr.decode("utf-8", "backslashreplace")
         return Said(list(words), ended.code, ended.stdout, said)
     command: list[Any] = [python, "-m", "regrain", *arguments]

@@ -35,3 +35,14 @@ def test_one_that_was_cut_short(regrain: Regrain, carrier: Path) -> None:
     os.utime(carrier, ns=(status.st_mtime_ns, status.st_mtime_ns))
     found = assert_found(regrain, "ledger", "another size", "error", "regrain verify", 4)
     assert found["names"] == [carrier.name]
+
+
+def test_one_that_was_touched_beside_one_without_a_row(regrain: Regrain, carrier: Path) -> None:
+    """The second look, at what disagrees only, does not lose what the first look found."""
+    stranger = carrier.with_name(carrier.name[:2] + "0" * 62)
+    stranger.write_bytes(b"")
+    os.utime(carrier, ns=(0, 0))
+    found = assert_found(regrain, "ledger", "another time", "advice", "regrain verify", 1)
+    assert found["names"] == [carrier.name]
+    found = assert_found(regrain, "ledger", "have no row", "warning", "regrain migrate", 1)
+    assert found["names"] == [stranger.name]

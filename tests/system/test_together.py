@@ -45,6 +45,7 @@ QUOTA = {
 ROLES = tuple(QUOTA)
 
 START_SECONDS = 3.0
+ACTORS = "tests.system.together_actors"
 (_PACK,) = [archiver for archiver in ARCHIVERS if archiver.name == "python-pax"]
 
 
@@ -155,7 +156,7 @@ def wrong_steps(steps: list[Step], found: dict[str, History]) -> Iterator[str]:
 # --- the test -----------------------------------------------------------------------------
 
 
-def work(plan: Plan, module: str = "tests.system.together_actors") -> list[Step]:
+def work(plan: Plan, module: str) -> list[Step]:
     """Let all processes work to their end; return what they did."""
     roles = tuple(plan.operations)
     with (plan.place / "plan").open("wb") as stream:
@@ -222,21 +223,37 @@ def owners_by_lists(store: Store) -> set[tuple[str, str]]:
 
 
 def run_together(
-    workplace: Path, seed: int, seconds: float, operations: dict[str, int]
+    workplace: Path,
+    seed: int,
+    seconds: float,
+    operations: dict[str, int],
+    *,
+    legacy_comes: bool = True,
+    actors: str = ACTORS,
 ) -> Counter[str]:
-    """Work side by side, then judge; return how often each operation was done."""
+    """Work side by side, then judge; return how often each operation was done.
+
+    Args:
+        workplace: An empty directory.
+        seed: Of everything random.
+        seconds: How long, at the most.
+        operations: What each role does at the least.
+        legacy_comes: Whether legacy packages appear meanwhile.
+        actors: The module that plays the roles.
+    """
     place = workplace / "place"
     place.mkdir()
     regrain = Regrain(workplace / "store")
     regrain.store.mkdir()
-    items = make_items(place, regrain.store, seed)
+    made = make_items(place, regrain.store, seed)
+    items = [item for item in made if legacy_comes or not item.legacy]
     regrain("init")
     for item in items:
         if item.stays and not item.source.is_relative_to(regrain.store):
             regrain("add", item.source, "--hash", item.name)
     begin = time.monotonic() + START_SECONDS
     plan = Plan(regrain.store, place, seed, begin, seconds, operations, items)
-    steps = work(plan)
+    steps = work(plan, actors)
     counted = tell(seed, steps)
     found = histories(items, steps)
     wrong = list(wrong_steps(steps, found))

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import __version__
+from regrain.app.recovery import check_owner
 from regrain.errors import RegrainError, reason
 from regrain.maintain.doctor import Examination, examine
 from regrain.maintain.doctor_findings import Finding, Weight
@@ -145,13 +146,7 @@ def rebuild_ledger(
     root = StoreRoot(path)
     if dry_run:
         return foresee(root)
-    if os.geteuid() not in (0, root.owner.uid):
-        raise RegrainError(
-            "the store belongs to another user",
-            path=path,
-            why=f"user {root.owner.uid}",
-            advice="Run as that user, or as root.",
-        )
+    check_owner(root)
     with run_lock(root, "regrain doctor --rebuild-ledger"), StoreLock(root, exclusive=True):
         try:
             return rebuild_from_disk(root, on_package)

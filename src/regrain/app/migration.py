@@ -297,11 +297,3 @@ class Migration(Steps):
             rescan=rescan,
             accept=accept,
         )
-
-    def pending(self, only: str | None = None) -> tuple[int, int, int]:
-        """Return packages, files and bytes a run would take."""
-        ledger = open_ledger(self._root.path, read_only=True)
-        try:
-            return ledger.pending(only=only)
-        finally:
-            ledger.close()

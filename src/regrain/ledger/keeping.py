@@ -42,7 +42,6 @@ class Intent(StrEnum):
     PURGE = "purge"
 
 
-_NANOSECONDS = 10**9
 _m = store_migration.c
 NOT_ON_ITS_WAY_OUT = (
     "NOT EXISTS (SELECT 1 FROM intents WHERE intents.package_hash = store_migration.package_hash"
@@ -275,17 +274,6 @@ class Keeping:
                     f"DELETE FROM objects WHERE id = ? AND {_OWNED_BY_NONE}",  # noqa: S608
                     rows,
                 )
-
-    def carriers_as_recorded(self, shard: str) -> dict[tuple[bytes, int], tuple[int, int]]:
-        """Return size and modification time in ns of carriers, by raw digest and mode."""
-        first = bytes.fromhex(shard)
-        with self._transaction() as connection:
-            rows = connection.exec_driver_sql(
-                "SELECT digest, mode, size, mtime_seconds, mtime_nanoseconds"
-                " FROM objects JOIN carriers ON object_id = id WHERE digest >= ? AND digest <= ?",
-                (first, first + b"\xff" * 32),
-            )
-            return {(row[0], row[1]): (row[2], row[3] * _NANOSECONDS + row[4]) for row in rows}
 
     def objects_allocated(self) -> int:
         """Return the bytes on disk of all recorded carriers."""

@@ -12,6 +12,7 @@ from regrain.ledger.failures import translated
 from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
 from regrain.ledger.lifecycle import Lifecycle
 from regrain.ledger.recording import (
+    NANOSECONDS,
     UnrecordedObjectsError,
     insert_objects,
     insert_owners,
@@ -251,16 +252,19 @@ class Ledger(Keeping, Lifecycle, Undoing):
                 (now,),
             )
 
-    def carriers_in(self, shard: str) -> set[tuple[bytes, int]]:
-        """Return (raw digest, mode) of every recorded carrier in one shard of ``objects/``."""
+    def carriers_in(self, shard: str) -> dict[tuple[bytes, int], tuple[int, int]]:
+        """Return the recorded carriers in one shard of ``objects/``.
+
+        By raw digest and mode: size, and modification time in ns.
+        """
         first = bytes.fromhex(shard)
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(
-                "SELECT digest, mode FROM objects JOIN carriers ON object_id = id"
-                " WHERE digest >= ? AND digest <= ?",
+                "SELECT digest, mode, size, mtime_seconds, mtime_nanoseconds"
+                " FROM objects JOIN carriers ON object_id = id WHERE digest >= ? AND digest <= ?",
                 (first, first + b"\xff" * 32),
             )
-            return {(row[0], row[1]) for row in rows}
+            return {(row[0], row[1]): (row[2], row[3] * NANOSECONDS + row[4]) for row in rows}
 
     # asking
 

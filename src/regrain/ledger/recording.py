@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from regrain.ledger.rows import NewCarrier, Outcome
 
-_NANOSECONDS = 10**9
+NANOSECONDS = 10**9
 
 
 class UnrecordedObjectsError(RegrainError):
@@ -62,7 +62,7 @@ def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], no
         " mtime_nanoseconds = excluded.mtime_nanoseconds,"
         " allocated_bytes = excluded.allocated_bytes",
         [
-            (c.mode, c.is_bare, *divmod(c.mtime_ns, _NANOSECONDS), c.allocated, c.digest)
+            (c.mode, c.is_bare, *divmod(c.mtime_ns, NANOSECONDS), c.allocated, c.digest)
             for c in carriers
         ],
     )

@@ -19,7 +19,7 @@ from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.status import Status
 from regrain.store.locks import StoreLock, dead_runs
-from regrain.store.objects import carriers_in
+from regrain.store.objects import Carrier, carriers_in
 from regrain.store.packages import FileLevelPackage, published
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Books:
         missing_carriers: Rows whose carrier is not there.
         leftovers: Names in ``temp/`` and ``trash/``.
         quarantined: Names in ``quarantine/``.
+        resized: Carriers whose size is not the one recorded.
+        touched: Other carriers whose modification time is not the one recorded.
     """
 
     unpublished: list[str] = field(default_factory=list)
@@ -50,6 +52,8 @@ class Books:
     missing_carriers: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    touched: list[str] = field(default_factory=list)
 
     @property
     def disagree(self) -> bool:
@@ -72,12 +76,16 @@ class Books:
         return sorted({name[:2] for name in self.unknown_carriers + self.missing_carriers})
 
     def common(self, before: Books) -> Books:
-        """Return this look, without disagreements that an earlier look did not find."""
+        """Return this look, without disagreements that an earlier look did not find.
+
+        Which carriers changed is what the earlier one found, since it looked at them all.
+        """
         both = [
             sorted(set(now) & set(then))
             for now, then in zip(self._parted, before._parted, strict=True)
         ]
-        return Books(*[*both, self.leftovers, self.quarantined])
+        stays = [self.leftovers, self.quarantined, before.resized, before.touched]
+        return Books(*[*both, *stays])
 
 
 @contextlib.contextmanager
@@ -131,14 +139,28 @@ def check_books(root: StoreRoot, ledger: Ledger, *, among: Books | None = None) 
     for shard in layout.SHARDS if among is None else among.shards:
         known = ledger.carriers_in(shard)
         found = {
-            (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)): carrier.name
+            (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)): carrier
             for carrier in carriers_in(root.objects, shard)
         }
-        books.unknown_carriers += sorted(found[key] for key in found.keys() - known)
+        books.unknown_carriers += sorted(found[key].name for key in found.keys() - known.keys())
         books.missing_carriers += sorted(
-            layout.further_carrier(digest.hex(), mode) for digest, mode in known - found.keys()
+            layout.further_carrier(digest.hex(), mode)
+            for digest, mode in known.keys() - found.keys()
         )
+        for key in sorted(found.keys() & known.keys()):
+            _compare_facts(found[key], known[key], books)
     return books if among is None else books.common(among)
+
+
+def _compare_facts(carrier: Carrier, recorded: tuple[int, int], books: Books) -> None:
+    """Note a carrier that is not what it was when it was recorded, by size or time."""
+    size, mtime_ns = recorded
+    if carrier.name.endswith(".zst"):  # its size is another, as it should be
+        return
+    if carrier.status.st_size != size:
+        books.resized.append(carrier.name)
+    elif carrier.status.st_mtime_ns != mtime_ns:
+        books.touched.append(carrier.name)
 
 
 def _list_hash(root: StoreRoot, package_hash: str) -> str:

@@ -16,7 +16,6 @@ from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.status import Status
 from regrain.store.locks import is_running
-from regrain.store.objects import carriers_in
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.root import legacy_names
 
@@ -128,7 +127,7 @@ def _compare(root: StoreRoot, ledger: Ledger, path: str) -> Iterator[Finding]:
             wrong, nameless = _unlike_owners(root, path, books, among=wrong)
     found = [
         *_judge_books(books),
-        *_changed_carriers(root, ledger),
+        *_judge_carriers(books),
         *_judge_rows(new, gone),
         *_judge_owners(wrong, nameless),
     ]
@@ -204,39 +203,27 @@ def _judge_books(books: Books) -> Iterator[Finding]:
             )
 
 
-def _changed_carriers(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
+def _judge_carriers(books: Books) -> Iterator[Finding]:
     """Judge carriers that are not what they were when they were recorded."""
-    resized: list[str] = []
-    touched: list[str] = []
-    for shard in layout.SHARDS:
-        recorded = ledger.carriers_as_recorded(shard)
-        for carrier in carriers_in(root.objects, shard):
-            status = carrier.status
-            if carrier.name.endswith(".zst"):  # its size is another, as it should be
-                continue
-            row = recorded.get((bytes.fromhex(carrier.digest), stat.S_IMODE(status.st_mode)))
-            if row is not None and row[0] != status.st_size:
-                resized.append(carrier.name)
-            elif row is not None and row[1] != status.st_mtime_ns:
-                touched.append(carrier.name)
-    if resized:
+    if books.resized:
         yield Finding(
             _CHECK,
             Weight.ERROR,
-            f"{len(resized):,} objects have another size than was recorded: {some(resized)}",
+            f"{len(books.resized):,} objects have another size than was recorded: "
+            f"{some(books.resized)}",
             "Run 'regrain verify' to see which packages need them, and restore them "
             "from a backup or from the legacy directories.",
-            {"names": listed(resized)},
+            {"names": listed(books.resized)},
             corrupt=True,
         )
-    if touched:
+    if books.touched:
         yield Finding(
             _CHECK,
             Weight.ADVICE,
-            f"{len(touched):,} objects have another time than was recorded, so somebody touched "
-            f"them or wrote to them: {some(touched)}",
+            f"{len(books.touched):,} objects have another time than was recorded, so somebody "
+            f"touched them or wrote to them: {some(books.touched)}",
             "Run 'regrain verify', which reads them and tells whether they are damaged.",
-            {"names": listed(touched)},
+            {"names": listed(books.touched)},
         )
 
 

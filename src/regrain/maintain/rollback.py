@@ -13,12 +13,11 @@ from regrain.errors import (
     RefusedError,
     UnknownFormatError,
 )
-from regrain.ledger import LEGACY_CHANGED
 from regrain.ledger.keeping import Intent
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.maintain.rebuild import measured
 from regrain.maintain.restore import Failure
-from regrain.maintain.withdraw import unpublish
+from regrain.maintain.withdraw import note, unpublish
 from regrain.model import layout
 from regrain.model.layout import SHARDS
 from regrain.model.status import Status
@@ -252,8 +251,8 @@ def take_up(
         good = [name for name in piece if name not in bad]
         ledger.taken_up([name for name in good if name not in rotten])
         ledger.taken_up(rotten, equal=False)
-        for name, why in rotten.items():
-            ledger.concern(name, f"{LEGACY_CHANGED}{why}")
+        for name, doubt in rotten.items():
+            note(ledger, name, doubt)
         with publish_lock(root):
             wrong = [name for name in piece if name in bad and is_published(root.packages, name)]
             alone = unpublish(root, ledger, wrong, Intent.PURGE)
@@ -263,10 +262,10 @@ def take_up(
     return TakenUp(completed, pending, stopped=False)
 
 
-def _rotten_of(root: StoreRoot, found: Audit, damaged: set[str]) -> dict[str, str]:
+def _rotten_of(root: StoreRoot, found: Audit, damaged: set[str]) -> dict[str, Doubt]:
     """Return the packages whose legacy directory rotted, and what of it."""
     return {
-        change.package_hash: str(Doubt(change.path, change.reason, in_legacy=True))
+        change.package_hash: Doubt(change.path, change.reason, in_legacy=True)
         for change in found.changes
         if change.package_hash not in damaged and _only_bytes_differ(root, change.package_hash)
     }

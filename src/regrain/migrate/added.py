@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -10,11 +9,10 @@ from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.ledger import Claim, NewCarrier, Outcome, UnrecordedObjectsError
 from regrain.ledger.keeping import Intent
 from regrain.migrate.reconcile import queue_all
-from regrain.migrate.recover import adopt
+from regrain.migrate.recover import adopt, whole
 from regrain.model import layout
-from regrain.model.entry import Kind
 from regrain.store.locks import publish_lock
-from regrain.store.packages import FileLevelPackage, is_published
+from regrain.store.packages import is_published
 from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
@@ -68,38 +66,11 @@ def finish_add(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
     if is_published(root.packages, package_hash):
         disk.fsync(root.packages)
         try:
-            record(root, ledger, _published(root, package_hash), [])
+            outcome, _ = whole(root, no_claim(package_hash), verified=True)
+            record(root, ledger, outcome, [])
         except (CorruptionError, UnknownFormatError):
             quarantine(root.fd, layout.PACKAGES, package_hash)
     elif is_published(root.fd, package_hash):
         disk.fsync(root.fd)
         queue(root, ledger, package_hash)
     ledger.fulfilled(package_hash, Intent.ADD)
-
-
-def _published(root: StoreRoot, package_hash: str) -> Outcome:
-    """Return what to record of a published package.
-
-    Raises:
-        CorruptionError, UnknownFormatError: It is not whole.
-    """
-    digests: set[bytes] = set()
-    files = size = 0
-    package = FileLevelPackage(root.packages, root.objects, package_hash)
-    for entry in package.entries():
-        if entry.kind is Kind.FILE:
-            files, size = files + 1, size + entry.size
-            if entry.size:
-                os.close(package.open_content(entry))
-                digests.add(bytes.fromhex(entry.digest))
-    return Outcome(
-        no_claim(package_hash),
-        tree_hash=package.tree_hash,
-        list_hash=package.list_hash(),
-        digests=sorted(digests),
-        files=files,
-        size=size,
-        added=0,
-        deduplicated=0,
-        verified=True,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -155,31 +156,50 @@ def _check(
     root: StoreRoot, claim: Claim, adopted: dict[bytes, int], *, verified: bool
 ) -> Outcome | None:
     """Return what to record of a published package; None if it is not whole."""
-    digests: set[bytes] = set()
-    files = size = named = 0
     try:
-        package = FileLevelPackage(root.packages, root.objects, claim.package_hash)
-        for entry in package.entries():
-            if entry.kind is Kind.FILE:
-                files, size = files + 1, size + entry.size
-                if entry.size:
-                    os.close(package.open_content(entry))
-                    digests.add(bytes.fromhex(entry.digest))
-                    named += 1
+        found, named = whole(root, claim, verified=verified)
     except (CorruptionError, UnknownFormatError):
         return None
-    new = [adopted.pop(digest) for digest in digests if digest in adopted]
-    return Outcome(
+    new = [adopted.pop(digest) for digest in found.digests if digest in adopted]
+    return replace(
+        found,
+        added=sum(new) + _list_allocated(root, claim.package_hash),
+        deduplicated=named - len(new),
+    )
+
+
+def whole(root: StoreRoot, claim: Claim, *, verified: bool) -> tuple[Outcome, int]:
+    """Read the file list of a published package, and see that all its objects are there.
+
+    Returns:
+        What to record of it, as if nothing of it were new or shared; and how many of its files
+        name an object.
+
+    Raises:
+        CorruptionError, UnknownFormatError: It is not whole.
+    """
+    digests: set[bytes] = set()
+    files = size = named = 0
+    package = FileLevelPackage(root.packages, root.objects, claim.package_hash)
+    for entry in package.entries():
+        if entry.kind is Kind.FILE:
+            files, size = files + 1, size + entry.size
+            if entry.size:
+                os.close(package.open_content(entry))
+                digests.add(bytes.fromhex(entry.digest))
+                named += 1
+    outcome = Outcome(
         claim,
         tree_hash=package.tree_hash,
         list_hash=package.list_hash(),
         digests=sorted(digests),
         files=files,
         size=size,
-        added=sum(new) + _list_allocated(root, claim.package_hash),
-        deduplicated=named - len(new),
+        added=0,
+        deduplicated=0,
         verified=verified,
     )
+    return outcome, named
 
 
 def _list_allocated(root: StoreRoot, package_hash: str) -> int:
