@@ -42,8 +42,8 @@ class Tracker:
         """Count a package that failed."""
         self._packages_failed += 1
 
-    def snapshot(self) -> Progress:
-        """Return how far it is now."""
+    def snapshot(self, held_by: str = "") -> Progress:
+        """Return how far it is now, and what holds it back."""
         rate = self._rate()
         left = max(0, self._bytes_total - self._bytes_done)
         return Progress(
@@ -55,6 +55,7 @@ class Tracker:
             bytes_done=self._bytes_done,
             rate_bytes_per_second=rate,
             seconds_left=left / rate if rate else None,
+            throttle_reason=held_by,
         )
 
     def _rate(self) -> float | None:

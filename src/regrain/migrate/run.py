@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
-from regrain.ledger import Claim, Ledger, NewCarrier, Outcome, UnrecordedObjectsError
+from regrain.ledger import Claim, Ledger, NewCarrier
 from regrain.migrate import pool
+from regrain.migrate.commit import Committer
 from regrain.migrate.jobs import (
     Failure,
     FailureKind,
@@ -20,18 +22,14 @@ from regrain.migrate.jobs import (
 )
 from regrain.migrate.orders import Batch, Large, Orders, Summary, packages_of, workers_keep_dying
 from regrain.migrate.progress import Tracker
-from regrain.migrate.publish import Publisher
-from regrain.model.events import (
-    Event,
-    PackageCompleted,
-    PackageFailed,
-    PackageGivenUp,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from regrain.migrate.pace import Pace
+    from regrain.migrate.publish import Publisher
+    from regrain.model.events import Event
     from regrain.store.locks import StoreLock
 
 UNIT_FILES = 1500
@@ -45,7 +43,6 @@ BATCHES_OPEN_MAX = 3
 TASKS_AHEAD = 6
 """Tasks handed to the executor for each worker, enough to outlast a commit."""
 
-TRIES_MAX = 3
 DEATHS_MAX = 5
 """So many deaths of workers without any result between them are not a package's doing."""
 
@@ -63,6 +60,7 @@ class Run:
         adopt: Records objects that are on disk without a row, once they are proven.
         lock: The store's, shared; it is given up between batches when somebody wants it.
         orders: What to take, and how.
+        pace: What may hold it back: then nothing new is handed out.
 
     Attributes:
         workers_died: Whether some did: objects may have names, but no row in the ledger.
@@ -77,25 +75,27 @@ class Run:
         adopt: Callable[[list[bytes]], None],
         lock: StoreLock,
         orders: Orders,
+        pace: Pace,
     ) -> None:
         self._ledger = ledger
         self._publisher = publisher
         self._emit = emit
         self._stopping = stopping
-        self._adopt = adopt
         self._lock = lock
         self._orders = orders
+        self._pace = pace
         self._left = orders.limit
         packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
         self._tracker = Tracker(packages, size)
+        self._commit = Committer(
+            ledger, publisher, emit, adopt, self._tracker, verified=orders.verified
+        )
         self.workers_died = False
         self._deaths = self._careful_packages = 0
-        self._redone: Counter[str] = Counter()
         self._batches: deque[Batch] = deque()
         self._large: dict[str, Large] = {}
         self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._running: dict[Future[Any], tuple[Any, ...]] = {}
-        self._completed = self._failed = 0
         self._end: RegrainError | None = None
 
     def execute(self, make_executor: Callable[[], tuple[Executor, Any]]) -> Summary:
@@ -119,8 +119,10 @@ class Run:
                     if not self._batches and self._lock.is_wanted():
                         self._lock.give_way()
                         stop.turn += 1
-                    self._fill(executor)
-                    if not self._running and not self._batches:
+                    held_by = "" if self._is_ending() else self._pace.held_by()
+                    if not held_by:
+                        self._fill(executor)
+                    if not self._running and not self._batches and not held_by:
                         break
                     self._collect()
                 except BrokenExecutor as error:
@@ -128,7 +130,7 @@ class Run:
                     self._after_worker_death(error)
                     executor, stop = make_executor()
                 self._commit_batches()
-                self._emit(self._tracker.snapshot())
+                self._emit(self._tracker.snapshot(held_by))
         except BaseException:
             stop.value = 1
             self._give_up_all("the run ended early")
@@ -137,7 +139,7 @@ class Run:
             executor.shutdown(wait=True, cancel_futures=True)
         if self._end is not None:
             raise self._end
-        return Summary(self._completed, self._failed, self._stopping())
+        return Summary(self._commit.completed, self._commit.failed, self._stopping())
 
     def _is_ending(self) -> bool:
         return self._stopping() or self._end is not None
@@ -206,6 +208,8 @@ class Run:
     # taking back
 
     def _collect(self) -> None:
+        if not self._running:  # held back
+            time.sleep(TICK_SECONDS)
         done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
             del self._running[future]
@@ -285,14 +289,14 @@ class Run:
                     return
                 if isinstance(self._end, HaltedError):
                     raise self._end
-                self._publish(batch)
+                self._commit.publish(batch)
             except (NoSpaceError, HaltedError) as error:
                 self._end = error
                 for result in batch.good:
-                    self._give_up(result.package_hash, str(error))
+                    self._commit.give_up(result.package_hash, str(error))
             for result in batch.done.values():
                 if result.failure is not None:
-                    self._not_brought_in(batch.claims[result.package_hash], result.failure)
+                    self._commit.not_brought_in(batch.claims[result.package_hash], result.failure)
             self._batches.popleft()
             self._careful_packages = max(0, self._careful_packages - 1)
 
@@ -304,66 +308,6 @@ class Run:
         self._todo.extendleft((pool.publish_objects, (task,)) for task in tasks)
         batch.parts = len(tasks)
 
-    def _publish(self, batch: Batch) -> None:
-        """End the write protocol for one batch, whose objects have their names."""
-        if not batch.good and not batch.carriers:
-            return
-        self._publisher.flush_objects(batch.shards)
-        with self._publisher.exclusive():
-            claimed = self._ledger.still_claimed(batch.claims)
-            outcomes = batch.outcomes(claimed, verified=self._orders.verified)
-            self._publisher.publish_packages(o.claim.package_hash for o in outcomes)
-            self._record(outcomes, batch.carriers)
-        for gone in {result.package_hash for result in batch.good} - claimed:
-            self._give_up(gone, "it was removed or excluded meanwhile")
-        for outcome in outcomes:
-            self._completed += 1
-            self._tracker.completed(outcome.files)
-            self._emit(
-                PackageCompleted(
-                    outcome.claim.package_hash,
-                    outcome.claim.name,
-                    outcome.claim.version,
-                    outcome.files,
-                    outcome.size,
-                    outcome.deduplicated,
-                    outcome.claim.allocated - outcome.added,
-                )
-            )
-
-    def _record(self, outcomes: list[Outcome], carriers: list[NewCarrier]) -> None:
-        """Record a batch; objects somebody else published meanwhile are proven first."""
-        try:
-            self._ledger.record(outcomes, carriers)
-        except UnrecordedObjectsError as error:
-            self._adopt(error.digests)
-            self._ledger.record(outcomes, carriers)
-
-    def _not_brought_in(self, claim: Claim, failure: Failure) -> None:
-        if failure.kind is FailureKind.STALE:
-            self._redone[claim.package_hash] += 1
-            given_up = self._redone[claim.package_hash] < TRIES_MAX
-        else:
-            given_up = failure.kind is not FailureKind.PACKAGE
-        if given_up:
-            self._give_up(claim.package_hash, failure.message)
-            return
-        with self._publisher.exclusive():  # one that is being removed has not failed
-            has_failed = self._ledger.fail(claim.package_hash, failure.message, failure.path)
-        if not has_failed:
-            self._give_up(claim.package_hash, "it was removed or excluded meanwhile")
-            return
-        self._failed += 1
-        self._tracker.failed()
-        path = None if failure.path is None else failure.path.decode()
-        self._emit(
-            PackageFailed(claim.package_hash, claim.name, claim.version, failure.message, path)
-        )
-
-    def _give_up(self, package_hash: str, why: str) -> None:
-        self._ledger.give_up([package_hash])
-        self._emit(PackageGivenUp(package_hash, why))
-
     def _after_worker_death(self, error: BrokenExecutor) -> None:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
         self.workers_died = True
@@ -371,7 +315,7 @@ class Run:
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
             words = "a worker process died twice while it had this package"
-            self._not_brought_in(in_hand[0], Failure(FailureKind.PACKAGE, words, None))
+            self._commit.not_brought_in(in_hand[0], Failure(FailureKind.PACKAGE, words, None))
             self._careful_packages -= 1
             self._batches.clear()
         else:
@@ -384,7 +328,7 @@ class Run:
         """Put everything in hand back."""
         for batch in self._batches:
             for name in batch.claims:
-                self._give_up(name, why)
+                self._commit.give_up(name, why)
         self._batches.clear()
         self._large.clear()
         self._todo.clear()

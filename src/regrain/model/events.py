@@ -18,6 +18,7 @@ class Progress:
         bytes_done: Read so far.
         rate_bytes_per_second: Of late; None until it can be told.
         seconds_left: At that rate; None until it can be told.
+        throttle_reason: What holds the run back now; empty if nothing does.
     """
 
     packages_total: int
@@ -28,6 +29,7 @@ class Progress:
     bytes_done: int
     rate_bytes_per_second: float | None
     seconds_left: float | None
+    throttle_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
