@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import PackageError, RefusedError, reason
 from regrain.ledger.keeping import Intent
-from regrain.maintain.withdraw import clean, note
+from regrain.maintain.withdraw import clean, condemned, note
 from regrain.model import clock, layout
 from regrain.model.status import Status
 from regrain.store.legacy import freed_with
 from regrain.store.locks import StoreLock, publish_lock
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.root import legacy_names
-from regrain.store.scan import processes_using
+from regrain.store.scan import open_files, processes_using
+from regrain.store.trash import empty_discarded
 from regrain.store.twins import Doubt, Twins, mark
 
 if TYPE_CHECKING:
@@ -97,6 +98,14 @@ class Cleanup:
     kept: list[Staying] = field(default_factory=list)
     stopped: bool = False
 
+    def take(self, event: Cleaned | Staying) -> None:
+        """Count what became of a package."""
+        if isinstance(event, Staying):
+            self.kept.append(event)
+        else:
+            self.packages += 1
+            self.freed_bytes += event.freed_bytes
+
 
 def foresee(
     root: StoreRoot,
@@ -132,8 +141,7 @@ def foresee(
     if measured:
         found.staying += [
             Staying(name, f"it lies in {layout.TRASH}/, condemned, not unlinked yet", in_doubt=True)
-            for name, action in ledger.intents().items()
-            if action is Intent.UNLINK
+            for name in condemned(root, ledger)
         ]
         found.freed_bytes = sum(_measure(root, name) for name in found.going)
         found.processes = list(processes_using(root.path, frozenset(found.going)))
@@ -184,6 +192,14 @@ class Watch:
         self._root = root
         self._packages = frozenset(package_hashes)
         self._looked_at = float("-inf")
+        self._found: list[tuple[str, int, str]] = []
+
+    def users(self) -> dict[str, tuple[int, str]]:
+        """Return the packages that are in use, each with a process and a path it has open."""
+        if clock.monotonic() - self._looked_at >= _MOMENT_SECONDS:
+            self._found = list(open_files(self._root.path, self._packages))
+            self._looked_at = clock.monotonic()
+        return {name: (pid, path) for name, pid, path in self._found}
 
     def check(self) -> None:
         """Look.
@@ -191,11 +207,8 @@ class Watch:
         Raises:
             RefusedError: Some have.
         """
-        if clock.monotonic() - self._looked_at < _MOMENT_SECONDS:
-            return
-        found = list(processes_using(self._root.path, self._packages))
-        self._looked_at = clock.monotonic()
-        if found:
+        if self.users():
+            found = list({pid: path for _, pid, path in reversed(self._found)}.items())[::-1]
             named = ", ".join(f"process {pid}: {path}" for pid, path in found[:_PROCESSES_MAX])
             raise RefusedError(
                 f"{len(found)} processes have files of legacy packages open",
@@ -236,24 +249,39 @@ def clean_up(
             break
         watch.check()
         with StoreLock(root, exclusive=False):
-            found = _clean_one(root, ledger, twins, name, recorded.get(name))
-        event: Cleaned | Staying
-        if found is _NOT_ANY_MORE or found is _HALF_GONE:
-            continue
-        if isinstance(found, Doubt):
-            event = Staying(name, found.why, in_doubt=True, path=found.path)
-            done.kept.append(event)
-        else:
-            event = Cleaned(name, ledger.freed_by(name))
-            done.packages += 1
-            done.freed_bytes += event.freed_bytes
-        on_event(event)
+            event = clean_one(root, ledger, twins, name, recorded.get(name))
+        if event is not None:
+            done.take(event)
+            on_event(event)
     return done
+
+
+def clean_one(
+    root: StoreRoot, ledger: Ledger, twins: Twins, name: str, list_hash: str | None
+) -> Cleaned | Staying | None:
+    """Prove of one package that it is published whole, then remove its legacy directory.
+
+    Args:
+        root: The store, whose lock the caller shares.
+        ledger: Its ledger.
+        twins: Who compares.
+        name: The package.
+        list_hash: What the ledger knows its file list by.
+
+    Returns:
+        What became of it; None where it was somebody else's turn, or what is left of it in
+        the trash cannot be unlinked (see ``unlink_rest``).
+    """
+    found = _clean_one(root, ledger, twins, name, list_hash)
+    if isinstance(found, Doubt):
+        return Staying(name, found.why, in_doubt=True, path=found.path)
+    return None if found else Cleaned(name, ledger.freed_by(name))
 
 
 def _clean_one(
     root: StoreRoot, ledger: Ledger, twins: Twins, name: str, list_hash: str | None
-) -> Doubt | str | None:
+) -> Doubt | str:
+    """Return what kept a directory from going; empty if it is gone."""
     try:
         with disk.Closing(disk.open_directory(name, root.fd)) as legacy:
             proved = mark(legacy)
@@ -271,22 +299,30 @@ def _clean_one(
         if not _is_published_as(root, name, list_hash) or not is_published(root.fd, name):
             return _NOT_ANY_MORE
         try:
-            return clean(root, ledger, twins, name, list_hash, proved)
+            doubt = clean(root, ledger, twins, name, list_hash, proved)
         except OSError as error:
             return _held(root, ledger, name, error)
+    return _unlink(root, name) if doubt is None else doubt
 
 
-def _held(root: StoreRoot, ledger: Ledger, name: str, error: OSError) -> Doubt | str:
-    """Return what became of a directory that could not be moved, or be unlinked afterwards.
+def _unlink(root: StoreRoot, name: str) -> str:
+    """Free what a directory took that is gone already; this keeps nobody waiting."""
+    try:
+        empty_discarded(root, name)
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
+        return _HALF_GONE
+    return ""
+
+
+def _held(root: StoreRoot, ledger: Ledger, name: str, error: OSError) -> Doubt:
+    """Return why a directory could not be moved.
 
     Raises:
         OSError: It is not about that directory.
     """
-    if error.errno not in _HELD:
-        raise error
-    if ledger.intents().get(name) is Intent.UNLINK:
-        return _HALF_GONE
-    if not is_published(root.fd, name):
+    if error.errno not in _HELD or not is_published(root.fd, name):
         raise error
     ledger.fulfilled(name, Intent.CLEANUP)
     return Doubt(b"", f"it cannot be moved: {reason(error)}", in_legacy=True)

@@ -18,9 +18,16 @@ from regrain.model import layout
 from regrain.model.phase import Layout
 from regrain.model.status import Status
 from regrain.store.legacy import freed_with
-from regrain.store.locks import publish_lock
 from regrain.store.packages import is_published
-from regrain.store.trash import empty_trash, in_trash, put_back, to_trash
+from regrain.store.trash import (
+    condemn,
+    discarded,
+    empty_discarded,
+    empty_trash,
+    in_trash,
+    put_back,
+    to_trash,
+)
 from regrain.store.twins import Doubt, Twins, mark
 
 if TYPE_CHECKING:
@@ -39,7 +46,7 @@ def withdraw(root: StoreRoot, ledger: Ledger, package_hash: str, action: Intent)
         list_hash = ledger.recorded_packages().get(package_hash)
         finish_cleanup(root, ledger, Twins(root), package_hash, list_hash)
     elif action is Intent.UNLINK:
-        _unlink(root, ledger, package_hash)
+        _let_go(root, ledger, package_hash)
     else:
         _unpublish_all(root, ledger, [package_hash], action)
 
@@ -55,7 +62,9 @@ def clean(
     list_hash: str | None,
     proved: str,
 ) -> Doubt | None:
-    """Remove a legacy directory that was compared; the caller holds ``publish_lock``.
+    """Take a legacy directory that was compared out for good; the caller holds ``publish_lock``.
+
+    Its bytes are freed by ``empty_discarded``, for which nobody needs to wait.
 
     Args:
         root: The store.
@@ -81,7 +90,7 @@ def finish_cleanup(
     list_hash: str | None,
     proved: str = "",
 ) -> Doubt | None:
-    """Compare what lies in the trash once more; unlink it, or put it back."""
+    """Compare what lies in the trash once more; condemn it, or put it back."""
     freed = 0
     names = in_trash(root, package_hash, Layout.LEGACY)
     for name in names:
@@ -95,7 +104,7 @@ def finish_cleanup(
         ledger.fulfilled(package_hash, Intent.CLEANUP)
         return None
     ledger.condemn(package_hash, freed)
-    _unlink(root, ledger, package_hash)
+    _let_go(root, ledger, package_hash)
     return None
 
 
@@ -127,12 +136,19 @@ def _is_still(legacy: int, proved: str) -> bool:
         return False
 
 
-def _unlink(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
-    empty_trash(root, package_hash, Layout.LEGACY)
+def _let_go(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
+    """Record that a directory is gone: from now on its name in the trash alone condemns it."""
+    condemn(root, package_hash, Layout.LEGACY)
     if is_published(root.fd, package_hash):  # another one, made since this was condemned
         ledger.fulfilled(package_hash, Intent.UNLINK)
     else:
         ledger.cleaned(package_hash)
+
+
+def condemned(root: StoreRoot, ledger: Ledger) -> list[str]:
+    """Return the packages whose legacy directory lies in the trash, not all unlinked yet."""
+    waiting = discarded(root)
+    return [name for name in waiting if name in ledger.standings()] if waiting else []
 
 
 def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
@@ -141,16 +157,12 @@ def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
     An immutable file, or something that is mounted there: that is for the operator.
     """
     rest = {}
-    for package_hash, action in ledger.intents().items():
-        if action is Intent.UNLINK:
-            try:
-                with publish_lock(root):
-                    _unlink(root, ledger, package_hash)
-            except OSError as error:
-                where = f"'{shown(os.fsencode(error.filename or b''))}': " * bool(error.filename)
-                rest[package_hash] = (
-                    f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
-                )
+    for package_hash in condemned(root, ledger):
+        try:
+            empty_discarded(root, package_hash)
+        except OSError as error:
+            where = f"'{shown(os.fsencode(error.filename or b''))}': " * bool(error.filename)
+            rest[package_hash] = f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
     return rest
 
 

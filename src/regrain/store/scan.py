@@ -183,15 +183,24 @@ def processes_using(path: str, package_hashes: frozenset[str]) -> Iterator[tuple
     Descriptors, mapped files, working and root directories count. Only processes this user may
     look into are seen.
     """
+    last = None
+    for _, pid, target in open_files(path, package_hashes):
+        if pid != last:
+            yield pid, target
+        last = pid
+
+
+def open_files(path: str, package_hashes: frozenset[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield (package, process id, path) of all that ``processes_using`` tells one of a process."""
     prefix = os.path.realpath(path) + "/"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if int(pid) == os.getpid():
             continue
         for target in _files_of(pid):
             below = target.removeprefix(prefix) if target.startswith(prefix) else ""
-            if below.partition("/")[0] in package_hashes:
-                yield int(pid), target
-                break
+            name = below.partition("/")[0]
+            if name in package_hashes:
+                yield name, int(pid), target
 
 
 def _files_of(pid: str) -> Iterator[str]:

@@ -45,17 +45,21 @@ def discard(root: StoreRoot, package_hash: str, where: Layout) -> None:
 def _move_out(root: StoreRoot, package_hash: str, where: Layout, label: str) -> None:
     parent = parent_of(root, where)
     with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
-        for number in range(_SAME_NAMES_MAX):
-            name = f"{package_hash}.{label}.{number}"
-            try:
-                move_directory(package_hash.encode(), parent, name.encode(), trash)
-            except FileExistsError:
-                continue
-            except FileNotFoundError:
-                pass
-            break
+        _rename_free(package_hash, parent, f"{package_hash}.{label}", trash)
         disk.fsync(parent)
         disk.fsync(trash)
+
+
+def _rename_free(name: str, at: int, first: str, trash: int) -> None:
+    """Move a directory, if it is there, to the first free number behind ``first``."""
+    for number in range(_SAME_NAMES_MAX):
+        try:
+            move_directory(name.encode(), at, f"{first}.{number}".encode(), trash)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            pass
+        return
 
 
 def in_trash(root: StoreRoot, package_hash: str, where: Layout) -> list[str]:
@@ -85,6 +89,14 @@ def put_back(root: StoreRoot, package_hash: str, where: Layout) -> bool:
         disk.fsync(parent)
         disk.fsync(trash)
     return is_back
+
+
+def condemn(root: StoreRoot, package_hash: str, where: Layout) -> None:
+    """Give what lies in the trash, and might be put back, names by which it never is; durably."""
+    with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
+        for name in in_trash(root, package_hash, where):
+            _rename_free(name, trash, f"{package_hash}.{_REMOVED}", trash)
+        disk.fsync(trash)
 
 
 def empty_trash(root: StoreRoot, package_hash: str, where: Layout) -> None:
@@ -119,6 +131,13 @@ def empty_discarded(root: StoreRoot, package_hash: str | None = None) -> None:
                     raise
         if found:
             disk.fsync(trash)
+
+
+def discarded(root: StoreRoot) -> list[str]:
+    """Return the packages of which something lies in the trash that was discarded."""
+    with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
+        names = os.listdir(trash)
+    return sorted({name.partition(".")[0] for name in names if _is_discarded(name, None)})
 
 
 def _is_discarded(name: str, package_hash: str | None) -> bool:
