@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app import standing, undoing
+from regrain.app import inplace, standing, undoing
 from regrain.app.account import matters
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.recovery import check_owner, finish_begun
@@ -90,6 +90,8 @@ class Migration(Steps):
         rescan: bool = False,
         accept: str | None = None,
         max_read: float | None = None,
+        delete_legacy: bool = False,
+        no_backup: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
         """Migrate until nothing is pending.
@@ -107,16 +109,21 @@ class Migration(Steps):
             accept: A package whose legacy directory, as it is now, is to replace what is
                 published.
             max_read: MiB a second read from legacy, at the most.
+            delete_legacy: Delete each legacy directory as soon as its package is verified;
+                together with ``keep_old_packages = false`` only.
+            no_backup: Do that without a backup.
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, or the phase does not allow it.
+            RefusedError: Migration is switched off, or the phase does not allow it; legacy
+                directories would be deleted without leave, or without a backup.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
             NoSpaceError: The disk is full.
             HaltedError: The disk failed.
         """
         self._check()
+        inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
         check_owner(self._root)
         accepted = None if accept is None else dual.find_hash(self._root, accept)
         orders = Orders(
@@ -141,12 +148,14 @@ class Migration(Steps):
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 self._reconcile(ledger, emit, accepted, full=rescan)
-                packages, files, size = ledger.pending(only=only, limit=limit)
-                if not packages or stopping():
-                    return Summary(0, 0, stopping())
-                if jobs is None:
-                    orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
-                return self._work(ledger, orders, emit, stopping, max_read, lock)
+                work = partial(self._start, ledger, orders, emit, max_read, lock, jobs)
+                if not delete_legacy:
+                    return work(stopping)
+                removal = inplace.Removal(self._root, ledger, emit, stopping)
+                removal.sweep(only, lock)
+                summary = work(removal.has_ended, removal=removal)
+                removal.sweep(only, lock)
+                return removal.finish(summary)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
@@ -180,7 +189,26 @@ class Migration(Steps):
         if event is not None:
             emit(event)
 
-    def _work(
+    def _start(  # noqa: PLR0913, PLR0917 -- a part of run
+        self,
+        ledger: Ledger,
+        orders: Orders,
+        emit: Callable[[Event], None],
+        max_read: float | None,
+        lock: StoreLock,
+        jobs: int | None,
+        stopping: Callable[[], bool],
+        removal: inplace.Removal | None = None,
+    ) -> Summary:
+        """Work, if there is something to do, with as many workers as it is worth."""
+        packages, files, size = ledger.pending(only=orders.only, limit=orders.limit)
+        if not packages or stopping():
+            return Summary(0, 0, stopping())
+        if jobs is None:
+            orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
+        return self._work(ledger, orders, emit, stopping, max_read, lock, removal)
+
+    def _work(  # noqa: PLR0913, PLR0917 -- a part of run
         self,
         ledger: Ledger,
         orders: Orders,
@@ -188,9 +216,12 @@ class Migration(Steps):
         stopping: Callable[[], bool],
         max_read: float | None,
         lock: StoreLock,
+        removal: inplace.Removal | None,
     ) -> Summary:
         with RunDirectory(self._root) as directory:
             options = self._options(directory, orders.jobs, max_read)
+            if removal is not None:
+                orders = inplace.bounded(orders, self._root, self._settings, options, removal)
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
@@ -205,6 +236,9 @@ class Migration(Steps):
             summary = run.execute(partial(pool.make_executor, orders.jobs, place))
             if run.workers_died:
                 adopt_strangers(self._root, ledger)
+            lacking = None if orders.room is None else orders.room.lacking
+            if lacking is not None and not stopping():
+                raise lacking
             return summary
 
     def _check(self) -> None:
@@ -214,11 +248,6 @@ class Migration(Steps):
                 "migration is switched off",
                 why="[store] migration_enabled = false",
                 advice="Set it to true to migrate.",
-            )
-        if not settings.keep_old_packages:
-            raise RefusedError(
-                "keep_old_packages = false is not supported by this version",
-                advice="Leave it true; legacy directories are kept.",
             )
         if settings.compression != "none":
             raise ConfigurationError(
@@ -275,7 +304,7 @@ class Migration(Steps):
         finally:
             ledger.close()
 
-    def foresee(
+    def foresee(  # noqa: PLR0913 -- as run
         self,
         *,
         limit: int | None = None,
@@ -283,6 +312,8 @@ class Migration(Steps):
         retry_failed: bool = False,
         rescan: bool = False,
         accept: str | None = None,
+        delete_legacy: bool = False,
+        no_backup: bool = False,
     ) -> Foresight:
         """Say what ``run`` with these options would do; change nothing.
 
@@ -290,6 +321,7 @@ class Migration(Steps):
             RefusedError: It would be refused.
         """
         self._check()
+        inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
         return foresee(
             self._root,
             self._settings,

@@ -230,6 +230,13 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
     help="Let the legacy directory of this package, as it is now, replace what is published.",
 )
 @click.option("--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this.")
+@click.option(
+    "--delete-legacy",
+    is_flag=True,
+    help="Migrate in place: delete each legacy directory as soon as its package is verified. "
+    "With [store] keep_old_packages = false, and a backup or --no-backup.",
+)
+@click.option("--no-backup", is_flag=True, help="Delete them without asking for a backup.")
 @dry_run_option
 @json_option
 @pass_context
@@ -244,15 +251,22 @@ def migrate(
     rescan: bool,
     accept: str | None,
     max_read: float | None,
+    delete_legacy: bool,
+    no_backup: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
     """Migrate package by package until nothing is pending. Readers are never disturbed.
 
+    Legacy directories are not touched, with one exception: keep_old_packages = false together
+    with --delete-legacy. Then each goes once its package is verified, with all that cleanup
+    checks; one that is in use, or not what was migrated, is kept.
+
     Ctrl-C or SIGTERM finish the files in hand and stop; a second one stops at once. Run it
     again, whatever happened: it goes on where it was.
 
-    Exit code 3: finished, but some packages failed.
+    Exit code 3: finished, but some packages failed, or some directories were kept that should
+    have gone.
 
     Example: regrain --store /opt/pm/store migrate --only 'django*'
     """
@@ -261,7 +275,13 @@ def migrate(
     migration = context.store.migration()
     if dry_run:
         found = migration.foresee(
-            limit=limit, only=only, retry_failed=retry_failed, rescan=rescan, accept=accept
+            limit=limit,
+            only=only,
+            retry_failed=retry_failed,
+            rescan=rescan,
+            accept=accept,
+            delete_legacy=delete_legacy,
+            no_backup=no_backup,
         )
         return _would_migrate(found, as_json=as_json)
     stop = Stop()
@@ -279,6 +299,8 @@ def migrate(
             rescan=rescan,
             accept=accept,
             max_read=max_read,
+            delete_legacy=delete_legacy,
+            no_backup=no_backup,
             stopping=stop,
         )
     state = migration.state()
@@ -298,6 +320,9 @@ def migrate(
             migrated_packages=state.totals.count(Status.COMPLETED),
             total_packages=state.totals.packages,
             space_saved_bytes=state.totals.saved,
+            removed_directories=summary.removed,
+            freed_bytes=summary.freed_bytes,
+            kept_directories=summary.kept,
             next_command=command,
         )
     else:
@@ -307,10 +332,16 @@ def migrate(
             + f"; {state.totals.count(Status.PENDING):,} pending"
             + (" (stopped)" if summary.stopped else "")
         )
+        if delete_legacy:
+            click.echo(
+                f"removed {summary.removed:,} legacy directories: "
+                f"{output.size(summary.freed_bytes)}"
+                + (f"; {summary.kept:,} are kept" if summary.kept else "")
+            )
         click.echo(f"\nNext: {command}")
     if summary.stopped:
         return stop.exit_code
-    return EXIT_FAILED_SOME if failed else 0
+    return EXIT_FAILED_SOME if failed or summary.kept else 0
 
 
 def _would_migrate(found: Foresight, *, as_json: bool) -> int:

@@ -10,6 +10,8 @@ from regrain.errors import shown
 from regrain.model.clock import monotonic
 from regrain.model.events import (
     Event,
+    LegacyKept,
+    LegacyRemoved,
     PackageCompleted,
     PackageFailed,
     PackageGivenUp,
@@ -148,6 +150,10 @@ class MigrationProgress(_Shown):
                 self._recovered(event)
             case Reconciled():
                 self._reconciled(event)
+            case LegacyRemoved():
+                self._legacy("removed", event.package_hash, freed_bytes=event.freed_bytes)
+            case LegacyKept():
+                self._legacy("kept", event.package_hash, event.why, path=event.path)
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
@@ -215,6 +221,14 @@ class MigrationProgress(_Shown):
             )
         elif self._verbose:
             self.bar.say(f"put back: package {event.package_hash}: {event.why}")
+
+    def _legacy(self, status: str, name: str, why: str = "", **fields: object) -> None:
+        """Tell what became of a legacy directory, in the words of cleanup."""
+        if self.as_json:
+            fields = {"reason": why, **fields} if why else fields
+            output.document("package", package_hash=name, status=status, **fields)
+        elif why or self._verbose:
+            self.bar.say(f"{status} {name}{f': {why}' if why else ''}")
 
     def _reconciled(self, event: Reconciled) -> None:
         for name, why in event.unsettled:

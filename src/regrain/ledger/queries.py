@@ -27,7 +27,7 @@ from regrain.model import clock
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _m = store_migration.c
 _CLAIM_COLUMNS = (
@@ -40,6 +40,7 @@ _CLAIM_COLUMNS = (
     _m.allocated_bytes,
     _m.attempts,
     _m.cuts,
+    _m.inode_count,
 )
 _PENDING = (
     sa.select(*_CLAIM_COLUMNS)
@@ -110,7 +111,12 @@ class Ledger(Keeping, Lifecycle, Undoing):
             return set(connection.scalars(sa.select(_m.package_hash)))
 
     def claim(
-        self, limit: int, *, only: str | None = None, files_max: int | None = None
+        self,
+        limit: int,
+        *,
+        only: str | None = None,
+        files_max: int | None = None,
+        fits: Callable[[Claim], bool] | None = None,
     ) -> list[Claim]:
         """Take up to ``limit`` pending packages, the smallest first, and mark them.
 
@@ -118,19 +124,22 @@ class Ledger(Keeping, Lifecycle, Undoing):
             limit: How many.
             only: A glob that a package's name or hash must match.
             files_max: How many files they may have together; one package is always taken.
+            fits: Asked of each in turn; what does not fit is passed over.
         """
         if limit < 1:
             return []
         with self._transaction() as connection:
-            query = _PENDING.limit(limit) if only is None else _PENDING
+            query = _PENDING.limit(limit) if only is None and fits is None else _PENDING
             chosen: list[Claim] = []
             files = 0
             for row in connection.execute(query):
-                if only is None or matches(row.package_hash, row.name, only):
-                    files += row.file_count
+                is_wanted = only is None or matches(row.package_hash, row.name, only)
+                claim = _claim(row)
+                if is_wanted and (fits is None or fits(claim)):
+                    files += claim.files
                     if chosen and files_max is not None and files > files_max:
                         break
-                    chosen.append(_claim(row))
+                    chosen.append(claim)
                 if len(chosen) == limit:
                     break
             connection.exec_driver_sql(
@@ -354,6 +363,7 @@ def _claim(row: sa.Row[*tuple[Any, ...]]) -> Claim:
         allocated=row.allocated_bytes,
         attempts=row.attempts,
         cuts=tuple(row.cuts.split(b"\0")) if row.cuts else (),
+        inodes=row.inode_count,
     )
 
 

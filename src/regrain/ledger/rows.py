@@ -46,6 +46,7 @@ class Claim:
     allocated: int
     attempts: int
     cuts: tuple[bytes, ...] = ()
+    inodes: int = 0
 
 
 class NewCarrier(NamedTuple):

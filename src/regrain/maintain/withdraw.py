@@ -162,7 +162,9 @@ def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
             empty_discarded(root, package_hash)
         except OSError as error:
             where = f"'{shown(os.fsencode(error.filename or b''))}': " * bool(error.filename)
-            rest[package_hash] = f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
+            rest[package_hash] = (
+                f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
+            )
     return rest
 
 

@@ -10,7 +10,7 @@ from regrain.migrate.jobs import Failure, FailureKind
 from regrain.model.events import PackageCompleted, PackageFailed, PackageGivenUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from regrain.ledger import Claim
     from regrain.migrate.orders import Batch
@@ -35,6 +35,7 @@ class Committer:
     Attributes:
         completed: Packages published and recorded.
         failed: Packages that failed.
+        after: Told what was published and recorded, once readers and events know of it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Committer:
         self._verified = verified
         self._redone: Counter[str] = Counter()
         self.completed = self.failed = 0
+        self.after: Callable[[Sequence[Outcome]], None] = lambda _: None
 
     def publish(self, batch: Batch) -> None:
         """End the write protocol for one batch, whose objects have their names.
@@ -87,6 +89,7 @@ class Committer:
                     outcome.claim.allocated - outcome.added,
                 )
             )
+        self.after(outcomes)
 
     def _record(self, outcomes: list[Outcome], carriers: list[NewCarrier]) -> None:
         """Record a batch; objects somebody else published meanwhile are proven first."""

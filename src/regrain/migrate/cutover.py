@@ -200,9 +200,15 @@ def _unverified(names: frozenset[str]) -> list[Failure]:
 
 
 def _without_backup(evidence: Evidence) -> list[Failure]:
-    if not evidence.wants_backup:
-        return []
-    marked = evidence.marked_at
+    return lacking_backup(evidence.marked_at) if evidence.wants_backup else []
+
+
+def lacking_backup(marked: int | None) -> list[Failure]:
+    """Say why no backup covers the store, where none does; for all that asks for one.
+
+    Args:
+        marked: When a backup was last marked; None if never.
+    """
     if marked is not None and is_fresh(marked):
         return []
     return [

@@ -11,14 +11,20 @@ from regrain.ledger import Outcome
 from regrain.migrate.jobs import Slice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from concurrent.futures import BrokenExecutor
 
     from regrain.ledger import Claim, NewCarrier
     from regrain.migrate.jobs import Failure, PackageResult
+    from regrain.migrate.room import Room
 
 
 TASK_BYTES = 128 << 10
 """Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
+
+
+def _nothing(_: object) -> None:
+    """Leave it at that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class Orders:
         limit: How many packages to take at the most.
         only: A glob packages must match.
         verified: Whether workers compare packages with their source.
+        room: What bounds batches by the space they take; None where nothing does.
+        after_commit: Told what was published and recorded, batch by batch.
     """
 
     batch: int
@@ -38,15 +46,29 @@ class Orders:
     limit: int | None = None
     only: str | None = None
     verified: bool = True
+    room: Room | None = None
+    after_commit: Callable[[Sequence[Outcome]], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did."""
+    """What a run did.
+
+    Attributes:
+        completed: Packages that were published.
+        failed: Packages that failed.
+        stopped: Whether it was ended early.
+        removed: Legacy directories that went, in place.
+        freed_bytes: What that freed on disk.
+        kept: Legacy directories that should have gone, and stay.
+    """
 
     completed: int
     failed: int
     stopped: bool
+    removed: int = 0
+    freed_bytes: int = 0
+    kept: int = 0
 
 
 @dataclass(slots=True)

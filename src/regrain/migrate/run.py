@@ -90,6 +90,7 @@ class Run:
         self._commit = Committer(
             ledger, publisher, emit, adopt, self._tracker, verified=orders.verified
         )
+        self._commit.after = orders.after_commit
         self.workers_died = False
         self._deaths = self._careful_packages = 0
         self._batches: deque[Batch] = deque()
@@ -163,8 +164,7 @@ class Run:
     def _claim(self) -> bool:
         batch = 1 if self._careful_packages else self._orders.batch
         count = batch if self._left is None else min(batch, self._left)
-        only = self._orders.only
-        claims = self._ledger.claim(count, only=only, files_max=BATCH_FILES_MAX) if count else []
+        claims = self._take_claims(count) if count else []
         if not claims:
             return False
         if self._left is not None:
@@ -184,6 +184,15 @@ class Run:
         if unit:
             self._todo.append((pool.bring_in, (unit,)))
         return True
+
+    def _take_claims(self, count: int) -> list[Claim]:
+        only, room = self._orders.only, self._orders.room
+        if room is None:
+            return self._ledger.claim(count, only=only, files_max=BATCH_FILES_MAX)
+        in_hand = [name for batch in self._batches for name in batch.claims]
+        return room.claim(
+            self._ledger, count, only=only, files_max=BATCH_FILES_MAX, in_hand=in_hand
+        )
 
     def _slice(self, claim: Claim) -> None:
         """Part a large package; its slices cover all paths, whatever it holds by now."""

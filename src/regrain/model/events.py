@@ -102,4 +102,38 @@ class PackageGivenUp:
     why: str
 
 
-Event = Progress | Recovered | Reconciled | PackageCompleted | PackageFailed | PackageGivenUp
+@dataclass(frozen=True, slots=True)
+class LegacyRemoved:
+    """The legacy directory of a published package is gone, in a migration in place."""
+
+    package_hash: str
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyKept:
+    """A legacy directory that should have gone, in a migration in place, stays.
+
+    Attributes:
+        package_hash: The package.
+        why: In one clause.
+        in_doubt: Whether something is wrong with the package, rather than somebody using it.
+        path: Where in the package, if that is known; as text.
+    """
+
+    package_hash: str
+    why: str
+    in_doubt: bool
+    path: str = ""
+
+
+Event = (
+    Progress
+    | Recovered
+    | Reconciled
+    | PackageCompleted
+    | PackageFailed
+    | PackageGivenUp
+    | LegacyRemoved
+    | LegacyKept
+)
