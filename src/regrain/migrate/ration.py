@@ -40,7 +40,7 @@ class Need(NamedTuple):
     inodes: int
 
 
-class Room:
+class Ration:
     """Shares out what is free.
 
     Args:
