@@ -24,7 +24,7 @@ from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
-from regrain.migrate.pace import Pace
+from regrain.migrate.pace import Pace, Tempo
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import accept_legacy, reconcile
@@ -199,7 +199,7 @@ class Migration(Steps):
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(),
+                Pace(lambda: Tempo(orders.jobs, orders.batch)),
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
             summary = run.execute(partial(pool.make_executor, orders.jobs, place))

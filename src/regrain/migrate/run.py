@@ -119,7 +119,8 @@ class Run:
                     if not self._batches and self._lock.is_wanted():
                         self._lock.give_way()
                         stop.turn += 1
-                    held_by = "" if self._is_ending() else self._pace.held_by()
+                    going = self._pace.now()
+                    held_by = going.reason if going.is_held and not self._is_ending() else ""
                     if not held_by:
                         self._fill(executor)
                     if not self._running and not self._batches and not held_by:
