@@ -29,6 +29,7 @@ class Flag:
 
     value: int = 0
     turn: int = 0
+    rate: float = 0.0
 
 
 _numbers = count()

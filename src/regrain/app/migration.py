@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,18 +18,21 @@ from regrain.errors import (
     ConfigurationError,
     RefusedError,
 )
-from regrain.ledger import Ledger, PackageRow, open_ledger
+from regrain.ledger import Ledger, PackageRow, Pending, open_ledger
 from regrain.migrate import pool
+from regrain.migrate.control import Steering, Values, read_control
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
-from regrain.migrate.pace import Pace, Tempo
+from regrain.migrate.pace import Pace
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
+from regrain.migrate.room import Floors, Room, check_room, wanted_for
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
+from regrain.model.events import Remark
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
@@ -45,8 +47,6 @@ if TYPE_CHECKING:
     from regrain.model.digest import PackageHash
     from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
-
-MIB = 1 << 20
 
 
 def _ignore(_: object) -> None:
@@ -120,13 +120,14 @@ class Migration(Steps):
         check_owner(self._root)
         accepted = None if accept is None else dual.find_hash(self._root, accept)
         orders = Orders(
-            batch=batch or self._settings.store.migration_batch_size,
-            jobs=jobs or self._settings.store.migration_parallel_files,
             limit=limit,
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
+        options = Values(jobs, batch, max_read)
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            if read_control(self._root).is_paused:
+                return Summary(0, 0, stopped=False, paused=True)
             found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
                 return Summary(0, 0, stopped=True)
@@ -141,12 +142,17 @@ class Migration(Steps):
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 self._reconcile(ledger, emit, accepted, full=rescan)
-                packages, files, size = ledger.pending(only=only, limit=limit)
-                if not packages or stopping():
+                pending = ledger.pending(only=only, limit=limit)
+                if not pending.packages or stopping():
                     return Summary(0, 0, stopping())
-                if jobs is None:
-                    orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
-                return self._work(ledger, orders, emit, stopping, max_read, lock)
+                self._check_room(pending)
+                steering = Steering(
+                    self._root,
+                    self._values(pending),
+                    options,
+                    on_trouble=lambda words: emit(Remark(words)),
+                )
+                return self._work(ledger, orders, emit, stopping, steering, lock)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
@@ -186,11 +192,12 @@ class Migration(Steps):
         orders: Orders,
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
-        max_read: float | None,
+        steering: Steering,
         lock: StoreLock,
     ) -> Summary:
         with RunDirectory(self._root) as directory:
-            options = self._options(directory, orders.jobs, max_read)
+            options = self._options(directory)
+            room = Room(self._root.fd, self._floors(), self._settings.migration.space_wait)
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
@@ -199,11 +206,12 @@ class Migration(Steps):
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(lambda: Tempo(orders.jobs, orders.batch)),
+                Pace(steering.tempo, [steering, room]),
+                room,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
-            summary = run.execute(partial(pool.make_executor, orders.jobs, place))
-            if run.workers_died:
+            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
+            if run.may_leave_objects:
                 adopt_strangers(self._root, ledger)
             return summary
 
@@ -232,9 +240,34 @@ class Migration(Steps):
                 advice="Finish it with 'regrain rollback'.",
             )
 
-    def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
+    def _floors(self) -> Floors:
+        limits = self._settings.migration
+        return Floors(limits.free_bytes_min, limits.free_inodes_min)
+
+    def _check_room(self, pending: Pending) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            RefusedError: There is too little space.
+        """
+        root, store = self._root, self._settings.store
+        wanted = wanted_for(
+            pending, ingest=Ingest(store.ingest), can_reflink=disk.shares_extents(root.fd)
+        )
+        check_room(root.fd, root.path, wanted, pending.packages, self._floors())
+
+    def _values(self, pending: Pending) -> Values:
+        """Return what the settings say of the tempo; fewer workers where there is little to do."""
+        store, migration = self._settings.store, self._settings.migration
+        return Values(
+            worth_starting(store.migration_parallel_files, pending.files, pending.size),
+            store.migration_batch_size,
+            migration.max_read,
+            migration.pause_ms,
+        )
+
+    def _options(self, directory: RunDirectory) -> Options:
         settings = self._settings
-        rate = settings.migration.max_read if max_read is None else max_read
         return Options(
             ingest=Ingest(settings.store.ingest),
             can_reflink=disk.shares_extents(directory.pool),
@@ -242,7 +275,6 @@ class Migration(Steps):
             link_outside=settings.store.link_outside,
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,
-            bytes_per_second_max=rate * MIB / jobs,
         )
 
     def state(self) -> State:

@@ -16,6 +16,7 @@ from regrain.model.events import (
     Progress,
     Reconciled,
     Recovered,
+    Remark,
 )
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class MigrationProgress(_Shown):
                 self._recovered(event)
             case Reconciled():
                 self._reconciled(event)
+            case Remark():
+                self.bar.say(shown(event.text))
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"

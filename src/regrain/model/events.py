@@ -102,4 +102,13 @@ class PackageGivenUp:
     why: str
 
 
-Event = Progress | Recovered | Reconciled | PackageCompleted | PackageFailed | PackageGivenUp
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What else there is to tell, such as why a run is held, and that it goes on."""
+
+    text: str
+
+
+Event = (
+    Progress | Recovered | Reconciled | PackageCompleted | PackageFailed | PackageGivenUp | Remark
+)
