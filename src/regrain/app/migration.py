@@ -13,6 +13,7 @@ from regrain.app.account import matters
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
+from regrain.app.steering import told
 from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
@@ -287,6 +288,7 @@ class Migration(Steps):
                 is_running(self._root),
                 read_snapshot(self._root),
                 matters(self._root, ledger),
+                told(self._root),
             )
         finally:
             ledger.close()

@@ -156,6 +156,8 @@ class MigrationProgress(_Shown):
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
         if progress.packages_failed:
             text += f", {progress.packages_failed:,} failed"
+        if progress.throttle_reason:
+            text += f" ({progress.throttle_reason})"
         self.bar.update(text, progress.bytes_done, progress.bytes_total)
         if self.bar.is_shown or not self.is_due():
             return
@@ -171,6 +173,8 @@ class MigrationProgress(_Shown):
                 bytes_done=progress.bytes_done,
                 rate_bytes_per_second=rate,
                 estimated_time_remaining_seconds=left,
+                throttled=bool(progress.throttle_reason),
+                throttle_reason=progress.throttle_reason or None,
             )
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"
