@@ -14,8 +14,10 @@ from regrain.errors import RefusedError, RegrainError, UsageError, shown
 from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
 from regrain.maintain.withdraw import unlink_rest
+from regrain.migrate import room
 from regrain.migrate.cutover import BACKUP_MARKED, lacking_backup
-from regrain.migrate.room import Room
+from regrain.migrate.plan import INODES_A_PACKAGE
+from regrain.migrate.room import Space
 from regrain.migrate.staging import staging_error
 from regrain.model.events import LegacyKept, LegacyRemoved
 from regrain.store.twins import Twins
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from regrain.ledger import Outcome
-    from regrain.migrate.jobs import Options
-    from regrain.migrate.orders import Orders, Summary
+    from regrain.migrate.orders import Summary
+    from regrain.migrate.room import Floors
     from regrain.model.events import Event
     from regrain.settings import Settings
     from regrain.store.locks import StoreLock
@@ -83,6 +85,16 @@ def _check_backup(root: StoreRoot) -> None:
             why=lacking[0].reason,
             advice=lacking[0].advice,
         )
+
+
+def check_room_to_begin(root: StoreRoot, floors: Floors) -> None:
+    """See to it that there is room for the smallest of packages.
+
+    Raises:
+        RefusedError: There is not; nothing was begun.
+    """
+    least = Space(room.BYTES_A_PACKAGE, INODES_A_PACKAGE)
+    room.check_room(root.fd, root.path, least, 1, floors)
 
 
 class Removal:
@@ -188,12 +200,3 @@ class Removal:
         if self._kept.get(one.package_hash) != one:
             self._kept[one.package_hash] = one
             self._emit(LegacyKept(one.package_hash, one.why, one.in_doubt, shown(one.path)))
-
-
-def bounded(
-    orders: Orders, root: StoreRoot, settings: Settings, options: Options, removal: Removal
-) -> Orders:
-    """Return orders by which a run works in place, in the space that there is."""
-    limits = settings.migration
-    room = Room(root, options, bytes_min=limits.free_bytes_min, inodes_min=limits.free_inodes_min)
-    return replace(orders, room=room, after_commit=removal.after_commit)

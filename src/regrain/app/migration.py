@@ -14,23 +14,28 @@ from regrain.app.account import matters
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
+from regrain.app.steering import told
 from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
 )
-from regrain.ledger import Ledger, PackageRow, open_ledger
+from regrain.ledger import Ledger, PackageRow, Pending, open_ledger
 from regrain.migrate import pool
+from regrain.migrate.control import Steering, Values, read_control
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
-from regrain.migrate.pace import Pace
+from regrain.migrate.pace import Brake, Pace
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.publish import Publisher
+from regrain.migrate.ration import Ration
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
+from regrain.migrate.room import Floors, Room, check_room, wanted_for
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
+from regrain.model.events import Remark
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
@@ -45,8 +50,6 @@ if TYPE_CHECKING:
     from regrain.model.digest import PackageHash
     from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
-
-MIB = 1 << 20
 
 
 def _ignore(_: object) -> None:
@@ -127,13 +130,14 @@ class Migration(Steps):
         check_owner(self._root)
         accepted = None if accept is None else dual.find_hash(self._root, accept)
         orders = Orders(
-            batch=batch or self._settings.store.migration_batch_size,
-            jobs=jobs or self._settings.store.migration_parallel_files,
             limit=limit,
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
+        options = Values(jobs, batch, max_read)
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            if read_control(self._root).is_paused:
+                return Summary(0, 0, stopped=False, paused=True)
             found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
                 return Summary(0, 0, stopped=True)
@@ -148,12 +152,12 @@ class Migration(Steps):
 
                 self._prepare(ledger, orders, emit, retry_failed=retry_failed)
                 self._reconcile(ledger, emit, accepted, full=rescan)
-                work = partial(self._start, ledger, orders, emit, max_read, lock, jobs)
+                work = partial(self._start, ledger, orders, emit, options, lock)
                 if not delete_legacy:
-                    return work(stopping)
+                    return work(stopping, None)
                 removal = inplace.Removal(self._root, ledger, emit, stopping)
                 removal.sweep(only, lock)
-                summary = work(removal.has_ended, removal=removal)
+                summary = work(removal.has_ended, removal)
                 removal.sweep(only, lock)
                 return removal.finish(summary)
             except OSError as error:
@@ -194,34 +198,45 @@ class Migration(Steps):
         ledger: Ledger,
         orders: Orders,
         emit: Callable[[Event], None],
-        max_read: float | None,
+        values: Values,
         lock: StoreLock,
-        jobs: int | None,
         stopping: Callable[[], bool],
-        removal: inplace.Removal | None = None,
+        removal: inplace.Removal | None,
     ) -> Summary:
-        """Work, if there is something to do, with as many workers as it is worth."""
-        packages, files, size = ledger.pending(only=orders.only, limit=orders.limit)
-        if not packages or stopping():
+        """Work, if there is something to do and room for it."""
+        pending = ledger.pending(only=orders.only, limit=orders.limit)
+        if not pending.packages or stopping():
             return Summary(0, 0, stopping())
-        if jobs is None:
-            orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
-        return self._work(ledger, orders, emit, stopping, max_read, lock, removal)
+        if removal is None:
+            self._check_room(pending)
+        else:
+            orders = replace(orders, after_commit=removal.after_commit)
+            inplace.check_room_to_begin(self._root, self._floors())
+        steering = Steering(
+            self._root,
+            self._values(pending),
+            values,
+            on_trouble=lambda words: emit(Remark(words)),
+        )
+        return self._work(ledger, orders, emit, stopping, steering, lock)
 
-    def _work(  # noqa: PLR0913, PLR0917 -- a part of run
+    def _work(
         self,
         ledger: Ledger,
         orders: Orders,
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
-        max_read: float | None,
+        steering: Steering,
         lock: StoreLock,
-        removal: inplace.Removal | None,
     ) -> Summary:
         with RunDirectory(self._root) as directory:
-            options = self._options(directory, orders.jobs, max_read)
-            if removal is not None:
-                orders = inplace.bounded(orders, self._root, self._settings, options, removal)
+            options, wait = self._options(directory), self._settings.migration.space_wait
+            room = Room(self._root.fd, self._floors(), wait)
+            brakes: list[Brake] = [steering, room]
+            if not self._settings.store.keep_old_packages:
+                ration = Ration(self._root, options, self._floors(), wait)
+                orders = replace(orders, ration=ration)
+                brakes.append(ration)
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
@@ -230,15 +245,13 @@ class Migration(Steps):
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(),
+                Pace(steering.tempo, brakes),
+                room,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
-            summary = run.execute(partial(pool.make_executor, orders.jobs, place))
-            if run.workers_died:
+            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
+            if run.may_leave_objects:
                 adopt_strangers(self._root, ledger)
-            lacking = None if orders.room is None else orders.room.lacking
-            if lacking is not None and not stopping():
-                raise lacking
             return summary
 
     def _check(self) -> None:
@@ -261,9 +274,34 @@ class Migration(Steps):
                 advice="Finish it with 'regrain rollback'.",
             )
 
-    def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
+    def _floors(self) -> Floors:
+        limits = self._settings.migration
+        return Floors(limits.free_bytes_min, limits.free_inodes_min)
+
+    def _check_room(self, pending: Pending) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            RefusedError: There is too little space.
+        """
+        root, store = self._root, self._settings.store
+        wanted = wanted_for(
+            pending, ingest=Ingest(store.ingest), can_reflink=disk.shares_extents(root.fd)
+        )
+        check_room(root.fd, root.path, wanted, pending.packages, self._floors())
+
+    def _values(self, pending: Pending) -> Values:
+        """Return what the settings say of the tempo; fewer workers where there is little to do."""
+        store, migration = self._settings.store, self._settings.migration
+        return Values(
+            worth_starting(store.migration_parallel_files, pending.files, pending.size),
+            store.migration_batch_size,
+            migration.max_read,
+            migration.pause_ms,
+        )
+
+    def _options(self, directory: RunDirectory) -> Options:
         settings = self._settings
-        rate = settings.migration.max_read if max_read is None else max_read
         return Options(
             ingest=Ingest(settings.store.ingest),
             can_reflink=disk.shares_extents(directory.pool),
@@ -271,7 +309,6 @@ class Migration(Steps):
             link_outside=settings.store.link_outside,
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,
-            bytes_per_second_max=rate * MIB / jobs,
         )
 
     def state(self) -> State:
@@ -284,6 +321,7 @@ class Migration(Steps):
                 is_running(self._root),
                 read_snapshot(self._root),
                 matters(self._root, ledger),
+                told(self._root),
             )
         finally:
             ledger.close()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app.account import Matters
+from regrain.app.steering import MIGRATION, Told
+from regrain.migrate.control import Control
 from regrain.model.events import Progress
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -30,6 +32,7 @@ class State:
         running: Who holds the run lock, empty if nobody.
         snapshot: The last progress of that run.
         matters: What else there is to tell.
+        told: What a migration was told from other terminals.
     """
 
     phase: Phase
@@ -37,6 +40,7 @@ class State:
     running: str
     snapshot: dict[str, object]
     matters: Matters = field(default_factory=Matters)
+    told: Told = field(default_factory=lambda: Told(Control()))
 
 
 @dataclass(slots=True)
@@ -77,6 +81,8 @@ def health(root: StoreRoot, state: State, settings: Settings) -> Health:
             f"{failed} of {tried} packages failed ({failed / tried:.0%}, "
             f"{limits.error_rate_max:.0%} is tolerated)",
         )
+    if state.told.trouble:
+        found.add("warning", state.told.trouble)
     for issue in critical_issues(root, settings):
         found.add("critical", issue)
     return found
@@ -97,6 +103,12 @@ def critical_issues(root: StoreRoot, settings: Settings) -> tuple[str, ...]:
 
 def next_command(state: State) -> str:
     """Return the one command to run next."""
+    command = _next_command(state)
+    is_held = state.running.startswith(MIGRATION) or command.startswith(MIGRATION)
+    return "regrain resume" if state.told.pause and is_held else command
+
+
+def _next_command(state: State) -> str:
     if state.running:
         return "regrain status"
     if state.phase is Phase.ROLLING_BACK:
@@ -129,7 +141,8 @@ def _before_cutover(state: State) -> str:
 def progress(state: State) -> Progress:
     """Return how far the migration is; rate and time left are those of the run under way."""
     totals = state.totals
-    snapshot = state.snapshot if state.running.startswith("regrain migrate") else {}
+    is_its = state.running.endswith(f" {state.snapshot.get('pid')}")
+    snapshot = state.snapshot if state.running and is_its else {}
     read = _number(snapshot, "bytes_done")
     return Progress(
         packages_total=totals.packages,
@@ -140,6 +153,7 @@ def progress(state: State) -> Progress:
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
         rate_bytes_per_second=_rate(snapshot, "rate_bytes_per_second"),
         seconds_left=_rate(snapshot, "seconds_left"),
+        throttle_reason=state.told.pause or str(snapshot.get("throttle_reason") or ""),
     )
 
 
@@ -181,8 +195,9 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "bytes_done": so_far.bytes_done,
         "rate_bytes_per_second": so_far.rate_bytes_per_second,
         "estimated_time_remaining_seconds": so_far.seconds_left,
-        "throttled": False,
-        "throttle_reason": None,
+        "paused": bool(state.told.pause),
+        "throttled": bool(so_far.throttle_reason),
+        "throttle_reason": so_far.throttle_reason or None,
         "health": {"status": judged.status, "issues": judged.issues},
         "next_command": next_command(state),
     }

@@ -18,6 +18,7 @@ from regrain.model.events import (
     Progress,
     Reconciled,
     Recovered,
+    Remark,
 )
 
 if TYPE_CHECKING:
@@ -154,11 +155,15 @@ class MigrationProgress(_Shown):
                 self._legacy("removed", event.package_hash, freed_bytes=event.freed_bytes)
             case LegacyKept():
                 self._legacy("kept", event.package_hash, event.why, path=event.path)
+            case Remark():
+                self.bar.say(shown(event.text))
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
         if progress.packages_failed:
             text += f", {progress.packages_failed:,} failed"
+        if progress.throttle_reason:
+            text += f" ({progress.throttle_reason})"
         self.bar.update(text, progress.bytes_done, progress.bytes_total)
         if self.bar.is_shown or not self.is_due():
             return
@@ -174,6 +179,8 @@ class MigrationProgress(_Shown):
                 bytes_done=progress.bytes_done,
                 rate_bytes_per_second=rate,
                 estimated_time_remaining_seconds=left,
+                throttled=bool(progress.throttle_reason),
+                throttle_reason=progress.throttle_reason or None,
             )
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"

@@ -7,20 +7,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError
-from regrain.ledger import Outcome
-from regrain.migrate.jobs import Slice
+from regrain.ledger import NewCarrier, Outcome
+from regrain.migrate.jobs import Slice, unpacker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from concurrent.futures import BrokenExecutor
 
-    from regrain.ledger import Claim, NewCarrier
+    from regrain.ledger import Claim, Ledger
     from regrain.migrate.jobs import Failure, PackageResult
-    from regrain.migrate.room import Room
+    from regrain.migrate.ration import Ration
 
+_carriers = unpacker(NewCarrier)
 
 TASK_BYTES = 128 << 10
 """Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
+
+
+DEATHS_MAX = 5
+"""So many deaths of workers without any result between them are not a package's doing."""
 
 
 def _nothing(_: object) -> None:
@@ -32,22 +37,33 @@ class Orders:
     """What a run is to take, and how.
 
     Attributes:
-        batch: Packages committed together.
-        jobs: Worker processes.
         limit: How many packages to take at the most.
         only: A glob packages must match.
         verified: Whether workers compare packages with their source.
-        room: What bounds batches by the space they take; None where nothing does.
+        ration: What bounds batches by the space they take; None where nothing does.
         after_commit: Told what was published and recorded, batch by batch.
     """
 
-    batch: int
-    jobs: int
     limit: int | None = None
     only: str | None = None
     verified: bool = True
-    room: Room | None = None
+    ration: Ration | None = None
     after_commit: Callable[[Sequence[Outcome]], None] = _nothing
+
+    def claim(
+        self, ledger: Ledger, count: int, files_max: int, in_hand: Collection[str]
+    ) -> list[Claim]:
+        """Claim so many packages, of so many files together, that fit beside those in hand."""
+        if self.ration is None:
+            return ledger.claim(count, only=self.only, files_max=files_max)
+        return self.ration.claim(
+            ledger, count, only=self.only, files_max=files_max, in_hand=in_hand
+        )
+
+    @property
+    def is_short(self) -> bool:
+        """Whether packages are left that do not fit now."""
+        return self.ration is not None and self.ration.is_short
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class Summary:
         completed: Packages that were published.
         failed: Packages that failed.
         stopped: Whether it was ended early.
+        paused: Whether it did nothing, the store being paused.
         removed: Legacy directories that went, in place.
         freed_bytes: What that freed on disk.
         kept: Legacy directories that should have gone, and stay.
@@ -66,6 +83,7 @@ class Summary:
     completed: int
     failed: int
     stopped: bool
+    paused: bool = False
     removed: int = 0
     freed_bytes: int = 0
     kept: int = 0
@@ -100,6 +118,15 @@ class Batch:
     def good(self) -> list[PackageResult]:
         """What can be published."""
         return [result for result in self.done.values() if result.failure is None]
+
+    @property
+    def failed(self) -> list[tuple[Claim, Failure]]:
+        """What cannot be, each with the reason."""
+        return [
+            (self.claims[result.package_hash], result.failure)
+            for result in self.done.values()
+            if result.failure is not None
+        ]
 
     @property
     def shards(self) -> set[str]:
@@ -141,8 +168,9 @@ class Batch:
             if result.package_hash in package_hashes
         ]
 
-    def credit(self, package_hash: str, carriers: list[NewCarrier]) -> None:
-        """Take note of carriers that were published for a package."""
+    def credit(self, package_hash: str, packed: bytes) -> None:
+        """Take note of carriers (packed) that were published for a package."""
+        carriers = _carriers(packed)
         self.carriers += carriers
         self.new[package_hash] += len(carriers)
         self.added[package_hash] += sum(carrier.allocated for carrier in carriers)

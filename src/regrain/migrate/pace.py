@@ -1,34 +1,146 @@
-"""What holds a run back: brakes that are asked again and again, and the reason they give."""
+"""How fast a run goes: what it was told to, and the brakes that may slow or hold it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from regrain.model.events import Remark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from regrain.model.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """What a run was told to; it may be told otherwise at any time.
+
+    Attributes:
+        jobs: Worker processes.
+        batch: Packages committed together.
+        max_read: Bytes a second read from legacy by all workers together; 0 is no limit.
+        pause: Seconds between the end of a batch and the beginning of the next.
+    """
+
+    jobs: int
+    batch: int
+    max_read: float = 0.0
+    pause: float = 0.0
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        read = f"{self.max_read / (1 << 20):g} MiB/s" if self.max_read else "no limit on reading"
+        pause = f", {self.pause:g} s between them" if self.pause else ""
+        return f"{self.jobs} jobs, {read}, batches of {self.batch} packages{pause}"
+
+
+class Demand(NamedTuple):
+    """What a brake asks for.
+
+    Attributes:
+        reason: Why, in a clause for ``status``.
+        jobs_max: Workers that may go on. With 0 the run is held: packages in hand are
+            finished, nothing new is begun, and the store's lock is let go of.
+        at_once: With 0 jobs: workers stop after the file in hand, as they do when the run
+            is stopped, and what is not complete is put back. For long holds; a brake that
+            comes and goes would have large packages begun again and again.
+    """
+
+    reason: str
+    jobs_max: int = 0
+    at_once: bool = False
 
 
 class Brake(Protocol):
-    """Something that may hold a run back for a while."""
+    """Something that may slow or hold a run for a while."""
 
-    def reason(self) -> str:
-        """Say why nothing new is to be begun now; empty if it may be.
+    def demand(self) -> Demand | None:
+        """Say what is to be heeded now; None if nothing is.
 
         Asked several times a second: whoever has to look at something that is not there at
         once keeps what it saw last.
+
+        Raises:
+            RegrainError: The run is to end with it. Packages in hand that are complete are
+                published, the others are put back.
         """
 
 
-class Pace:
-    """All brakes of a run together; any one holds it.
+@dataclass(frozen=True, slots=True)
+class Going:
+    """How a run goes at a moment.
 
-    Args:
-        brakes: In the order of their weight: the first that holds is the one that is told.
+    Attributes:
+        tempo: What it was told to.
+        jobs: How many workers may be busy; 0: it is held.
+        reason: What slows or holds it; empty if nothing does.
+        at_once: Whether workers stop after the file in hand.
     """
 
-    def __init__(self, brakes: Iterable[Brake] = ()) -> None:
+    tempo: Tempo
+    jobs: int
+    reason: str = ""
+    at_once: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing new may be begun."""
+        return self.jobs == 0
+
+
+class Pace:
+    """What a run was told to, and all its brakes together; the strongest one counts.
+
+    Args:
+        tempo: Returns what it is told to, whenever it is asked.
+        brakes: In the order of their weight: of equals the first is the one that is told.
+    """
+
+    def __init__(self, tempo: Callable[[], Tempo], brakes: Iterable[Brake] = ()) -> None:
+        self.tempo = tempo
         self._brakes = tuple(brakes)
 
-    def held_by(self) -> str:
-        """Say what holds the run now; empty if nothing does."""
-        return next((why for brake in self._brakes if (why := brake.reason())), "")
+    def now(self) -> Going:
+        """Say how the run may go now."""
+        tempo = self.tempo()
+        demands = [demand for brake in self._brakes if (demand := brake.demand()) is not None]
+        if not demands:
+            return Going(tempo, tempo.jobs)
+        strongest = min(demands, key=lambda demand: (demand.jobs_max, not demand.at_once))
+        return Going(
+            tempo, min(tempo.jobs, strongest.jobs_max), strongest.reason, strongest.at_once
+        )
+
+
+class Course:
+    """Follows a pace, and tells when a run is held, goes on, or is told something else.
+
+    Args:
+        pace: The pace.
+        emit: Told.
+
+    Attributes:
+        going: How the run goes, by the last look.
+    """
+
+    def __init__(self, pace: Pace, emit: Callable[[Event], None]) -> None:
+        self._pace = pace
+        self._emit = emit
+        tempo = pace.tempo()
+        self.going = Going(tempo, tempo.jobs)
+
+    def look(self) -> Going:
+        """Look anew.
+
+        Raises:
+            RegrainError: A brake ends the run.
+        """
+        before, self.going = self.going, self._pace.now()
+        if self.going.is_held != before.is_held:
+            held_by = f"waiting: {self.going.reason}"
+            self._emit(Remark(held_by if self.going.is_held else "going on"))
+        if self.going.tempo != before.tempo:
+            self._emit(Remark(f"from now on: {self.going.tempo}"))
+        return self.going

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import NoSpaceError, PackageError
 from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.pace import Demand
 from regrain.migrate.plan import INODES_A_PACKAGE
+from regrain.model.clock import monotonic
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import carrier_mode, further_carrier
 from regrain.store.checkout import LABELS
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from regrain.ledger import Claim, Ledger
+    from regrain.migrate.room import Floors
     from regrain.store.root import StoreRoot
 
 _PATH_BYTES = 128
@@ -39,6 +42,10 @@ class Need(NamedTuple):
     size: int
     inodes: int
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{max(0, self.size)} bytes and {max(0, self.inodes)} inodes"
+
 
 class Ration:
     """Shares out what is free.
@@ -46,18 +53,31 @@ class Ration:
     Args:
         root: The store.
         options: How packages are brought in.
-        bytes_min: What is to be left free.
-        inodes_min: Likewise inodes.
+        floors: What is to be left free.
+        wait: Seconds for which to wait for space where nothing fits.
+        clock: What time it is.
+
+    Attributes:
+        is_short: Whether nothing is in hand, and none of the packages that are left fits.
     """
 
     def __init__(
-        self, root: StoreRoot, options: Options, *, bytes_min: int, inodes_min: int
+        self,
+        root: StoreRoot,
+        options: Options,
+        floors: Floors,
+        wait: float,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._root = root
         self._options = options
-        self._floor = Need(bytes_min, inodes_min)
+        self._floors = floors
+        self._wait = wait
+        self._clock = clock
         self._needs: dict[str, Need] = {}
         self._refused: dict[str, Claim] = {}
+        self._since = 0.0
+        self.is_short = False
 
     def claim(
         self,
@@ -83,23 +103,34 @@ class Ration:
         if claims or in_hand or not self._refused:
             return claims
         disk.syncfs(self._root.fd)  # what was unlinked is not always free before that
-        claims = claim()
-        return claims or (claim() if self._look_into_refused() else [])
+        claims = claim() or (claim() if self._look_into_refused() else [])
+        self.is_short = not claims
+        self._since = self._clock()
+        return claims
 
-    @property
-    def lacking(self) -> NoSpaceError | None:
-        """What to say where packages are left that did not fit; None if there are none."""
-        if not self._refused:
+    def demand(self) -> Demand | None:
+        """Hold the run while nothing fits: as a ``Brake``.
+
+        Raises:
+            NoSpaceError: It waited long enough.
+        """
+        if not self.is_short:
             return None
         least = min(self._refused, key=self._needs.__getitem__)
-        free, need = self._free(), self._needs[least]
-        return NoSpaceError(
+        need, free = self._needs[least], self._free()
+        if min(_less(free, need)) >= 0:
+            self.is_short = False
+            return None
+        words = (
+            f"package {least} takes up to {need} until its legacy directory can go; {free} can be "
+            f"used, with {Need(*self._floors)} to be left free; {len(self._refused)} packages wait"
+        )
+        if self._clock() - self._since < self._wait:
+            return Demand(words)
+        raise NoSpaceError(
             "too little space to migrate in place",
-            package=least,
-            why=f"it takes up to {need.size} bytes and {need.inodes} inodes until its legacy "
-            f"directory can go; {max(0, free.size)} bytes and {max(0, free.inodes)} inodes can be "
-            f"used, with {self._floor.size} bytes and {self._floor.inodes} inodes to be left free; "
-            f"{len(self._refused)} packages wait",
+            path=self._root.path,
+            why=f"{words}; it waited {self._wait:g} s",
             advice="Free some, or lower [migration] free_bytes_min and free_inodes_min; then run "
             "'regrain migrate --delete-legacy' again; it goes on.",
         )
@@ -125,9 +156,9 @@ class Ration:
     def _free(self) -> Need:
         """Return what may be used."""
         space = os.fstatvfs(self._root.fd)
-        size = space.f_bavail * space.f_frsize - self._floor.size
+        size = space.f_bavail * space.f_frsize - self._floors.size
         # Where inodes are made as they are needed, they are no limit.
-        inodes = space.f_favail - self._floor.inodes if space.f_files else 1 << 62
+        inodes = space.f_favail - self._floors.inodes if space.f_files else 1 << 62
         return Need(size, inodes)
 
     def _worst(self, claim: Claim) -> Need:

@@ -127,6 +127,13 @@ class LegacyKept:
     path: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What else there is to tell, such as why a run is held, and that it goes on."""
+
+    text: str
+
+
 Event = (
     Progress
     | Recovered
@@ -136,4 +143,5 @@ Event = (
     | PackageGivenUp
     | LegacyRemoved
     | LegacyKept
+    | Remark
 )
