@@ -69,6 +69,7 @@ def plan(path: str, settings: Settings, on_package: Callable[[Usage], None] = _i
             ingest=settings.store.ingest,
             can_reflink=disk.shares_extents(fd),
             link_outside=settings.store.link_outside,
+            in_place=not settings.store.keep_old_packages,
             on_package=on_package,
         )
 
@@ -322,6 +323,7 @@ class Migration(Steps):
                 read_snapshot(self._root),
                 matters(self._root, ledger),
                 told(self._root),
+                in_place=not self._settings.store.keep_old_packages,
             )
         finally:
             ledger.close()

@@ -33,6 +33,7 @@ class State:
         snapshot: The last progress of that run.
         matters: What else there is to tell.
         told: What a migration was told from other terminals.
+        in_place: Whether a migration is to delete legacy directories.
     """
 
     phase: Phase
@@ -41,6 +42,7 @@ class State:
     snapshot: dict[str, object]
     matters: Matters = field(default_factory=Matters)
     told: Told = field(default_factory=lambda: Told(Control()))
+    in_place: bool = False
 
 
 @dataclass(slots=True)
@@ -115,13 +117,21 @@ def _next_command(state: State) -> str:
         return "regrain rollback"
     matters = state.matters
     if state.phase is Phase.ROLLED_BACK or matters.waiting or matters.unqueued:
-        return "regrain migrate"
+        return _migrate(state)
     return _once_migrated(state)
+
+
+def _migrate(state: State, options: str = "") -> str:
+    if not state.in_place:
+        return f"regrain migrate{options}"
+    if not state.matters.is_backed_up:
+        return "regrain backup mark NOTE"
+    return f"regrain migrate --delete-legacy{options}"
 
 
 def _once_migrated(state: State) -> str:
     if state.matters.failed:
-        return "regrain migrate --retry-failed"
+        return _migrate(state, " --retry-failed")
     if state.matters.concerns:
         return "regrain verify --level deep"
     if state.phase is Phase.DUAL:

@@ -46,13 +46,16 @@ def cleanup(
     Example: regrain --store /opt/pm/store cleanup --older-than 7d --execute
     """
     from regrain.app import undoing
+    from regrain.model.phase import Phase
 
     check_options(execute=execute, dry_run=dry_run)
     root = context.store.root
     age = None if older_than is None else duration(older_than)
     if not execute:
         found = undoing.plan_cleanup(root, older_than=age, limit=limit)
-        _show_cleaning(root, found, _next(context, planned=bool(found.going)), as_json=as_json)
+        is_last = root.phase() is Phase.FILE_LEVEL and not found.staying  # only the phase is left
+        planned = bool(found.going) or is_last
+        _show_cleaning(root, found, _next(context, planned=planned), as_json=as_json)
         return 0
     teller = Teller(context, as_json=as_json)
     try:

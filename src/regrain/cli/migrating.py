@@ -80,7 +80,13 @@ def _next_after_plan(context: Context, found: Plan) -> str:
         _ = context.store
     except NotAStoreError:
         return "regrain init"
-    return "regrain migrate"
+    return _migrate(context)
+
+
+def _migrate(context: Context) -> str:
+    """Return how a migration is called for by these settings."""
+    keeps = context.settings.store.keep_old_packages
+    return "regrain migrate" if keeps else "regrain migrate --delete-legacy"
 
 
 def _plan_document(found: Plan, command: str) -> None:
@@ -104,6 +110,7 @@ def _plan_document(found: Plan, command: str) -> None:
         processes=[{"pid": pid, "path": output.shown(path)} for pid, path in found.processes],
         foreign=[output.shown(name) for name in found.foreign],
         blockers=found.blockers,
+        in_place=found.in_place,
         next_command=command,
     )
 
@@ -139,6 +146,11 @@ def _show_plan(found: Plan, command: str) -> None:
             ("linked from outside", f"{found.linked_outside:,} files"),
         ]
     )
+    if found.in_place:
+        click.echo(
+            "\nkeep_old_packages = false: each legacy directory is deleted as soon as its package"
+            "\nis verified. What was in it is then in the store alone, and in a backup."
+        )
     click.echo(
         "\nWhere objects are hard links of legacy files, both share one inode: a write in place"
         "\nor a bad sector hits both, and only a backup protects."
@@ -195,13 +207,13 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
             queued=done.queued,
             foreign=[output.shown(name) for name in done.foreign],
             dry_run=dry_run,
-            next_command="regrain migrate",
+            next_command=_migrate(context),
         )
         return
-    _show_init(done, dry_run=dry_run)
+    _show_init(done, _migrate(context), dry_run=dry_run)
 
 
-def _show_init(done: Initialised, *, dry_run: bool) -> None:
+def _show_init(done: Initialised, command: str, *, dry_run: bool) -> None:
     if dry_run:
         click.echo(f"would queue {done.queued:,} packages; nothing was written")
     elif done.created:
@@ -209,7 +221,7 @@ def _show_init(done: Initialised, *, dry_run: bool) -> None:
     else:
         click.echo(f"this is a store already; {done.queued:,} new packages queued")
     section("not packages, left alone", [output.shown(name) for name in done.foreign])
-    click.echo("\nNext: regrain migrate")
+    click.echo(f"\nNext: {command}")
 
 
 @click.command()
@@ -283,7 +295,7 @@ def migrate(
             delete_legacy=delete_legacy,
             no_backup=no_backup,
         )
-        return _would_migrate(found, as_json=as_json)
+        return _would_migrate(found, _migrate(context), as_json=as_json)
     stop = Stop()
     progress = MigrationProgress(as_json=as_json, verbose=context.verbosity > 0)
     stop.listen(progress.stopping)
@@ -349,7 +361,7 @@ def migrate(
     return EXIT_FAILED_SOME if failed or summary.kept else 0
 
 
-def _would_migrate(found: Foresight, *, as_json: bool) -> int:
+def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
     from regrain.cli.progress import MigrationProgress
 
     event = found.found.event()
@@ -364,7 +376,7 @@ def _would_migrate(found: Foresight, *, as_json: bool) -> int:
             files=found.files,
             bytes=found.size,
             rolled_back_packages=found.rolled_back,
-            next_command="regrain migrate",
+            next_command=command,
         )
         return 0
     if found.rolled_back:
@@ -373,5 +385,5 @@ def _would_migrate(found: Foresight, *, as_json: bool) -> int:
         f"would migrate {found.packages:,} packages, {found.files:,} files: "
         f"{output.size(found.size)}"
     )
-    click.echo("\nNext: regrain migrate")
+    click.echo(f"\nNext: {command}")
     return 0

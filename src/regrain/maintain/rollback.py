@@ -174,7 +174,7 @@ def check_has_legacy(root: StoreRoot, name: str) -> None:
         raise RefusedError(
             "the package has no legacy directory",
             package=name,
-            why="it was added at file level, or its directory vanished",
+            why="it was added at file level, or its directory is gone since it was migrated",
             advice="Only the rollback of the whole store gives it one.",
         )
 

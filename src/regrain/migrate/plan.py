@@ -42,6 +42,8 @@ class Plan:
         processes: (process id, path) with legacy files open.
         foreign: Names at the top that are no packages; they are left alone.
         blockers: Why a migration cannot start.
+        in_place: Whether each legacy directory goes as soon as its package is verified: then
+            the copies of one package at a time exist beside it.
     """
 
     packages: int = 0
@@ -62,15 +64,17 @@ class Plan:
     processes: list[tuple[int, str]] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     blockers: list[str] = field(default_factory=list)
+    in_place: bool = False
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 -- all that is asked of it, each by its keyword
     path: str,
     store: int,
     *,
     ingest: str,
     can_reflink: bool,
     link_outside: bool,
+    in_place: bool,
     on_package: Callable[[Usage], None],
 ) -> Plan:
     """Measure every legacy package below the open directory ``store``; write nothing.
@@ -81,16 +85,23 @@ def make_plan(
         ingest: How bytes are to be brought in.
         can_reflink: Whether the file system shares extents.
         link_outside: Whether inodes with names elsewhere may be linked.
+        in_place: Whether legacy directories go, one by one, while it lasts.
         on_package: Told each package that was measured.
     """
-    plan = Plan()
+    plan = Plan(in_place=in_place)
+    copies: list[tuple[int, int]] = []
     status = os.fstat(store)
     owner = Owner(status.st_uid, status.st_gid)
     names, plan.foreign = legacy_names(store)
     for name in names:
         usage = measure(store, name, owner, closely=True)
-        _add(plan, usage, ingest=ingest, can_reflink=can_reflink, link_outside=link_outside)
+        copies.append(
+            _add(plan, usage, ingest=ingest, can_reflink=can_reflink, link_outside=link_outside)
+        )
         on_package(usage)
+    together = max if in_place else sum
+    plan.extra_bytes += together([0, *(size for size, _ in copies)])
+    plan.extra_inodes += together([0, *(inodes for _, inodes in copies)])
     plan.processes = sorted(processes_using(path, frozenset(names)))
     space = os.fstatvfs(store)
     plan.free_bytes = space.f_bavail * space.f_frsize
@@ -99,7 +110,10 @@ def make_plan(
     return plan
 
 
-def _add(plan: Plan, usage: Usage, *, ingest: str, can_reflink: bool, link_outside: bool) -> None:
+def _add(
+    plan: Plan, usage: Usage, *, ingest: str, can_reflink: bool, link_outside: bool
+) -> tuple[int, int]:
+    """Count a package; return bytes and inodes that its objects may take."""
     plan.packages += 1
     plan.files += usage.files
     plan.directories += usage.directories
@@ -116,14 +130,12 @@ def _add(plan: Plan, usage: Usage, *, ingest: str, can_reflink: bool, link_outsi
         plan.copied_files += usage.files if ingest == "copy" else usage.copied_files
         plan.copied_bytes += usage.allocated if ingest == "copy" else usage.copied_bytes
     if ingest == "copy":
-        plan.extra_bytes += usage.allocated
-        plan.extra_inodes += usage.files
-    elif ingest == "reflink" or (ingest == "auto" and can_reflink):
-        plan.extra_inodes += usage.files
-    else:
-        outside = 0 if link_outside else usage.linked_outside
-        plan.extra_bytes += usage.copied_bytes + (usage.allocated if outside else 0)
-        plan.extra_inodes += usage.copied_files + outside
+        return usage.allocated, usage.files
+    if ingest == "reflink" or (ingest == "auto" and can_reflink):
+        return 0, usage.files
+    outside = 0 if link_outside else usage.linked_outside
+    size = usage.copied_bytes + (usage.allocated if outside else 0)
+    return size, usage.copied_files + outside
 
 
 def _find_blockers(plan: Plan, owner: Owner, *, has_inode_limit: bool) -> None:

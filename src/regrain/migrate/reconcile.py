@@ -166,7 +166,7 @@ def look(
                 _look_at_new(root, name, settle_seconds, found)
         elif known[name].cleaned_at is not None or (full and _is_comparable(known[name])):
             _look_at_known(root, known[name], found)
-    there = set(names)
+    there = {*names, *ledger.intents()}  # what is on its way out did not vanish
     found.vanished = [
         name for name, standing in known.items() if name not in there and _is_missed(root, standing)
     ]

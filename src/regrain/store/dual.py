@@ -46,7 +46,7 @@ def open_package(root: StoreRoot, package_hash: str) -> PackageSource:
 def open_legacy(root: StoreRoot, package_hash: str) -> PackageSource | None:
     """Open a package's legacy directory as a way out of damage; None outside ``dual``.
 
-    In ``dual`` every legacy directory is still there and untouched.
+    In ``dual`` it is still there and untouched, unless the migration is one in place.
     """
     if root.phase() is not Phase.DUAL:
         return None
