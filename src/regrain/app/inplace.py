@@ -145,11 +145,19 @@ class Removal:
         """
         names = {row.package_hash: row.name for row in self._ledger.package_rows()}
         recorded = self._ledger.recorded_packages()
-        for name in foresee(self._root, self._ledger, measured=False).going:
-            if only is None or matches(name, names[name], only):
+        plan = foresee(self._root, self._ledger, measured=False)
+        for one in plan.staying:
+            if one.in_doubt and self._is_meant(one.package_hash, names, only):
+                self._keep(one)
+        for name in plan.going:
+            if self._is_meant(name, names, only):
                 if lock.is_wanted():
                     lock.give_way()
                 self._remove({name: recorded.get(name)})
+
+    @staticmethod
+    def _is_meant(name: str, names: dict[str, str], only: str | None) -> bool:
+        return only is None or matches(name, names.get(name, ""), only)
 
     def finish(self, summary: Summary) -> Summary:
         """Return what a run did, with what went.
