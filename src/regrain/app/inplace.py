@@ -205,6 +205,7 @@ class Removal:
             self._emit(LegacyRemoved(name, event.freed_bytes))
 
     def _keep(self, one: Staying) -> None:
-        if self._kept.get(one.package_hash) != one:
+        known = self._kept.get(one.package_hash)
+        if known is None or one.in_doubt > known.in_doubt:  # each is told once
             self._kept[one.package_hash] = one
             self._emit(LegacyKept(one.package_hash, one.why, one.in_doubt, shown(one.path)))
