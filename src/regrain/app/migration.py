@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app import standing, undoing
+from regrain.app import standing, triggers, undoing
 from regrain.app.account import matters
 from regrain.app.foresight import Foresight, foresee
+from regrain.app.health import Health
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
 from regrain.app.steps import Steps
@@ -26,6 +27,7 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.pace import Pace, Tempo
 from regrain.migrate.plan import Plan, make_plan
+from regrain.migrate.probe import Probe
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
@@ -110,7 +112,10 @@ class Migration(Steps):
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, or the phase does not allow it.
+            RefusedError: Migration is switched off, the phase does not allow it, or the I/O
+                pressure cannot be read although it is to be heeded.
+            TriggeredError: Too many packages failed, something proved damaged, or readers
+                became too slow: a RefusedError, too.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
             NoSpaceError: The disk is full.
@@ -127,6 +132,7 @@ class Migration(Steps):
             verified=self._settings.store.verify_after_migration,
         )
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            known = triggers.known_concerns(self._root)
             found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
                 return Summary(0, 0, stopped=True)
@@ -135,24 +141,30 @@ class Migration(Steps):
             try:
                 journal = Journal(self._root)
 
-                def emit(event: Event) -> None:
+                def tell(event: Event) -> None:
                     journal(event)
                     on_event(event)
 
-                self._prepare(ledger, orders, emit, retry_failed=retry_failed)
-                self._reconcile(ledger, emit, accepted, full=rescan)
+                watch = triggers.Watch(self._settings, ledger, tell, known)
+                watch.remind()
+                self._prepare(ledger, orders, watch, retry_failed=retry_failed)
+                self._reconcile(ledger, watch, accepted, full=rescan)
+                watch.look()
                 packages, files, size = ledger.pending(only=only, limit=limit)
-                if not packages or stopping():
-                    return Summary(0, 0, stopping())
-                if jobs is None:
-                    orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
-                return self._work(ledger, orders, emit, stopping, max_read, lock)
+                summary = Summary(0, 0, stopping())
+                if packages and not stopping() and watch.ended_by is None:
+                    if jobs is None:
+                        orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
+                    summary = self._work(ledger, orders, watch, stopping, max_read, lock)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
                 ) from error
             finally:
                 ledger.close()
+        if watch.ended_by is not None:
+            triggers.act(self._root, self._settings, watch.ended_by, stopping)
+        return replace(summary, stopped=stopping())
 
     def _prepare(
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
@@ -184,22 +196,25 @@ class Migration(Steps):
         self,
         ledger: Ledger,
         orders: Orders,
-        emit: Callable[[Event], None],
+        watch: triggers.Watch,
         stopping: Callable[[], bool],
         max_read: float | None,
         lock: StoreLock,
     ) -> Summary:
-        with RunDirectory(self._root) as directory:
+        probe = Probe(self._root)
+        brakes = triggers.Brakes(self._settings, probe)
+        watch.measure_by(probe, brakes.slow)
+        with RunDirectory(self._root) as directory, probe:
             options = self._options(directory, orders.jobs, max_read)
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
-                emit,
-                stopping,
+                watch,
+                lambda: stopping() or watch.ended_by is not None,
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(lambda: Tempo(orders.jobs, orders.batch)),
+                Pace(lambda: Tempo(orders.jobs, orders.batch), brakes.all),
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
             summary = run.execute(partial(pool.make_executor, orders.jobs, place))
@@ -231,6 +246,7 @@ class Migration(Steps):
                 why="the store's phase is rolling_back",
                 advice="Finish it with 'regrain rollback'.",
             )
+        triggers.check(self._settings)
 
     def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
         settings = self._settings
@@ -263,7 +279,7 @@ class Migration(Steps):
         """Return how far the migration as a whole is, whoever runs it."""
         return standing.progress(self.state())
 
-    def health(self) -> standing.Health:
+    def health(self) -> Health:
         """Judge the store by its error rate and by what its file system has left."""
         return standing.health(self._root, self.state(), self._settings)
 

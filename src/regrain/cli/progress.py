@@ -10,12 +10,14 @@ from regrain.errors import shown
 from regrain.model.clock import monotonic
 from regrain.model.events import (
     Event,
+    ObjectDamaged,
     PackageCompleted,
     PackageFailed,
     PackageGivenUp,
     Progress,
     Reconciled,
     Recovered,
+    Triggered,
 )
 
 if TYPE_CHECKING:
@@ -148,6 +150,13 @@ class MigrationProgress(_Shown):
                 self._recovered(event)
             case Reconciled():
                 self._reconciled(event)
+            case ObjectDamaged():
+                self.bar.say(
+                    f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
+                    "a good one has its place"
+                )
+            case Triggered():
+                self.bar.say(_triggered(event))
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
@@ -232,3 +241,15 @@ class MigrationProgress(_Shown):
             f"recorded, {event.given_up} put back, {event.objects} objects checked, "
             f"{event.quarantined} damaged things moved to quarantine"
         )
+
+
+def _triggered(event: Triggered) -> str:
+    """Say that a trigger fired, and what comes of it."""
+    if event.before:
+        return f"the last run was ended by a trigger, this one goes on: {event.why}"
+    then = {
+        "pause": "the run ends after the files in hand",
+        "rollback": "the run ends after the files in hand, then the store is rolled back",
+        "continue": "it goes on, as on_trigger says",
+    }
+    return f"trigger {event.trigger}: {event.why}; {then[event.action]}"

@@ -22,6 +22,7 @@ from regrain.migrate.jobs import (
 )
 from regrain.migrate.orders import Batch, Large, Orders, Summary, packages_of, workers_keep_dying
 from regrain.migrate.progress import Tracker
+from regrain.model.events import ObjectDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,6 +241,8 @@ class Run:
         self._heed(result.failure)
 
     def _take_objects(self, result: ObjectsResult) -> None:
+        for damage in result.damaged:
+            self._emit(ObjectDamaged(*damage))
         batch = self._batch_of(result.package_hash)
         if result.carriers:
             batch.credit(result.package_hash, _carriers(result.carriers))
