@@ -29,6 +29,7 @@ class Flag:
 
     value: int = 0
     turn: int = 0
+    rate: float = 0.0
 
 
 _numbers = count()
@@ -126,10 +127,11 @@ class Way:
     slice_entries: int = 0
 
     def settings(self) -> Settings:
-        """The settings of such a migration; directories count as settled at once."""
+        """The settings of such a migration; directories count as settled at once,
+        and a full disk ends the run."""
         return Settings(
             StoreSettings(ingest=self.ingest, sync=self.sync, migration_batch_size=self.batch),  # type: ignore[arg-type]
-            MigrationSettings(settle=0.0),
+            MigrationSettings(settle=0.0, space_wait=0.0),
         )
 
 

@@ -118,7 +118,7 @@ def test_packages_are_queued_once(ledger: Ledger, now: list[int]) -> None:
     assert ledger.queue([scanned("a"), scanned("b")]) == 2
     assert ledger.queue([scanned("b", 999), scanned("c"), scanned("c")]) == 1
     assert ledger.known_packages() == {NAMES["a"], NAMES["b"], NAMES["c"]}
-    assert ledger.pending() == (3, 9, 300)
+    assert ledger.pending()[:3] == (3, 9, 300)
     assert rows(
         ledger, "SELECT hash, ref_count, size, created_at FROM store_refs ORDER BY hash"
     ) == [(NAMES[letter], 1, 100, now[0]) for letter in "abc"]

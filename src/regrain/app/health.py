@@ -33,7 +33,7 @@ class Issue:
 
     Attributes:
         rule: ``integrity``, ``error_rate``, ``packages_an_hour``, ``foreground_reads``,
-            ``free_bytes`` or ``free_inodes``.
+            ``control``, ``free_bytes`` or ``free_inodes``.
         severity: ``warning`` or ``critical``.
         figure: What was measured.
         threshold: What it was measured against.
@@ -105,6 +105,7 @@ class Facts:
         room: What the file system has left.
         packages_last_hour: Of the run under way; None without one, or before an hour of work.
         foreground: What readers wait beside it; None where that is not known.
+        trouble: Why what a run was told cannot be understood; empty if it can.
     """
 
     concerns: dict[str, Concern]
@@ -114,6 +115,7 @@ class Facts:
     room: Room
     packages_last_hour: int | None = None
     foreground: Foreground | None = None
+    trouble: str = ""
 
 
 def judge(facts: Facts) -> Health:
@@ -123,6 +125,7 @@ def judge(facts: Facts) -> Health:
     found.add(error_rate(facts.failed, facts.tried, facts.error_rate_max))
     found.add(_packages_an_hour(facts.packages_last_hour))
     found.add(_foreground_reads(facts.foreground))
+    found.add(_control(facts.trouble))
     for issue in lack_of_room(facts.room):
         found.add(issue)
     return found
@@ -140,6 +143,7 @@ def gather(root: StoreRoot, state: State, settings: Settings) -> Facts:
         room=room_of(root, settings),
         packages_last_hour=None if so_far is None else so_far.packages_last_hour,
         foreground=None if so_far is None else so_far.foreground,
+        trouble=state.told.trouble,
     )
 
 
@@ -226,6 +230,12 @@ def _foreground_reads(found: Foreground | None) -> Issue | None:
         "Be gentler: fewer --jobs, --max-read, [migration] io_pressure_max or "
         "latency_slowdown_max.",
     )
+
+
+def _control(trouble: str) -> Issue | None:
+    if not trouble:
+        return None
+    return Issue("control", "warning", 1, 0, trouble, "Move the file away; then nothing was said.")
 
 
 def lack_of_room(room: Room) -> list[Issue]:

@@ -209,7 +209,6 @@ def _options(run: RunDirectory, settings: Settings) -> Options:
         link_outside=settings.store.link_outside,
         fsync_each=settings.store.sync == "fsync",
         verify=True,
-        bytes_per_second_max=0,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,24 +14,28 @@ from regrain.app.foresight import Foresight, foresee
 from regrain.app.health import Health
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
+from regrain.app.steering import told
 from regrain.app.steps import Steps
 from regrain.errors import (
     ConfigurationError,
     RefusedError,
 )
-from regrain.ledger import Ledger, PackageRow, open_ledger
+from regrain.ledger import Ledger, PackageRow, Pending, open_ledger
 from regrain.migrate import pool
+from regrain.migrate.control import Steering, Values, read_control
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
-from regrain.migrate.pace import Pace, Tempo
+from regrain.migrate.pace import Pace
 from regrain.migrate.plan import Plan, make_plan
 from regrain.migrate.probe import Probe
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
+from regrain.migrate.room import Floors, Room, check_room, wanted_for
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
+from regrain.model.events import Remark
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
@@ -47,8 +50,6 @@ if TYPE_CHECKING:
     from regrain.model.digest import PackageHash
     from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
-
-MIB = 1 << 20
 
 
 def _ignore(_: object) -> None:
@@ -125,13 +126,14 @@ class Migration(Steps):
         check_owner(self._root)
         accepted = None if accept is None else dual.find_hash(self._root, accept)
         orders = Orders(
-            batch=batch or self._settings.store.migration_batch_size,
-            jobs=jobs or self._settings.store.migration_parallel_files,
             limit=limit,
             only=only,
             verified=self._settings.store.verify_after_migration,
         )
+        options = Values(jobs, batch, max_read)
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
+            if read_control(self._root).is_paused:
+                return Summary(0, 0, stopped=False, paused=True)
             known = triggers.known_concerns(self._root)
             found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
@@ -150,12 +152,17 @@ class Migration(Steps):
                 self._prepare(ledger, orders, watch, retry_failed=retry_failed)
                 self._reconcile(ledger, watch, accepted, full=rescan)
                 watch.look()
-                packages, files, size = ledger.pending(only=only, limit=limit)
+                pending = ledger.pending(only=only, limit=limit)
                 summary = Summary(0, 0, stopping())
-                if packages and not stopping() and watch.ended_by is None:
-                    if jobs is None:
-                        orders = replace(orders, jobs=worth_starting(orders.jobs, files, size))
-                    summary = self._work(ledger, orders, watch, stopping, max_read, lock)
+                if pending.packages and not stopping() and watch.ended_by is None:
+                    self._check_room(pending)
+                    steering = Steering(
+                        self._root,
+                        self._values(pending),
+                        options,
+                        on_trouble=lambda words: watch(Remark(words)),
+                    )
+                    summary = self._work(ledger, orders, watch, stopping, steering, lock)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
@@ -164,7 +171,7 @@ class Migration(Steps):
                 ledger.close()
         if watch.ended_by is not None:
             triggers.act(self._root, self._settings, watch.ended_by, stopping)
-        return replace(summary, stopped=stopping())
+        return summary
 
     def _prepare(
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
@@ -198,14 +205,15 @@ class Migration(Steps):
         orders: Orders,
         watch: triggers.Watch,
         stopping: Callable[[], bool],
-        max_read: float | None,
+        steering: Steering,
         lock: StoreLock,
     ) -> Summary:
         probe = Probe(self._root)
         brakes = triggers.Brakes(self._settings, probe)
         watch.measure_by(probe, brakes.slow)
         with RunDirectory(self._root) as directory, probe:
-            options = self._options(directory, orders.jobs, max_read)
+            options = self._options(directory)
+            room = Room(self._root.fd, self._floors(), self._settings.migration.space_wait)
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
@@ -214,11 +222,12 @@ class Migration(Steps):
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(lambda: Tempo(orders.jobs, orders.batch), brakes.all),
+                Pace(steering.tempo, [steering, room, *brakes.all]),
+                room,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
-            summary = run.execute(partial(pool.make_executor, orders.jobs, place))
-            if run.workers_died:
+            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
+            if run.may_leave_objects:
                 adopt_strangers(self._root, ledger)
             return summary
 
@@ -248,9 +257,34 @@ class Migration(Steps):
             )
         triggers.check(self._settings)
 
-    def _options(self, directory: RunDirectory, jobs: int, max_read: float | None) -> Options:
+    def _floors(self) -> Floors:
+        limits = self._settings.migration
+        return Floors(limits.free_bytes_min, limits.free_inodes_min)
+
+    def _check_room(self, pending: Pending) -> None:
+        """Refuse to begin what cannot end.
+
+        Raises:
+            RefusedError: There is too little space.
+        """
+        root, store = self._root, self._settings.store
+        wanted = wanted_for(
+            pending, ingest=Ingest(store.ingest), can_reflink=disk.shares_extents(root.fd)
+        )
+        check_room(root.fd, root.path, wanted, pending.packages, self._floors())
+
+    def _values(self, pending: Pending) -> Values:
+        """Return what the settings say of the tempo; fewer workers where there is little to do."""
+        store, migration = self._settings.store, self._settings.migration
+        return Values(
+            worth_starting(store.migration_parallel_files, pending.files, pending.size),
+            store.migration_batch_size,
+            migration.max_read,
+            migration.pause_ms,
+        )
+
+    def _options(self, directory: RunDirectory) -> Options:
         settings = self._settings
-        rate = settings.migration.max_read if max_read is None else max_read
         return Options(
             ingest=Ingest(settings.store.ingest),
             can_reflink=disk.shares_extents(directory.pool),
@@ -258,7 +292,6 @@ class Migration(Steps):
             link_outside=settings.store.link_outside,
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,
-            bytes_per_second_max=rate * MIB / jobs,
         )
 
     def state(self) -> State:
@@ -271,6 +304,7 @@ class Migration(Steps):
                 is_running(self._root),
                 read_snapshot(self._root),
                 matters(self._root, ledger),
+                told(self._root),
             )
         finally:
             ledger.close()

@@ -9,6 +9,8 @@ import msgspec
 
 from regrain.app.account import Matters
 from regrain.app.health import Health, gather, judge
+from regrain.app.steering import MIGRATION, Told
+from regrain.migrate.control import Control
 from regrain.model.events import Progress
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -30,6 +32,7 @@ class State:
         running: Who holds the run lock, empty if nobody.
         snapshot: The last progress of that run.
         matters: What else there is to tell.
+        told: What a migration was told from other terminals.
     """
 
     phase: Phase
@@ -37,11 +40,13 @@ class State:
     running: str
     snapshot: dict[str, object]
     matters: Matters = field(default_factory=Matters)
+    told: Told = field(default_factory=lambda: Told(Control()))
 
     @property
     def of_the_run(self) -> Progress | None:
         """The last progress of the migration under way; None where there is none."""
-        if self.running != f"regrain migrate, process {self.snapshot.get('pid')}":
+        is_its = self.running.endswith(f" {self.snapshot.get('pid')}")
+        if not (self.running.startswith(MIGRATION) and is_its):
             return None
         try:
             return msgspec.convert(self.snapshot, Progress)
@@ -56,6 +61,12 @@ def health(root: StoreRoot, state: State, settings: Settings) -> Health:
 
 def next_command(state: State) -> str:
     """Return the one command to run next."""
+    command = _next_command(state)
+    is_held = state.running.startswith(MIGRATION) or command.startswith(MIGRATION)
+    return "regrain resume" if state.told.pause and is_held else command
+
+
+def _next_command(state: State) -> str:
     if state.running:
         return "regrain status"
     if state.phase is Phase.ROLLING_BACK:
@@ -98,7 +109,7 @@ def progress(state: State) -> Progress:
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
         rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
         seconds_left=None if run is None else run.seconds_left,
-        throttle_reason="" if run is None else run.throttle_reason,
+        throttle_reason=state.told.pause or ("" if run is None else run.throttle_reason),
         foreground=None if run is None else run.foreground,
         packages_last_hour=None if run is None else run.packages_last_hour,
     )
@@ -142,6 +153,7 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "bytes_done": so_far.bytes_done,
         "rate_bytes_per_second": so_far.rate_bytes_per_second,
         "estimated_time_remaining_seconds": so_far.seconds_left,
+        "paused": bool(state.told.pause),
         "throttled": bool(so_far.throttle_reason),
         "throttle_reason": so_far.throttle_reason or None,
         **_foreground(so_far.foreground),

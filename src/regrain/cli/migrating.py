@@ -286,13 +286,14 @@ def migrate(
     from regrain.model.status import Status
 
     failed = state.totals.count(Status.FAILED)
-    command = next_command(state)
+    command = "regrain resume" if summary.paused else next_command(state)
     if as_json:
         output.document(
             "summary",
             completed=summary.completed,
             failed=summary.failed,
             stopped=summary.stopped,
+            paused=summary.paused,
             pending_packages=state.totals.count(Status.PENDING),
             failed_packages=failed,
             migrated_packages=state.totals.count(Status.COMPLETED),
@@ -300,6 +301,8 @@ def migrate(
             space_saved_bytes=state.totals.saved,
             next_command=command,
         )
+    elif summary.paused:
+        click.echo(f"the migration is paused, nothing was done\n\nNext: {command}")
     else:
         click.echo(
             f"{summary.completed:,} packages migrated"
@@ -310,6 +313,8 @@ def migrate(
         click.echo(f"\nNext: {command}")
     if summary.stopped:
         return stop.exit_code
+    if summary.paused:
+        return 0
     return EXIT_FAILED_SOME if failed else 0
 
 

@@ -17,6 +17,7 @@ from regrain.model.events import (
     Progress,
     Reconciled,
     Recovered,
+    Remark,
     Triggered,
 )
 
@@ -150,6 +151,8 @@ class MigrationProgress(_Shown):
                 self._recovered(event)
             case Reconciled():
                 self._reconciled(event)
+            case Remark():
+                self.bar.say(shown(event.text))
             case ObjectDamaged():
                 self.bar.say(
                     f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
@@ -162,6 +165,8 @@ class MigrationProgress(_Shown):
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
         if progress.packages_failed:
             text += f", {progress.packages_failed:,} failed"
+        if progress.throttle_reason:
+            text += f" ({progress.throttle_reason})"
         self.bar.update(text, progress.bytes_done, progress.bytes_total)
         if self.bar.is_shown or not self.is_due():
             return
@@ -177,6 +182,8 @@ class MigrationProgress(_Shown):
                 bytes_done=progress.bytes_done,
                 rate_bytes_per_second=rate,
                 estimated_time_remaining_seconds=left,
+                throttled=bool(progress.throttle_reason),
+                throttle_reason=progress.throttle_reason or None,
             )
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"

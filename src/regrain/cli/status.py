@@ -77,6 +77,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     lines = [
         ("phase", phase),
         ("running", str(figures["running"] or "nothing")),
+        *([("waiting", str(figures["throttle_reason"]))] if figures["throttled"] else []),
         (
             "packages",
             (

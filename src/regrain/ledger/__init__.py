@@ -8,7 +8,7 @@ from regrain.ledger.keeping import Unreferenced
 from regrain.ledger.lifecycle import LEGACY_CHANGED, Concern, Event, Standing
 from regrain.ledger.queries import Ledger, matches
 from regrain.ledger.recording import UnrecordedObjectsError
-from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
+from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Pending, Scanned, Totals
 
 __all__ = [
     "LEGACY_CHANGED",
@@ -19,6 +19,7 @@ __all__ = [
     "NewCarrier",
     "Outcome",
     "PackageRow",
+    "Pending",
     "Scanned",
     "Standing",
     "Totals",

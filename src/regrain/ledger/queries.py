@@ -20,7 +20,7 @@ from regrain.ledger.recording import (
     mark_unreferenced,
     remember,
 )
-from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
+from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Pending, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
 from regrain.ledger.undoing import Undoing
 from regrain.model import clock
@@ -140,16 +140,17 @@ class Ledger(Keeping, Lifecycle, Undoing):
             ) if chosen else None
         return chosen
 
-    def pending(self, *, only: str | None = None, limit: int | None = None) -> tuple[int, int, int]:
-        """Return packages, files and bytes that ``claim`` would take, one call after another."""
-        count = files = size = 0
+    def pending(self, *, only: str | None = None, limit: int | None = None) -> Pending:
+        """Return what ``claim`` would take, one call after another."""
+        count = files = size = allocated = 0
         with self._transaction() as connection:
             for row in connection.execute(_PENDING):
                 if count == limit:
                     break
                 if only is None or matches(row.package_hash, row.name, only):
                     count, files, size = count + 1, files + row.file_count, size + row.byte_count
-        return count, files, size
+                    allocated += row.allocated_bytes
+        return Pending(count, files, size, allocated)
 
     def in_progress(self) -> list[Claim]:
         """Return the packages a run left claimed."""

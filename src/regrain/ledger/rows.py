@@ -33,6 +33,15 @@ class Scanned:
     cuts: tuple[bytes, ...] = ()
 
 
+class Pending(NamedTuple):
+    """What there is to bring in: packages, files, ``st_size`` of these, bytes on disk."""
+
+    packages: int
+    files: int
+    size: int
+    allocated: int
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A package taken for migration."""

@@ -257,7 +257,7 @@ class _Work:
             # The tree stays its owner's, who may write to it: its inodes must not be ours.
             options = options.without_links()
         stager = Stager(root.objects, run.pool, root.owner, options)
-        self._ingester = Ingester(stager, options, stopping=lambda: False)
+        self._ingester = Ingester(stager, stopping=lambda: False)
         self._sealer = Sealer(run.staging, self._ingester, root.owner, options)
         self.objects = ObjectPublisher(places, root.owner, options, stager)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from regrain.errors import LockedError, NoSpaceError
 from regrain.ledger import Ledger, NewCarrier, Outcome, UnrecordedObjectsError
 from regrain.migrate.jobs import Failure, FailureKind
 from regrain.model.events import PackageCompleted, PackageFailed, PackageGivenUp
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from regrain.model.events import Event
 
 TRIES_MAX = 3
+
+PASSING = (NoSpaceError, LockedError)
+"""Errors that pass: no space, and a ledger that others keep busy."""
 
 
 class Committer:
@@ -54,6 +59,7 @@ class Committer:
         self._tracker = tracker
         self._verified = verified
         self._redone: Counter[str] = Counter()
+        self._owed: list[str] = []
         self.completed = self.failed = 0
 
     def publish(self, batch: Batch) -> None:
@@ -75,7 +81,7 @@ class Committer:
             self.give_up(gone, "it was removed or excluded meanwhile")
         for outcome in outcomes:
             self.completed += 1
-            self._tracker.completed(outcome.files)
+            self._tracker.completed(outcome.files, outcome.claim.package_hash)
             self._emit(
                 PackageCompleted(
                     outcome.claim.package_hash,
@@ -106,8 +112,12 @@ class Committer:
         if given_up:
             self.give_up(claim.package_hash, failure.message)
             return
-        with self._publisher.exclusive():  # one that is being removed has not failed
-            has_failed = self._ledger.fail(claim.package_hash, failure.message, failure.path)
+        try:
+            with self._publisher.exclusive():  # one that is being removed has not failed
+                has_failed = self._ledger.fail(claim.package_hash, failure.message, failure.path)
+        except PASSING as error:
+            self.give_up(claim.package_hash, str(error))
+            return
         if not has_failed:
             self.give_up(claim.package_hash, "it was removed or excluded meanwhile")
             return
@@ -119,6 +129,19 @@ class Committer:
         )
 
     def give_up(self, package_hash: str, why: str) -> None:
-        """Put a package back to pending."""
-        self._ledger.give_up([package_hash])
+        """Put a package back to pending, now or, where the ledger cannot be written to, later."""
+        self._tracker.put_back(package_hash)
+        self._owed.append(package_hash)
+        with contextlib.suppress(*PASSING):
+            self.settle()
         self._emit(PackageGivenUp(package_hash, why))
+
+    def settle(self) -> None:
+        """Write down what the ledger had no room, or no time, for.
+
+        Raises:
+            NoSpaceError, LockedError: It has not yet.
+        """
+        if self._owed:
+            self._ledger.give_up(self._owed)
+            self._owed.clear()

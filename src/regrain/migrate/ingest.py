@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from regrain import disk
 from regrain.errors import RegrainError
-from regrain.migrate.jobs import Options, Record
+from regrain.migrate.jobs import Record
 from regrain.migrate.staging import Stager, facts
 from regrain.model.digest import EMPTY
 from regrain.model.entry import Entry, Kind
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _THROTTLE_SECONDS_MAX = 0.2
+_CREDIT_SECONDS = 1.0
+"""What a worker did not read for so long it may read at once; what is older is forgotten."""
+
 _PERMISSIONS = 0o7777
 _FILE = Kind.FILE
 
@@ -38,16 +41,18 @@ class Ingester:
 
     Args:
         stager: Takes the files that are not published yet.
-        options: How.
         stopping: Tells whether to stop before the next file.
+        rate: Tells how many bytes a second it may read now; 0 is no limit.
     """
 
-    def __init__(self, stager: Stager, options: Options, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, stager: Stager, stopping: Callable[[], bool], rate: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.stager = stager
         self._stopping = stopping
-        self._rate = options.bytes_per_second_max
-        self._start = time.monotonic()
-        self._throttled_bytes = 0
+        self._rate = rate
+        self._owed = 0.0
+        self._paid_at = time.monotonic()
         self.begin()
 
     def begin(self) -> None:
@@ -142,7 +147,7 @@ class Ingester:
     def _hash(self, fd: int, size: int, path: bytes) -> tuple[bytes | None, str]:
         """Read and hash a file of ``size`` bytes; return its bytes too, if it is small."""
         self.bytes_read += size
-        if self._rate:
+        if self._rate():
             self._throttle(size)
         if size == 0:
             return b"", EMPTY
@@ -157,11 +162,16 @@ class Ingester:
         return None, digest
 
     def _throttle(self, size: int) -> None:
-        """Sleep as long as this worker is ahead of its share of the read rate."""
-        self._throttled_bytes += size
-        due = self._start + self._throttled_bytes / self._rate
-        while (ahead := due - time.monotonic()) > 0 and not self._stopping():
-            time.sleep(min(ahead, _THROTTLE_SECONDS_MAX))
+        """Sleep as long as this worker is ahead of its rate, which may change meanwhile."""
+        self._owed += size
+        while (rate := self._rate()) and not self._stopping():
+            now = time.monotonic()
+            paid = (now - self._paid_at) * rate
+            self._owed, self._paid_at = max(self._owed - paid, -rate * _CREDIT_SECONDS), now
+            if self._owed <= 0:
+                return
+            time.sleep(min(self._owed / rate, _THROTTLE_SECONDS_MAX))
+        self._owed = 0.0
 
 
 def _record(entry: Entry, status: os.stat_result) -> Record:

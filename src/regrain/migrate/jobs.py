@@ -34,7 +34,6 @@ class Options:
         link_outside: Link inodes that have names outside their package, too.
         fsync_each: Flush every staged file by itself instead of ``syncfs`` once a batch.
         verify: Compare with a fresh listing of the source.
-        bytes_per_second_max: For one worker; 0 is no limit.
     """
 
     ingest: Ingest
@@ -43,7 +42,6 @@ class Options:
     link_outside: bool
     fsync_each: bool
     verify: bool
-    bytes_per_second_max: float
 
     def without_links(self) -> Options:
         """Return the same for a tree that stays another's: its inodes are never linked."""

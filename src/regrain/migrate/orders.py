@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError
-from regrain.ledger import Outcome
-from regrain.migrate.jobs import Slice
+from regrain.ledger import NewCarrier, Outcome
+from regrain.migrate.jobs import Slice, unpacker
 
 if TYPE_CHECKING:
     from concurrent.futures import BrokenExecutor
 
-    from regrain.ledger import Claim, NewCarrier
+    from regrain.ledger import Claim
     from regrain.migrate.jobs import Failure, PackageResult
 
+_carriers = unpacker(NewCarrier)
 
 TASK_BYTES = 128 << 10
 """Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
+
+
+DEATHS_MAX = 5
+"""So many deaths of workers without any result between them are not a package's doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +31,11 @@ class Orders:
     """What a run is to take, and how.
 
     Attributes:
-        batch: Packages committed together.
-        jobs: Worker processes.
         limit: How many packages to take at the most.
         only: A glob packages must match.
         verified: Whether workers compare packages with their source.
     """
 
-    batch: int
-    jobs: int
     limit: int | None = None
     only: str | None = None
     verified: bool = True
@@ -47,6 +48,7 @@ class Summary:
     completed: int
     failed: int
     stopped: bool
+    paused: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +80,15 @@ class Batch:
     def good(self) -> list[PackageResult]:
         """What can be published."""
         return [result for result in self.done.values() if result.failure is None]
+
+    @property
+    def failed(self) -> list[tuple[Claim, Failure]]:
+        """What cannot be, each with the reason."""
+        return [
+            (self.claims[result.package_hash], result.failure)
+            for result in self.done.values()
+            if result.failure is not None
+        ]
 
     @property
     def shards(self) -> set[str]:
@@ -119,8 +130,9 @@ class Batch:
             if result.package_hash in package_hashes
         ]
 
-    def credit(self, package_hash: str, carriers: list[NewCarrier]) -> None:
-        """Take note of carriers that were published for a package."""
+    def credit(self, package_hash: str, packed: bytes) -> None:
+        """Take note of carriers (packed) that were published for a package."""
+        carriers = _carriers(packed)
         self.carriers += carriers
         self.new[package_hash] += len(carriers)
         self.added[package_hash] += sum(carrier.allocated for carrier in carriers)

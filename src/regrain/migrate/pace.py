@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from regrain.model.events import Remark
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from regrain.model.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class Tempo:
     batch: int
     max_read: float = 0.0
     pause: float = 0.0
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        read = f"{self.max_read / (1 << 20):g} MiB/s" if self.max_read else "no limit on reading"
+        pause = f", {self.pause:g} s between them" if self.pause else ""
+        return f"{self.jobs} jobs, {read}, batches of {self.batch} packages{pause}"
 
 
 class Demand(NamedTuple):
@@ -89,12 +99,12 @@ class Pace:
     """
 
     def __init__(self, tempo: Callable[[], Tempo], brakes: Iterable[Brake] = ()) -> None:
-        self._tempo = tempo
+        self.tempo = tempo
         self._brakes = tuple(brakes)
 
     def now(self) -> Going:
         """Say how the run may go now."""
-        tempo = self._tempo()
+        tempo = self.tempo()
         demands = [demand for brake in self._brakes if (demand := brake.demand()) is not None]
         if not demands:
             return Going(tempo, tempo.jobs)
@@ -102,3 +112,35 @@ class Pace:
         return Going(
             tempo, min(tempo.jobs, strongest.jobs_max), strongest.reason, strongest.at_once
         )
+
+
+class Course:
+    """Follows a pace, and tells when a run is held, goes on, or is told something else.
+
+    Args:
+        pace: The pace.
+        emit: Told.
+
+    Attributes:
+        going: How the run goes, by the last look.
+    """
+
+    def __init__(self, pace: Pace, emit: Callable[[Event], None]) -> None:
+        self._pace = pace
+        self._emit = emit
+        tempo = pace.tempo()
+        self.going = Going(tempo, tempo.jobs)
+
+    def look(self) -> Going:
+        """Look anew.
+
+        Raises:
+            RegrainError: A brake ends the run.
+        """
+        before, self.going = self.going, self._pace.now()
+        if self.going.is_held != before.is_held:
+            held_by = f"waiting: {self.going.reason}"
+            self._emit(Remark(held_by if self.going.is_held else "going on"))
+        if self.going.tempo != before.tempo:
+            self._emit(Remark(f"from now on: {self.going.tempo}"))
+        return self.going

@@ -67,7 +67,9 @@ class _Worker:
             self.store, self._below(layout.OBJECTS), self._below(f"{run}/{layout.OBJECTS}")
         )
         stager = Stager(places.objects, places.pool, place.owner, place.options)
-        self.ingester = Ingester(stager, place.options, stopping=lambda: bool(stop.value))
+        self.ingester = Ingester(
+            stager, stopping=lambda: bool(stop.value), rate=lambda: float(stop.rate)
+        )
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from regrain.model.clock import monotonic
@@ -23,18 +23,29 @@ class Tracker:
         self._packages_total = packages
         self._bytes_total = size
         self._packages_done = self._packages_failed = self._files_done = self._bytes_done = 0
+        self._bytes_read = 0
+        self._in_hand: Counter[str] = Counter()
+        self._held_since: float | None = None
+        self._held_seconds = 0.0
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
-    def read(self, size: int) -> None:
-        """Count bytes that were read."""
+    def read(self, size: int, package_hash: str = "") -> None:
+        """Count bytes that were read of a package."""
+        self._in_hand[package_hash] += size
         self._bytes_done += size
-        now = self._clock()
-        self._samples.append((now, self._bytes_done))
+        self._bytes_read += size
+        now = self._now()
+        self._samples.append((now, self._bytes_read))
         while self._samples[0][0] < now - WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
 
-    def completed(self, files: int) -> None:
+    def put_back(self, package_hash: str) -> None:
+        """Count what was read of a package as not read: it will be read again."""
+        self._bytes_done -= self._in_hand.pop(package_hash, 0)
+
+    def completed(self, files: int, package_hash: str = "") -> None:
         """Count a package that was published."""
+        self._in_hand.pop(package_hash, None)
         self._packages_done += 1
         self._files_done += files
 
@@ -42,9 +53,23 @@ class Tracker:
         """Count a package that failed."""
         self._packages_failed += 1
 
-    def snapshot(self, held_by: str = "") -> Progress:
-        """Return how far it is now, and what holds it back."""
+    def hold(self, *, is_held: bool) -> None:
+        """Let the time stand still while the run is held: that is no part of its rate."""
+        if is_held and self._held_since is None:
+            self._held_since = self._clock()
+        elif not is_held and self._held_since is not None:
+            self._held_seconds += self._clock() - self._held_since
+            self._held_since = None
+
+    def _now(self) -> float:
+        return (self._clock() if self._held_since is None else self._held_since) - (
+            self._held_seconds
+        )
+
+    def snapshot(self, throttled_by: str = "") -> Progress:
+        """Return how far it is now, and what slows or holds it."""
         rate = self._rate()
+        is_held = self._held_since is not None
         left = max(0, self._bytes_total - self._bytes_done)
         return Progress(
             packages_total=self._packages_total,
@@ -54,12 +79,12 @@ class Tracker:
             bytes_total=self._bytes_total,
             bytes_done=self._bytes_done,
             rate_bytes_per_second=rate,
-            seconds_left=left / rate if rate else None,
-            throttle_reason=held_by,
+            seconds_left=left / rate if rate and not is_held else None,
+            throttle_reason=throttled_by,
         )
 
     def _rate(self) -> float | None:
         then, before = self._samples[0]
-        elapsed = self._clock() - then
-        done = self._bytes_done - before
+        elapsed = self._now() - then
+        done = self._bytes_read - before
         return done / elapsed if elapsed >= KNOWN_AFTER_SECONDS and done else None

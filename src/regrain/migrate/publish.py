@@ -38,6 +38,13 @@ class Publisher:
         self._run = run
         self._fsync_each = fsync_each
 
+    def drop_staged(self) -> None:
+        """Drop what was staged and is not to be published, so that it takes no space."""
+        try:
+            self._run.drop()
+        except OSError as error:
+            raise staging_error(error, b"temp") from error
+
     def flush(self) -> None:
         """Step 1: make all data durable."""
         if not self._fsync_each:

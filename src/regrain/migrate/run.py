@@ -8,20 +8,29 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError, NoSpaceError, RegrainError
-from regrain.ledger import Claim, Ledger, NewCarrier
+from regrain.ledger import Ledger
 from regrain.migrate import pool
-from regrain.migrate.commit import Committer
+from regrain.migrate.commit import PASSING, Committer
+from regrain.migrate.crew import Crew
 from regrain.migrate.jobs import (
     Failure,
     FailureKind,
     ObjectsResult,
     PackageResult,
-    Slice,
     SliceResult,
-    unpacker,
 )
-from regrain.migrate.orders import Batch, Large, Orders, Summary, packages_of, workers_keep_dying
+from regrain.migrate.orders import (
+    DEATHS_MAX,
+    Batch,
+    Orders,
+    Summary,
+    packages_of,
+    workers_keep_dying,
+)
+from regrain.migrate.pace import Course
+from regrain.migrate.parts import Parts
 from regrain.migrate.progress import Tracker
+from regrain.model.clock import monotonic
 from regrain.model.events import ObjectDamaged
 
 if TYPE_CHECKING:
@@ -29,13 +38,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from regrain.migrate.pace import Pace
+    from regrain.migrate.parts import Task
     from regrain.migrate.publish import Publisher
+    from regrain.migrate.room import Room
     from regrain.model.events import Event
     from regrain.store.locks import StoreLock
-
-UNIT_FILES = 1500
-UNIT_BYTES = 128 << 20
-"""Small packages are put together into units of work of about so many files or bytes."""
 
 BATCH_FILES_MAX = 20_000
 """A batch is closed at so many files: the workers must not wait for a long commit."""
@@ -43,9 +50,6 @@ BATCH_FILES_MAX = 20_000
 BATCHES_OPEN_MAX = 3
 TASKS_AHEAD = 6
 """Tasks handed to the executor for each worker, enough to outlast a commit."""
-
-DEATHS_MAX = 5
-"""So many deaths of workers without any result between them are not a package's doing."""
 
 TICK_SECONDS = 0.2
 
@@ -61,10 +65,11 @@ class Run:
         adopt: Records objects that are on disk without a row, once they are proven.
         lock: The store's, shared; it is given up between batches when somebody wants it.
         orders: What to take, and how.
-        pace: What may hold it back: then nothing new is handed out.
+        pace: How fast it goes, and what may hold it.
+        room: Told when there is no space, and when there was; one of the brakes of ``pace``.
 
     Attributes:
-        workers_died: Whether some did: objects may have names, but no row in the ledger.
+        may_leave_objects: Whether objects may have names, but no row in the ledger.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 -- all that a run works with, wired in one place
@@ -77,6 +82,7 @@ class Run:
         lock: StoreLock,
         orders: Orders,
         pace: Pace,
+        room: Room,
     ) -> None:
         self._ledger = ledger
         self._publisher = publisher
@@ -84,86 +90,148 @@ class Run:
         self._stopping = stopping
         self._lock = lock
         self._orders = orders
-        self._pace = pace
+        self._room = room
         self._left = orders.limit
-        packages, _, size = ledger.pending(only=orders.only, limit=orders.limit)
-        self._tracker = Tracker(packages, size)
+        found = ledger.pending(only=orders.only, limit=orders.limit)
+        self._tracker = Tracker(found.packages, found.size)
         self._commit = Committer(
             ledger, publisher, emit, adopt, self._tracker, verified=orders.verified
         )
-        self.workers_died = False
+        self.may_leave_objects = False
         self._deaths = self._careful_packages = 0
         self._batches: deque[Batch] = deque()
-        self._large: dict[str, Large] = {}
-        self._todo: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._running: dict[Future[Any], tuple[Any, ...]] = {}
+        self._parts = Parts()
+        self._todo: deque[Task] = deque()
+        self._running: dict[Future[Any], Task] = {}
         self._end: RegrainError | None = None
+        self._course = Course(pace, emit)
+        self._going = self._course.going
+        self._lets_go = False
+        self._next_batch_at = 0.0
 
-    def execute(self, make_executor: Callable[[], tuple[Executor, Any]]) -> Summary:
+    def execute(self, make_executor: Callable[[int], tuple[Executor, Any]]) -> Summary:
         """Work until nothing is pending, a stop is asked for, or the disk fails.
 
         Args:
-            make_executor: Gives an executor, and the byte that tells its workers to stop;
-                called again when a worker died.
+            make_executor: Gives an executor of so many workers, and what they share with
+                the run; called again when a worker died, or their number changes.
 
         Raises:
-            NoSpaceError: The disk is full; what was not published is pending again.
+            NoSpaceError: The disk stayed full; what was not published is pending again.
+            LockedError: The ledger stayed busy.
             HaltedError: The disk failed, or workers keep dying.
         """
-        executor, stop = make_executor()
+        crew = Crew(make_executor, self._going.tempo.jobs)
         try:
-            while True:
-                if self._is_ending():
-                    stop.value = 1
-                    self._drop_unstarted()
-                try:
-                    if not self._batches and self._lock.is_wanted():
-                        self._lock.give_way()
-                        stop.turn += 1
-                    going = self._pace.now()
-                    held_by = going.reason if going.is_held and not self._is_ending() else ""
-                    if not held_by:
-                        self._fill(executor)
-                    if not self._running and not self._batches and not held_by:
-                        break
-                    self._collect()
-                except BrokenExecutor as error:
-                    executor.shutdown(wait=False, cancel_futures=True)
-                    self._after_worker_death(error)
-                    executor, stop = make_executor()
+            while self._step(crew):
                 self._commit_batches()
-                self._emit(self._tracker.snapshot(held_by))
+                self._tracker.hold(is_held=self._going.is_held)
+                self._emit(self._tracker.snapshot(self._going.reason))
         except BaseException:
-            stop.value = 1
+            crew.stop_files()
             self._give_up_all("the run ended early")
             raise
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            crew.close()
+            self._lock.take_again()
         if self._end is not None:
             raise self._end
         return Summary(self._commit.completed, self._commit.failed, self._stopping())
 
+    def _step(self, crew: Crew) -> bool:
+        """Do what there is to do at a moment; False when nothing is left."""
+        try:
+            self._going = self._going if self._is_ending else self._course.look()
+        except RegrainError as error:
+            self._end = error
+        if self._is_ending or (self._going.is_held and self._going.at_once):
+            self._lets_go = True
+        if self._lets_go:
+            crew.stop_files()
+            self._drop_unstarted()
+        try:
+            if self._is_idle:
+                self._rest(crew)
+            self._fill(crew)
+            if self._is_idle and (self._is_ending or not self._is_waiting):
+                return False
+            self._collect()
+        except BrokenExecutor as error:
+            self._after_worker_death(error)
+            crew.replace_dead()
+        return True
+
+    @property
     def _is_ending(self) -> bool:
         return self._stopping() or self._end is not None
 
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether there may be something to do later, though there is nothing now."""
+        return self._going.is_held or self._lets_go or monotonic() < self._next_batch_at
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._running and not self._batches
+
+    def _rest(self, crew: Crew) -> None:
+        """While nothing is in hand: let others have the store, and change the crew."""
+        if self._is_ending:
+            return
+        if self._lets_go:
+            self._lets_go = False
+            self._publisher.drop_staged()
+            self._room.emptied()
+            crew.go_on()
+        if self._going.is_held:
+            self._lock.let_go()
+            return
+        if self._lock.take_again():
+            crew.forget()
+        elif self._lock.is_wanted():
+            self._lock.give_way()
+            crew.forget()
+
     # handing out
 
-    def _fill(self, executor: Executor) -> None:
+    def _fill(self, crew: Crew) -> None:
         """Keep the workers busy: a few tasks ahead of each, no more."""
-        open_max = 1 if self._careful_packages else BATCHES_OPEN_MAX
-        while (
-            len(self._batches) < open_max
-            and not self._is_ending()
-            and not (self._batches and self._lock.is_wanted())
-        ):
-            if not self._claim():
-                break
-        while self._todo and len(self._running) < TASKS_AHEAD * self._orders.jobs:
+        try:
+            while self._may_claim() and self._claim():
+                pass
+        except PASSING as error:
+            self._heed_error(error)
+        jobs = self._going.jobs or 1
+        if crew.jobs != self._going.tempo.jobs and not self._hand_over(crew):
+            return
+        ahead = jobs if jobs < crew.jobs else TASKS_AHEAD * jobs
+        while self._todo and len(self._running) < ahead:
             task, arguments = self._todo.popleft()
-            self._running[executor.submit(task, *arguments)] = arguments
+            self._running[crew.submit(task, arguments)] = (task, arguments)
+        crew.allow(self._going.tempo.max_read, min(jobs, len(self._running)))
+
+    def _may_claim(self) -> bool:
+        """Tell whether another batch may be begun."""
+        if self._is_ending or self._going.is_held or self._lets_go:
+            return False
+        if not self._batches:
+            return monotonic() >= self._next_batch_at
+        one_by_one = self._careful_packages or self._going.tempo.pause
+        return len(self._batches) < (1 if one_by_one else BATCHES_OPEN_MAX) and (
+            not self._lock.is_wanted()
+        )
+
+    def _hand_over(self, crew: Crew) -> bool:
+        """Let another number of workers take over, as soon as these have ended what they do."""
+        for future in [future for future in self._running if future.cancel()]:
+            self._todo.appendleft(self._running.pop(future))
+        if not self._running:
+            crew.renew(self._going.tempo.jobs)
+        return not self._running
 
     def _claim(self) -> bool:
-        batch = 1 if self._careful_packages else self._orders.batch
+        self._commit.settle()
+        batch = 1 if self._careful_packages else self._going.tempo.batch
         count = batch if self._left is None else min(batch, self._left)
         only = self._orders.only
         claims = self._ledger.claim(count, only=only, files_max=BATCH_FILES_MAX) if count else []
@@ -172,28 +240,8 @@ class Run:
         if self._left is not None:
             self._left -= len(claims)
         self._batches.append(Batch({claim.package_hash: claim for claim in claims}))
-        unit: list[str] = []
-        files = size = 0
-        for claim in claims:
-            if claim.cuts:
-                self._slice(claim)
-                continue
-            unit.append(claim.package_hash)
-            files, size = files + claim.files, size + claim.size
-            if files >= UNIT_FILES or size >= UNIT_BYTES:
-                self._todo.append((pool.bring_in, (unit,)))
-                unit, files, size = [], 0, 0
-        if unit:
-            self._todo.append((pool.bring_in, (unit,)))
+        self._todo.extend(self._parts.tasks(claims))
         return True
-
-    def _slice(self, claim: Claim) -> None:
-        """Part a large package; its slices cover all paths, whatever it holds by now."""
-        name = claim.package_hash
-        bounds = zip((b"", *claim.cuts), (*claim.cuts, None), strict=True)
-        slices = [Slice(name, number, *bound) for number, bound in enumerate(bounds)]
-        self._large[name] = Large(slices, len(slices))
-        self._todo.extend((pool.bring_in_slice, (piece,)) for piece in slices)
 
     def _drop_unstarted(self) -> None:
         """Count packages nobody works on any more as stopped; what was read is published."""
@@ -202,7 +250,7 @@ class Run:
             self._batches[0].parts = (self._batches[0].parts or 0) - len(publishing)
             publishing.clear()
         self._todo = deque(publishing)
-        busy = {name for arguments in self._running.values() for name in packages_of(arguments)}
+        busy = {name for _, task in self._running.values() for name in packages_of(task)}
         for batch in self._batches:
             for name in batch.claims.keys() - batch.done.keys() - busy:
                 batch.done[name] = PackageResult(name, failure=_STOPPED)
@@ -210,7 +258,7 @@ class Run:
     # taking back
 
     def _collect(self) -> None:
-        if not self._running:  # held back
+        if not self._running:  # held, or between batches
             time.sleep(TICK_SECONDS)
         done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
@@ -221,7 +269,7 @@ class Run:
             if isinstance(result, SliceResult):
                 self._take_slice(result)
             elif isinstance(result, PackageResult):
-                self._take(self._with_slices(result))
+                self._take(self._parts.whole(result))
             else:
                 self._take_list(result)
 
@@ -236,7 +284,7 @@ class Run:
             batch.parts = (batch.parts or 1) - 1
 
     def _take(self, result: PackageResult) -> None:
-        self._tracker.read(result.bytes_read)
+        self._tracker.read(result.bytes_read, result.package_hash)
         self._batch_of(result.package_hash).done[result.package_hash] = result
         self._heed(result.failure)
 
@@ -245,7 +293,7 @@ class Run:
             self._emit(ObjectDamaged(*damage))
         batch = self._batch_of(result.package_hash)
         if result.carriers:
-            batch.credit(result.package_hash, _carriers(result.carriers))
+            batch.credit(result.package_hash, result.carriers)
         if result.failure is not None:
             batch.done[result.package_hash] = PackageResult(
                 result.package_hash, failure=result.failure
@@ -253,30 +301,27 @@ class Run:
             self._heed(result.failure)
 
     def _heed(self, failure: Failure | None) -> None:
-        """End the run after a failure that concerns more than its package."""
-        if failure is not None and failure.kind in (FailureKind.SPACE, FailureKind.HALT):
-            kind = NoSpaceError if failure.kind is FailureKind.SPACE else HaltedError
-            self._end = self._end or kind(failure.message)
+        """End the run, or let it wait, after a failure that concerns more than its package."""
+        if failure is not None and failure.kind is FailureKind.SPACE:
+            self._heed_error(NoSpaceError(failure.message))
+        elif failure is not None and failure.kind is FailureKind.HALT:
+            self._heed_error(HaltedError(failure.message))
+
+    def _heed_error(self, error: RegrainError) -> None:
+        """End the run, or put back what is not complete and wait, if the error will pass."""
+        if isinstance(error, PASSING):
+            self._room.failed(error)
+            self._lets_go = True
+        else:
+            self._end = self._end or error
 
     def _take_slice(self, result: SliceResult) -> None:
-        name = result.piece.package_hash
-        large = self._large[name]
-        self._tracker.read(result.bytes_read)
-        if result.wanted:
-            large.wanted.append(result.wanted)
-        large.failure = large.failure or result.failure
-        large.waiting -= 1
-        if large.waiting == 0:
-            if large.failure is None:
-                self._todo.appendleft((pool.finish, (name, large.slices)))
-            else:
-                del self._large[name]
-                self._take(PackageResult(name, failure=large.failure))
-
-    def _with_slices(self, result: PackageResult) -> PackageResult:
-        large = self._large.pop(result.package_hash)
-        result.wanted.extend(large.wanted)
-        return result
+        self._tracker.read(result.bytes_read, result.piece.package_hash)
+        whole = self._parts.take(result)
+        if isinstance(whole, PackageResult):
+            self._take(whole)
+        elif whole is not None:
+            self._todo.appendleft(whole)
 
     def _batch_of(self, package_hash: str) -> Batch:
         return next(batch for batch in self._batches if package_hash in batch.claims)
@@ -287,22 +332,33 @@ class Run:
         while self._batches and self._batches[0].is_done:
             batch = self._batches[0]
             try:
-                if batch.parts is None and not isinstance(self._end, HaltedError):
-                    self._start_publishing(batch)
-                if batch.parts:
+                if not self._is_published(batch):
                     return
-                if isinstance(self._end, HaltedError):
-                    raise self._end
-                self._commit.publish(batch)
-            except (NoSpaceError, HaltedError) as error:
-                self._end = error
+            except (*PASSING, HaltedError) as error:
+                self._heed_error(error)
+                self.may_leave_objects = True
                 for result in batch.good:
                     self._commit.give_up(result.package_hash, str(error))
-            for result in batch.done.values():
-                if result.failure is not None:
-                    self._commit.not_brought_in(batch.claims[result.package_hash], result.failure)
+            for claim, failure in batch.failed:
+                self._commit.not_brought_in(claim, failure)
+            if self._left is not None:
+                self._left += sum(failure.kind in _LATER for _, failure in batch.failed)
             self._batches.popleft()
             self._careful_packages = max(0, self._careful_packages - 1)
+
+    def _is_published(self, batch: Batch) -> bool:
+        """Go on publishing a batch; tell whether that is done."""
+        if batch.parts is None and not isinstance(self._end, HaltedError):
+            self._start_publishing(batch)
+        if batch.parts:
+            return False
+        if isinstance(self._end, HaltedError):
+            raise self._end
+        self._commit.publish(batch)
+        self._next_batch_at = monotonic() + self._going.tempo.pause
+        if batch.good:
+            self._room.progressed()
+        return True
 
     def _start_publishing(self, batch: Batch) -> None:
         """Make the data of a batch durable, then have workers give the objects their names."""
@@ -314,7 +370,7 @@ class Run:
 
     def _after_worker_death(self, error: BrokenExecutor) -> None:
         """Try what was in hand one by one; a package that alone kills a worker again fails."""
-        self.workers_died = True
+        self.may_leave_objects = True
         self._deaths += 1
         in_hand = [claim for batch in self._batches for claim in batch.claims.values()]
         if len(in_hand) == 1 and self._careful_packages:
@@ -334,12 +390,10 @@ class Run:
             for name in batch.claims:
                 self._commit.give_up(name, why)
         self._batches.clear()
-        self._large.clear()
+        self._parts.clear()
         self._todo.clear()
         self._running.clear()
 
 
+_LATER = (FailureKind.STOPPED, FailureKind.SPACE)
 _STOPPED = Failure(FailureKind.STOPPED, "stopped", None)
-
-
-_carriers = unpacker(NewCarrier)

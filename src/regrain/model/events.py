@@ -154,6 +154,13 @@ class PackageGivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """What else there is to tell, such as why a run is held, and that it goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectDamaged:
     """A run met a damaged object; it is in quarantine, and a good one has its place.
 
@@ -190,6 +197,7 @@ Event = (
     | PackageCompleted
     | PackageFailed
     | PackageGivenUp
+    | Remark
     | ObjectDamaged
     | Triggered
 )

@@ -113,8 +113,19 @@ class StoreLock:
 
     def give_way(self) -> None:
         """Let those who wait have it first, then take it again."""
-        self._held = None
+        self.let_go()
         self._take()
+
+    def let_go(self) -> None:
+        """Do without it for a while."""
+        self._held = None
+
+    def take_again(self) -> bool:
+        """Take it if it was let go of; tell whether it was."""
+        if self._held is not None:
+            return False
+        self._take()
+        return True
 
     def _take(self) -> None:
         held = disk.Held(_open(self._root, layout.STORE_LOCK))
@@ -213,6 +224,20 @@ class RunDirectory:
     def __enter__(self) -> Self:
         """Return the directory."""
         return self
+
+    def drop(self) -> None:
+        """Drop all that is staged; only when nobody stages anything.
+
+        The directories stay: workers know that they are there.
+        """
+        for fd in (held.fd for held in self._held[2:]):
+            for name, kind in disk.list_directory(fd):
+                if fd == self.pool and kind is disk.DIRECTORY:
+                    with disk.Closing(disk.open_directory(name, fd)) as shard:
+                        for carrier, _ in disk.list_directory(shard):
+                            disk.unlink(carrier, shard)
+                else:
+                    disk.remove_tree(name, fd)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Remove it; what is left in it was not published."""

@@ -35,14 +35,15 @@ def worth_starting(jobs_max: int, files: int, size: int) -> int:
 
 
 class _Signals(ctypes.Structure):
-    _fields_ = (("value", ctypes.c_byte), ("turn", ctypes.c_long))
+    _fields_ = (("value", ctypes.c_byte), ("turn", ctypes.c_long), ("rate", ctypes.c_double))
 
 
 def signals() -> Any:  # noqa: ANN401 -- shared memory, whose type is private to ctypes
     """Return what workers share with their run.
 
     Setting ``.value`` to 1 asks them to stop; counting ``.turn`` up, to forget what they
-    know of the store, since others may have collected in between.
+    know of the store, since others may have collected in between. ``.rate`` is how many bytes
+    a second each may read; 0 is no limit.
     """
     return multiprocessing.get_context("spawn").RawValue(_Signals)
 
