@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,7 @@ class Migration(Steps):
                 ledger.close()
         if watch.ended_by is not None:
             triggers.act(self._root, self._settings, watch.ended_by, stopping)
+            return replace(summary, stopped=True)
         return summary
 
     def _prepare(

@@ -38,14 +38,21 @@ READS_A_WINDOW = 9
 WINDOWS = 3
 """Slow over several windows: over so many, one after the other."""
 
-PAUSE_SECONDS = 0.25
+PAUSE_SECONDS = 0.1
 SHARE_MAX = 0.01
 """The probe reads for at most this share of the time, so that it is no load itself."""
 
 _BYTES_MAX = 64 << 10
 
 
-def read_package(root: StoreRoot, name: str) -> float | None:
+def look_into(root: StoreRoot, name: str) -> int | None:
+    """Open a small file of a package as a reader does; None if it has none."""
+    package = dual.open_package(root, name)
+    entry = package.lookup(MANIFEST.encode())
+    return None if entry is None else package.open_content(entry)
+
+
+def time_read(root: StoreRoot, name: str) -> float | None:
     """Read a small file of a package as a reader does; return the seconds it took.
 
     None where there is nothing to read: it was removed, has no manifest, or is damaged, which
@@ -53,12 +60,11 @@ def read_package(root: StoreRoot, name: str) -> float | None:
     """
     try:
         begin = monotonic()
-        package = dual.open_package(root, name)
-        entry = package.lookup(MANIFEST.encode())
-        if entry is None:
+        fd = look_into(root, name)
+        opened = monotonic() - begin
+        if fd is None:
             return None
-        with disk.Closing(package.open_content(entry)) as fd:
-            opened = monotonic() - begin
+        with disk.Closing(fd):
             os.posix_fadvise(fd, 0, _BYTES_MAX, os.POSIX_FADV_DONTNEED)
             begin = monotonic()
             os.read(fd, _BYTES_MAX)
@@ -106,7 +112,7 @@ class Probe:
     def __init__(
         self,
         root: StoreRoot,
-        read: Callable[[StoreRoot, str], float | None] = read_package,
+        read: Callable[[StoreRoot, str], float | None] = time_read,
     ) -> None:
         self._root = root
         self._read = read
