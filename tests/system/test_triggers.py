@@ -55,15 +55,6 @@ def run(store: Path, told: Told | None = None, **limits: Any) -> Summary:
         return migration.run(told.events.append, jobs=1)
 
 
-def ended_by(store: Path, **limits: Any) -> str:
-    """Migrate; return what the trigger that ends it says, with nothing of the run kept open."""
-    try:
-        run(store, **limits)
-    except TriggeredError as error:
-        return str(error)
-    pytest.fail("no trigger fired")
-
-
 def health(store: Path, **limits: Any) -> list[str]:
     found = PackageStore.open(store, settings(**limits)).migration().health()
     return [found.status, *(issue.rule for issue in found.details)]
@@ -172,7 +163,10 @@ def test_a_rollback_that_does_not_fit_is_a_pause(ext4: Path, seed: int) -> None:
     PackageStore.open(store, settings()).add_package(added.path, added.hash)
     space = os.statvfs(store)
     floor = space.f_bavail * space.f_frsize - size // 2
-    said = ended_by(store, on_trigger="rollback", free_bytes_min=floor, free_inodes_min=0)
+    limits = {"FREE_BYTES_MIN": str(floor), "FREE_INODES_MIN": "0", "ON_TRIGGER": "rollback"}
+    environment = {f"REGRAIN_MIGRATION__{key}": value for key, value in limits.items()}
+    regrain = Regrain(store, {**environment, "REGRAIN_STORE__INGEST": "copy"})
+    said = regrain("migrate", "--jobs", "1", "--batch", "5", code=5).stderr
     assert "does not fit: error_rate: " in said
     assert "packages need" in said
     assert PackageStore.open(store).phase is Phase.DUAL
@@ -215,7 +209,6 @@ def test_a_damaged_object_ends_the_run(
     regrain("verify", "--level", "deep")
     assert health(store_path) == ["healthy"]
     store = check_store(store_path)
-    print(store.problems)
     assert legacy_changes(before, {p.hash: p for p in damaged}) == []
     assert new_layout_differences(store, before, before) == []
 

@@ -29,7 +29,6 @@ from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.pace import Pace
 from regrain.migrate.plan import Plan, make_plan
-from regrain.migrate.probe import Probe
 from regrain.migrate.publish import Publisher
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
@@ -157,6 +156,7 @@ class Migration(Steps):
                 summary = Summary(0, 0, stopping())
                 if pending.packages and not stopping() and watch.ended_by is None:
                     self._check_room(pending)
+                    watch.measure(self._root, pending)
                     steering = Steering(
                         self._root,
                         self._values(pending),
@@ -210,10 +210,7 @@ class Migration(Steps):
         steering: Steering,
         lock: StoreLock,
     ) -> Summary:
-        probe = Probe(self._root)
-        brakes = triggers.Brakes(self._settings, probe)
-        watch.measure_by(probe, brakes.slow)
-        with RunDirectory(self._root) as directory, probe:
+        with RunDirectory(self._root) as directory, watch.probe or contextlib.nullcontext():
             options = self._options(directory)
             room = Room(self._root.fd, self._floors(), self._settings.migration.space_wait)
             run = Run(
@@ -224,7 +221,7 @@ class Migration(Steps):
                 partial(adopt, self._root, ledger),
                 lock,
                 orders,
-                Pace(steering.tempo, [steering, room, *brakes.all]),
+                Pace(steering.tempo, [steering, room, *watch.brakes]),
                 room,
             )
             place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)

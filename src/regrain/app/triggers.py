@@ -16,7 +16,7 @@ from regrain.app.health import TRIGGER, WENT_ON, error_rate, integrity, last_tri
 from regrain.errors import RefusedError
 from regrain.ledger import open_ledger
 from regrain.migrate.pressure import IoPressure
-from regrain.migrate.probe import SlowReaders
+from regrain.migrate.probe import Probe, SlowReaders
 from regrain.model.clock import monotonic
 from regrain.model.events import (
     Event,
@@ -30,14 +30,17 @@ from regrain.model.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regrain.ledger import Concern, Ledger
+    from regrain.ledger import Concern, Ledger, Pending
     from regrain.migrate.pace import Brake
-    from regrain.migrate.probe import Probe
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
 LOOK_SECONDS = 5.0
 """So often the ledger is asked what stands against packages: another command may have found it."""
+
+FILES_MEASURED_MIN = 1500
+BYTES_MEASURED_MIN = 128 << 20
+"""Runs over less than so many files and bytes take about a second."""
 
 _HOUR_SECONDS = 3600.0
 
@@ -87,30 +90,6 @@ def check(settings: Settings) -> None:
         IoPressure(settings.migration.io_pressure_max).check()
 
 
-class Brakes:
-    """What may hold a run back by its settings.
-
-    Args:
-        settings: What is asked for.
-        probe: Measures readers beside the run.
-
-    Attributes:
-        slow: Judges them, if that is asked for.
-        all: All brakes that are.
-    """
-
-    def __init__(self, settings: Settings, probe: Probe) -> None:
-        limits = settings.migration
-        self.slow: SlowReaders | None = None
-        self.all: list[Brake] = []
-        if limits.io_pressure_max:
-            self.all.append(IoPressure(limits.io_pressure_max))
-        if limits.latency_slowdown_max is not None:
-            goes_on = limits.on_trigger == "continue"
-            self.slow = SlowReaders(probe, limits.latency_slowdown_max, goes_on=goes_on)
-            self.all.append(self.slow)
-
-
 def known_concerns(root: StoreRoot) -> dict[str, Concern]:
     """Return what stands against packages before a run."""
     ledger = open_ledger(root.path)
@@ -130,6 +109,8 @@ class Watch:
         known: What stood against packages before the run.
 
     Attributes:
+        probe: Measures readers beside the run.
+        brakes: What may hold it back by its settings.
         ended_by: The trigger that ends the run; None if none does.
     """
 
@@ -148,8 +129,9 @@ class Watch:
         self._looked_at = -math.inf
         self._fired: set[str] = set()
         self._hour = HourOfWork()
-        self._probe: Probe | None = None
         self._slow: SlowReaders | None = None
+        self.probe: Probe | None = None
+        self.brakes: list[Brake] = []
         self.ended_by: Triggered | None = None
 
     def remind(self) -> None:
@@ -160,9 +142,22 @@ class Watch:
             trigger, _, words = why.partition(": ")
             self._tell(Triggered(trigger, words, "pause", before=True))
 
-    def measure_by(self, probe: Probe, slow: SlowReaders | None) -> None:
-        """Take what measures the readers beside the run, and what judges them, if anything."""
-        self._probe, self._slow = probe, slow
+    def measure(self, root: StoreRoot, pending: Pending) -> None:
+        """Take the baseline of readers, before the run begins to work; make the brakes.
+
+        A small run is over before there is a window to judge, so nothing is measured beside it
+        unless a limit is set.
+        """
+        limits = self._limits
+        is_asked = limits.latency_slowdown_max is not None
+        is_long = pending.files >= FILES_MEASURED_MIN or pending.size >= BYTES_MEASURED_MIN
+        self.probe = Probe(root, measures=is_asked or is_long)
+        if limits.io_pressure_max:
+            self.brakes.append(IoPressure(limits.io_pressure_max))
+        if limits.latency_slowdown_max is not None:
+            goes_on = limits.on_trigger == "continue"
+            self._slow = SlowReaders(self.probe, limits.latency_slowdown_max, goes_on=goes_on)
+            self.brakes.append(self._slow)
 
     def __call__(self, event: Event) -> None:
         """Take an event, and pass it on."""
@@ -173,7 +168,7 @@ class Watch:
         elif isinstance(event, Progress):
             event = replace(
                 event,
-                foreground=None if self._probe is None else self._probe.found,
+                foreground=None if self.probe is None else self.probe.found,
                 packages_last_hour=self._hour.packages(throttled=bool(event.throttle_reason)),
             )
         self._tell(event)
@@ -206,10 +201,9 @@ class Watch:
         )
         if issue is not None:
             self._fire("error_rate", f"{issue.reason} in this run")
-        if self._slow is not None and self._slow.is_lasting and self._probe is not None:
-            found = self._probe.found
+        if self._slow is not None and self._slow.is_lasting:
             limit = f"{self._limits.latency_slowdown_max:g} times is tolerated"
-            self._fire("slowdown", f"{found.words if found else ''}; {limit}")
+            self._fire("slowdown", f"{self._slow.words}; {limit}")
         if monotonic() - self._looked_at >= LOOK_SECONDS:
             self.look()
 

@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 PACKAGES_MAX = 64
-BASELINE_READS = 27
+BASELINE_READS = 9
 BASELINE_SECONDS_MAX = 0.5
 """The baseline is the median of so many reads; where they take long, of those made in time."""
+
+BASELINE_PAUSE_SECONDS = 0.005
+"""A processor that slept answers later: without a pause between them, the reads before a run
+would be four times as quick as those beside it, which come from time to time."""
 
 READS_A_WINDOW = 9
 WINDOWS = 3
@@ -104,6 +108,7 @@ class Probe:
     Args:
         root: The store.
         read: Reads one package; returns the seconds that took, or None.
+        measures: Whether it measures at all.
 
     Attributes:
         windows: What was measured; None where there is no package to read.
@@ -113,12 +118,14 @@ class Probe:
         self,
         root: StoreRoot,
         read: Callable[[StoreRoot, str], float | None] = time_read,
+        *,
+        measures: bool = True,
     ) -> None:
         self._root = root
         self._read = read
         self._ended = Flag()
         self._thread = Thread(target=self._go_on, name="regrain-probe", daemon=True)
-        names = dual.package_hashes(root)
+        names = dual.package_hashes(root) if measures else []
         random = Random(root.store_id)  # noqa: S311 -- a sample, no secret
         self._names = random.sample(names, min(PACKAGES_MAX, len(names)))
         self._turn = 0
@@ -145,7 +152,8 @@ class Probe:
     def _baseline(self) -> float | None:
         until = monotonic() + BASELINE_SECONDS_MAX
         reads = []
-        for _ in range(BASELINE_READS):
+        for _ in range(BASELINE_READS if self._names else 0):
+            self._ended.wait(BASELINE_PAUSE_SECONDS)
             if (seconds := self._read_next()) is not None:
                 reads.append(seconds)
             if monotonic() > until:
@@ -153,8 +161,6 @@ class Probe:
         return median(reads) if reads else None
 
     def _read_next(self) -> float | None:
-        if not self._names:
-            return None
         self._turn += 1
         return self._read(self._root, self._names[self._turn % len(self._names)])
 
@@ -197,7 +203,13 @@ class SlowReaders:
         if not self._step:
             return None
         jobs = 1 if self._step == 1 or self._goes_on else 0
-        return Demand(f"{windows.found.words} (latency_slowdown_max)", jobs)
+        return Demand(f"{self.words} (latency_slowdown_max)", jobs)
+
+    @property
+    def words(self) -> str:
+        """What is measured."""
+        found = self._probe.found
+        return "" if found is None else found.words
 
     @property
     def is_lasting(self) -> bool:
