@@ -178,13 +178,7 @@ def test_settings_without_effect_are_those_the_docs_name() -> None:
 def test_each_setting_without_effect_is_told() -> None:
     changed = Settings(
         Store(use_file_level_storage=False),
-        Migration(
-            pause_ms=1,
-            io_pressure_max=1.0,
-            latency_slowdown_max=2.0,
-            space_wait=1.0,
-            on_trigger="continue",
-        ),
+        Migration(pause_ms=1, space_wait=1.0),
     )
     told = {
         (f.figures.get("section"), f.figures.get("key"))

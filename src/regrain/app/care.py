@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 WITHOUT_EFFECT = (
     ("migration", "pause_ms"),
-    ("migration", "io_pressure_max"),
-    ("migration", "latency_slowdown_max"),
     ("migration", "space_wait"),
-    ("migration", "on_trigger"),
 )
 """Settings that are checked and otherwise ignored; docs/configuration.md says the same."""
 
