@@ -38,7 +38,11 @@ def build(store: Path, seed: int, count: int = 6, size: int = 3 * MIB) -> Packag
 
 @contextmanager
 def filled(point: Path) -> Iterator[Path]:
-    """Take every byte there is, but what the file system keeps."""
+    """Take every byte there is but two MiB, in which no package has room.
+
+    On a btrfs without a single block SQLite cannot even write to the memory it maps: the
+    process gets a SIGBUS, and the next run recovers.
+    """
     ballast = point / "ballast"
     with ballast.open("wb") as stream:
         for size in (MIB, 4096):
@@ -48,6 +52,8 @@ def filled(point: Path) -> Iterator[Path]:
                     os.fsync(stream.fileno())
             except OSError:
                 pass
+        stream.truncate(os.fstat(stream.fileno()).st_size - 2 * MIB)
+        os.fsync(stream.fileno())
     yield ballast
 
 
@@ -61,7 +67,11 @@ def completed(regrain: Regrain) -> int:
     return list(statuses(regrain.store).values()).count("completed")
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+SLOW = pytest.mark.slow
+KINDS = ["ext4", pytest.param("xfs", marks=SLOW), pytest.param("btrfs", marks=SLOW)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_waits_for_room_and_goes_on(workplace: Path, seed: int, kind: str) -> None:
     options = ["-m", "0"] if kind == "ext4" else []
     with mounts.mounted(kind, workplace, *options) as point:
@@ -90,6 +100,7 @@ def test_a_run_waits_for_room_and_goes_on(workplace: Path, seed: int, kind: str)
         regrain("verify", "--level", "deep")
 
 
+@SLOW
 def test_a_run_gives_up_when_there_is_no_room_for_long(workplace: Path, seed: int) -> None:
     with mounts.mounted("ext4", workplace, "-m", "0") as point:
         regrain = Regrain(point / "store", {**COPY, "REGRAIN_MIGRATION__SPACE_WAIT": "2"})
@@ -102,12 +113,14 @@ def test_a_run_gives_up_when_there_is_no_room_for_long(workplace: Path, seed: in
                 with filled(point) as ballast:
                     assert process.wait(60) == 1
         assert "no space left" in (workplace / "said").read_text()
-        assert set(statuses(regrain.store).values()) == {"completed", "pending"}
+        # a ledger without a block to write to still has claims: the next run puts them back
+        assert set(statuses(regrain.store).values()) <= {"completed", "pending", "in_progress"}
         give_back(ballast)
         regrain("migrate")
         assert_complete(regrain.store, packages, before, orphans=True)
 
 
+@SLOW
 def test_inodes_that_run_out_are_waited_for(workplace: Path, seed: int) -> None:
     with mounts.mounted("ext4", workplace, "-N", "1024") as point:
         regrain = Regrain(point / "store", COPY)
@@ -131,9 +144,10 @@ def test_inodes_that_run_out_are_waited_for(workplace: Path, seed: int) -> None:
         assert_complete(regrain.store, packages, before, orphans=True)
 
 
+@SLOW
 def test_a_floor_holds_a_run_before_the_disk_is_full(workplace: Path, seed: int) -> None:
     with mounts.mounted("ext4", workplace, "-m", "0") as point:
-        floor = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(50 * MIB)}
+        floor = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(10 * MIB)}
         regrain = Regrain(point / "store", {**COPY, **floor})
         packages = build(regrain.store, seed)
         before = record(packages)
@@ -142,10 +156,12 @@ def test_a_floor_holds_a_run_before_the_disk_is_full(workplace: Path, seed: int)
             until_status(regrain, process, lambda _: completed(regrain) > 0, "a package is done")
             ballast = point / "ballast"
             with ballast.open("wb") as stream:
-                os.posix_fallocate(stream.fileno(), 0, 48 * MIB)
+                space = os.statvfs(point)
+                rest = space.f_bavail * space.f_frsize - 5 * MIB
+                os.posix_fallocate(stream.fileno(), 0, rest)
             said = until_status(regrain, process, lambda found: found["throttled"], "it waits")
             assert "are to stay so" in said["throttle_reason"], said
-            assert str(50 * MIB) in said["throttle_reason"], said
+            assert str(10 * MIB) in said["throttle_reason"], said
             give_back(ballast)
             regrain("set", "max-read=0")
             assert process.wait(60) == 0
