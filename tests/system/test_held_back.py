@@ -30,6 +30,16 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
+def test_reading_is_held_to_its_rate(store_path: Path, seed: int) -> None:
+    size = 5 << 20
+    awkward.add_large(store_path, seed, size)
+    regrain = Regrain(store_path, {"REGRAIN_MIGRATION__MAX_READ": "2"})
+    regrain("init")
+    begin = time.monotonic()
+    regrain("migrate")
+    assert 0.7 * size / (2 << 20) < time.monotonic() - begin
+
+
 @pytest.fixture
 def pressure(workplace: Path) -> Path:
     file = workplace / "pressure"
