@@ -156,13 +156,13 @@ class Migration(Steps):
                 summary = Summary(0, 0, stopping())
                 if pending.packages and not stopping() and watch.ended_by is None:
                     self._check_room(pending)
-                    watch.measure(self._root, pending)
                     steering = Steering(
                         self._root,
                         self._values(pending),
                         options,
                         on_trouble=lambda words: watch(Remark(words)),
                     )
+                    watch.measure(self._root, pending, steering.tempo)
                     summary = self._work(ledger, orders, watch, stopping, steering, lock)
             except OSError as error:
                 raise staging_error(

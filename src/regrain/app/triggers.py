@@ -7,6 +7,7 @@ so that a run that is begun again is not ended by the same finding.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from regrain.app.health import TRIGGER, WENT_ON, error_rate, integrity, last_trigger
 from regrain.errors import RefusedError
 from regrain.ledger import open_ledger
+from regrain.migrate.commit import PASSING
 from regrain.migrate.pressure import IoPressure
 from regrain.migrate.probe import Probe, SlowReaders
 from regrain.model.clock import monotonic
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from regrain.ledger import Concern, Ledger, Pending
-    from regrain.migrate.pace import Brake
+    from regrain.migrate.pace import Brake, Tempo
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
@@ -50,7 +52,7 @@ class TriggeredError(RefusedError):
 
 
 class HourOfWork:
-    """Counts the packages of the last hour in which the run was not held back.
+    """Counts the packages of the last hour in which the run went as fast as it could.
 
     Args:
         clock: Says how late it is.
@@ -130,6 +132,8 @@ class Watch:
         self._fired: set[str] = set()
         self._hour = HourOfWork()
         self._slow: SlowReaders | None = None
+        self._tempo: Callable[[], Tempo] | None = None
+        self._damaged: list[ObjectDamaged] = []
         self.probe: Probe | None = None
         self.brakes: list[Brake] = []
         self.ended_by: Triggered | None = None
@@ -142,12 +146,18 @@ class Watch:
             trigger, _, words = why.partition(": ")
             self._tell(Triggered(trigger, words, "pause", before=True))
 
-    def measure(self, root: StoreRoot, pending: Pending) -> None:
+    def measure(self, root: StoreRoot, pending: Pending, tempo: Callable[[], Tempo]) -> None:
         """Take the baseline of readers, before the run begins to work; make the brakes.
 
         A small run is over before there is a window to judge, so nothing is measured beside it
         unless a limit is set.
+
+        Args:
+            root: The store.
+            pending: What there is to do.
+            tempo: Says what the run is told to.
         """
+        self._tempo = tempo
         limits = self._limits
         is_asked = limits.latency_slowdown_max is not None
         is_long = pending.files >= FILES_MEASURED_MIN or pending.size >= BYTES_MEASURED_MIN
@@ -166,34 +176,49 @@ class Watch:
             self._completed += isinstance(event, PackageCompleted)
             self._failed += isinstance(event, PackageFailed)
         elif isinstance(event, Progress):
-            event = replace(
-                event,
-                foreground=None if self.probe is None else self.probe.found,
-                packages_last_hour=self._hour.packages(throttled=bool(event.throttle_reason)),
-            )
+            event = self._completed_by(event)
         self._tell(event)
         if isinstance(event, ObjectDamaged):
-            self._note(event)
+            self._damaged.append(event)
+            self.look()
         elif isinstance(event, Progress):
             self._judge()
 
+    def _completed_by(self, event: Progress) -> Progress:
+        """Add to a progress what is known here."""
+        told = None if self._tempo is None else self._tempo()
+        is_slowed = told is not None and (told.max_read or told.pause)
+        return replace(
+            event,
+            foreground=None if self.probe is None else self.probe.found,
+            packages_last_hour=self._hour.packages(
+                throttled=bool(event.throttle_reason or is_slowed)
+            ),
+        )
+
     def look(self) -> None:
-        """See whether anything stands against a package that did not before."""
+        """See whether anything stands against a package that did not before.
+
+        Where the ledger is busy, or the disk full, this has to wait for the next look.
+        """
         self._looked_at = monotonic()
-        new = {
-            name: concern
-            for name, concern in self._ledger.concerns().items()
-            if name not in self._known or self._known[name].what != concern.what
-        }
-        issue = integrity(new)
-        if issue is not None:
-            self._fire("integrity", issue.reason)
+        with contextlib.suppress(*PASSING):
+            while self._damaged:
+                self._note(self._damaged[0])
+                del self._damaged[0]
+            new = {
+                name: concern
+                for name, concern in self._ledger.concerns().items()
+                if name not in self._known or self._known[name].what != concern.what
+            }
+            issue = integrity(new)
+            if issue is not None:
+                self._fire("integrity", issue.reason)
 
     def _note(self, event: ObjectDamaged) -> None:
         """Note a damaged object against the packages that have it."""
         for name in self._ledger.owners(bytes.fromhex(event.object)):
             self._ledger.concern(name, f"object {event.object}: {event.why}")
-        self.look()
 
     def _judge(self) -> None:
         issue = error_rate(
@@ -212,12 +237,13 @@ class Watch:
             return
         self._fired.add(trigger)
         fired = Triggered(trigger, why, self._limits.on_trigger)
-        if fired.action != "continue":
+        goes_on = fired.action == "continue"
+        if not goes_on:
             self.ended_by = self.ended_by or fired
-            self._ledger.remember(TRIGGER, detail=f"{trigger}: {why}")
-        else:
-            self._ledger.remember("trigger_ignored", detail=f"{trigger}: {why}")
         self._tell(fired)
+        with contextlib.suppress(*PASSING):  # the log has it, too
+            kind = "trigger_ignored" if goes_on else TRIGGER
+            self._ledger.remember(kind, detail=f"{trigger}: {why}")
 
 
 _ADVICE = {

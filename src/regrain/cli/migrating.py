@@ -252,7 +252,8 @@ def migrate(
     Ctrl-C or SIGTERM finish the files in hand and stop; a second one stops at once. Run it
     again, whatever happened: it goes on where it was.
 
-    Exit code 3: finished, but some packages failed.
+    Exit code 3: finished, but some packages failed. 5: refused, or ended by a trigger, as
+    [migration] on_trigger says: new damage, too many failures, readers that became slow.
 
     Example: regrain --store /opt/pm/store migrate --only 'django*'
     """

@@ -66,8 +66,8 @@ class Progress:
         seconds_left: At that rate; None until it can be told.
         throttle_reason: What holds the run back now; empty if nothing does.
         foreground: How long readers wait beside it; None where nobody measures.
-        packages_last_hour: Packages done or failed in the last hour of work, holds left out;
-            None before there was one.
+        packages_last_hour: Packages done or failed in the last hour of work, time in which it
+            was held or told to go slowly left out; None before there was one.
     """
 
     packages_total: int
