@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests import awkward, mounts
 from tests.command import Regrain
+from tests.compare import differences, snapshot
 from tests.stores import assert_complete, read_ledger, record, statuses
 from tests.trees import LegacyPackage
-from tests.waiting import until_status
+from tests.waiting import until, until_status
 
 pytestmark = pytest.mark.root
 
@@ -63,6 +65,17 @@ def give_back(ballast: Path) -> None:
     subprocess.run(["sync", "--file-system", ballast.parent], check=True)
 
 
+def take_inodes(folder: Path) -> list[Path]:
+    """Take every inode there is."""
+    folder.mkdir()
+    taken: list[Path] = []
+    with suppress(OSError):
+        while True:
+            (folder / str(len(taken))).touch()
+            taken.append(folder / str(len(taken)))
+    return taken
+
+
 def completed(regrain: Regrain) -> int:
     return list(statuses(regrain.store).values()).count("completed")
 
@@ -107,11 +120,13 @@ def test_a_run_gives_up_when_there_is_no_room_for_long(workplace: Path, seed: in
         packages = build(regrain.store, seed)
         before = record(packages)
         regrain("init")
-        with (workplace / "said").open("wb") as said:
-            with regrain.running("migrate", "--json", *SLOWLY, stdout=said) as process:
-                until_status(regrain, process, lambda _: completed(regrain) > 0, "one is done")
-                with filled(point) as ballast:
-                    assert process.wait(60) == 1
+        with (
+            (workplace / "said").open("wb") as said,
+            regrain.running("migrate", "--json", *SLOWLY, stdout=said) as process,
+        ):
+            until_status(regrain, process, lambda _: completed(regrain) > 0, "one is done")
+            with filled(point) as ballast:
+                assert process.wait(60) == 1
         assert "no space left" in (workplace / "said").read_text()
         # a ledger without a block to write to still has claims: the next run puts them back
         assert set(statuses(regrain.store).values()) <= {"completed", "pending", "in_progress"}
@@ -129,16 +144,11 @@ def test_inodes_that_run_out_are_waited_for(workplace: Path, seed: int) -> None:
         regrain("init")
         with regrain.running("migrate", *SLOWLY) as process:
             until_status(regrain, process, lambda _: completed(regrain) > 0, "a package is done")
-            (point / "ballast").mkdir()
-            taken = 0
-            with pytest.raises(OSError, match="No space"):
-                while True:
-                    (point / "ballast" / str(taken)).touch()
-                    taken += 1
+            taken = take_inodes(point / "ballast")
             said = until_status(regrain, process, lambda found: found["throttled"], "it waits")
             assert " inodes are free" in said["throttle_reason"], said
-            for number in range(taken):
-                (point / "ballast" / str(number)).unlink()
+            for file in taken:
+                file.unlink()
             regrain("set", "max-read=0")
             assert process.wait(60) == 0
         assert_complete(regrain.store, packages, before, orphans=True)
@@ -194,3 +204,40 @@ def test_what_cannot_fit_is_refused_before_the_start(
         assert_complete(regrain.store, packages, before)
         high = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(1 << 40)}
         linking("migrate", env=high)  # nothing is pending: nothing to refuse
+
+
+@SLOW
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_rollback_waits_for_room_and_goes_on(workplace: Path, seed: int, gives_up: bool) -> None:
+    with mounts.mounted("ext4", workplace, "-m", "0") as point:
+        wait = {"REGRAIN_MIGRATION__SPACE_WAIT": "2" if gives_up else "600"}
+        regrain = Regrain(point / "store", {**COPY, **wait})
+        packages = build(regrain.store, seed)
+        before = record(packages)
+        regrain("init")
+        regrain("migrate")
+        regrain("cutover", "--no-backup")
+        regrain("cleanup", "--execute")
+        with regrain.running("rollback") as process:
+            until(lambda: any(regrain.store.glob("temp/*/packages/*")), "it builds")
+            os.killpg(process.pid, signal.SIGSTOP)
+            with filled(point) as ballast:
+                os.killpg(process.pid, signal.SIGCONT)
+                if gives_up:
+                    assert process.wait(60) == 1
+                else:
+                    said = until_status(
+                        regrain, process, lambda found: found["throttled"], "it waits for room"
+                    )
+                    assert "no space left" in said["throttle_reason"], said
+                    assert said["phase"] == "rolling_back"
+                    assert not any(regrain.store.glob("temp/*/packages/*"))
+                give_back(ballast)
+            if not gives_up:
+                assert process.wait(60) == 0
+        if gives_up:
+            assert regrain("status", "--json").document["phase"] == "rolling_back"
+            regrain("rollback")
+        assert regrain("status", "--json").document["phase"] == "rolled_back"
+        for name, tree in before.items():
+            assert differences(tree, snapshot(packages[name].path)) == []

@@ -146,13 +146,13 @@ def test_what_is_set_counts_at_once(regrain: Regrain, packages: Packages) -> Non
     before = record(packages)
     with regrain.running("migrate", "--jobs", "1", "--batch", "1", "--max-read", "0.2") as process:
         until(lambda: workers_of(process.pid) == 1, "one works")
-        regrain("set", "jobs=3", "max-read=0.4", "batch=2", "pause-ms=50")
+        regrain("set", "jobs=3", "max-read=0.4")
         took = until(lambda: logged(regrain.store, "from now on: 3 jobs, 0.4 MiB/s"), "heard", 5)
         assert took < 1.5, "it did not act within a second"
-        assert logged(regrain.store, "batches of 2 packages, 0.05 s between them")
         until(lambda: workers_of(process.pid) == 3, "three work")
-        regrain("set", "jobs=1")
+        regrain("set", "jobs=1", "batch=2", "pause-ms=50")
         until(lambda: workers_of(process.pid) == 1, "one works again")
+        assert logged(regrain.store, "batches of 2 packages, 0.05 s between them")
         regrain("set", "jobs=", "max-read=0", "batch=", "pause-ms=")
         until(lambda: logged(regrain.store, "from now on: 1 jobs, no limit on"), "as it began")
         assert process.wait(60) == 0

@@ -43,14 +43,17 @@ class State:
     told: Told = field(default_factory=lambda: Told(Control()))
 
     @property
+    def of_the_holder(self) -> dict[str, object]:
+        """The last snapshot of the command that holds the store; empty where there is none."""
+        is_its = self.running.endswith(f" {self.snapshot.get('pid')}")
+        return self.snapshot if self.running and is_its else {}
+
+    @property
     def of_the_run(self) -> Progress | None:
         """The last progress of the migration under way; None where there is none."""
-        is_its = self.running.endswith(f" {self.snapshot.get('pid')}")
-        if not (self.running.startswith(MIGRATION) and is_its):
-            return None
         try:
-            return msgspec.convert(self.snapshot, Progress)
-        except msgspec.ValidationError:  # of another version
+            return msgspec.convert(self.of_the_holder, Progress)
+        except msgspec.ValidationError:  # of a command that counts nothing, or another version
             return None
 
 
@@ -109,7 +112,7 @@ def progress(state: State) -> Progress:
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
         rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
         seconds_left=None if run is None else run.seconds_left,
-        throttle_reason=state.told.pause or ("" if run is None else run.throttle_reason),
+        throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
         foreground=None if run is None else run.foreground,
         packages_last_hour=None if run is None else run.packages_last_hour,
     )

@@ -112,7 +112,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
             ),
         ),
         ("health", ", ".join([str(state), *map(str, issues)])),
-        *_held_back(figures),
+        *_beside(figures),
     ]
     for key, words in _ASIDE.items():
         if count(key):
@@ -120,10 +120,8 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     output.pairs(lines)
 
 
-def _held_back(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Say what holds the run back, what readers wait beside it, and what ended the last one."""
-    if figures["throttled"]:
-        yield "held back", str(figures["throttle_reason"])
+def _beside(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Say what readers wait beside the run, and what ended the last one."""
     now, before = figures["foreground_seconds"], figures["foreground_baseline_seconds"]
     if isinstance(now, float) and isinstance(before, float):
         yield "readers", f"a small read takes {now * 1e3:.1f} ms; {before * 1e3:.1f} before the run"
