@@ -22,7 +22,7 @@ from tests.faults.undoing import inline_audit
 
 SETTINGS = Settings(
     Store(migration_parallel_files=1, migration_batch_size=2),
-    Migration(settle=0.0, free_bytes_min=0, free_inodes_min=0),
+    Migration(settle=0.0, free_bytes_min=0, free_inodes_min=0, on_trigger="continue"),
 )
 P = ParamSpec("P")
 _TIMINGS_MAX = 10

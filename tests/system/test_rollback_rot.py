@@ -130,7 +130,7 @@ def test_rot_does_not_go_forward(ready: Regrain, before: dict[str, Snapshot]) ->
     good = ready("cat", name, "manifest.toml").stdout
     ready("rollback")
     rot(ready.store, before, name)
-    ready("migrate")
+    ready("migrate", code=5)  # a trigger: that is news
     assert set(statuses(ready.store).values()) == {"completed"}
     assert ready("cat", name, "manifest.toml").stdout == good
     assert concerns(ready.store).keys() == {name}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blake3 import blake3
 
-from regrain.app.care import WITHOUT_EFFECT, Source, configuration, exit_code, source_of
+from regrain.app.care import Source, configuration, exit_code, source_of
 from regrain.ledger.rebuilding import judge_sqlite, owner_sum
 from regrain.maintain.abilities import (
     NETWORK,
@@ -23,7 +22,6 @@ from regrain.maintain.abilities import (
 from regrain.maintain.doctor import kernel_numbers, versions
 from regrain.maintain.doctor_disk import judge_abilities, judge_mount
 from regrain.maintain.doctor_findings import Finding, Weight, some
-from regrain.settings import Migration, Settings, Store
 
 ROOT = Path(__file__).parent.parent.parent
 MOUNTS = (
@@ -163,36 +161,8 @@ def test_sums_tell_sets_apart() -> None:
     assert owner_sum([one]) != owner_sum([one, two])
 
 
-def test_settings_without_effect_are_those_the_docs_name() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    section, named = "", set()
-    for line in text.splitlines():
-        if line.startswith("## `["):
-            section = line.strip("#` []")
-        cells = [cell.strip() for cell in line.split("|")]
-        if len(cells) > 4 and re.match("no effect", cells[4]):
-            named.add((section, cells[1].strip("`")))
-    assert set(WITHOUT_EFFECT) == named
-
-
-def test_each_setting_without_effect_is_told() -> None:
-    changed = Settings(
-        Store(use_file_level_storage=False),
-        Migration(
-            pause_ms=1,
-            io_pressure_max=1.0,
-            latency_slowdown_max=2.0,
-            space_wait=1.0,
-            on_trigger="continue",
-        ),
-    )
-    told = {
-        (f.figures.get("section"), f.figures.get("key"))
-        for f in configuration(changed, Source("", ()))
-        if f.level is Weight.ADVICE
-    }
-    assert told == set(WITHOUT_EFFECT)
-    assert [f.level for f in configuration(Settings(), Source("", ()))] == [Weight.OK]
+def test_defaults_are_no_finding() -> None:
+    assert [f.level for f in configuration(Source("", ()))] == [Weight.OK]
 
 
 def test_where_settings_come_from(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,37 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         load(None, {}).store.sync = "fsync"  # type: ignore[misc]
+
+
+def _keys() -> list[tuple[str, str]]:
+    value = Settings()
+    return [
+        (section, key)
+        for section in value.__struct_fields__
+        for key in getattr(value, section).__struct_fields__
+    ]
+
+
+@pytest.mark.parametrize(("section", "key"), _keys(), ids=[".".join(key) for key in _keys()])
+def test_each_setting_is_used_and_tested(section: str, key: str) -> None:
+    """It is read somewhere, a test of more than settings sets it, and the docs explain it."""
+    root = Path(__file__).parents[2]
+    documented = (root / "docs" / "configuration.md").read_text()
+    (row,) = re.findall(rf"^\| `{key}` \|.*$", documented, re.MULTILINE)
+    readers = [
+        path
+        for path in (root / "src").rglob("*.py")
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == key
+            for node in ast.walk(ast.parse(path.read_bytes()))
+        )
+    ]
+    assert readers, f"[{section}] {key} is read nowhere"
+    setting = re.compile(rf"\b{key}=|REGRAIN_{section}__{key}\b", re.IGNORECASE)
+    tests = [
+        path
+        for path in (root / "tests").rglob("*.py")
+        if path.name not in {"test_settings.py", "test_doctor.py"}
+        and setting.search(path.read_text())
+    ]
+    assert tests or "is refused:" in row, f"no test sets [{section}] {key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.health import last_trigger
 from regrain.app.integrity import PROVEN
 from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
@@ -42,6 +43,7 @@ class Matters:
         marked_at: When a backup was last marked; None if never.
         undo_bytes: What a rollback would take on disk now, at the most.
         undo_inodes: Likewise inodes.
+        trigger: Why the last run was ended, if a trigger did that and none was begun since.
     """
 
     concerns: dict[str, Concern] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Matters:
     marked_at: int | None = None
     undo_bytes: int = 0
     undo_inodes: int = 0
+    trigger: str = ""
 
     @property
     def is_backed_up(self) -> bool:
@@ -87,6 +90,7 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
         marked_at=None if marked is None else marked.at,
         undo_bytes=undo_bytes,
         undo_inodes=undo_inodes,
+        trigger=last_trigger(ledger),
     )
 
 

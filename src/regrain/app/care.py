@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
     from regrain.store.scan import Usage
 
-WITHOUT_EFFECT = (
-    ("migration", "pause_ms"),
-    ("migration", "io_pressure_max"),
-    ("migration", "latency_slowdown_max"),
-    ("migration", "space_wait"),
-    ("migration", "on_trigger"),
-)
-"""Settings that are checked and otherwise ignored; docs/configuration.md says the same."""
-
 
 class Source(NamedTuple):
     """Where settings came from.
@@ -82,11 +73,11 @@ def doctor(
         may_try,
         on_shard,
     )
-    return [*examine(wanted), *configuration(settings, source)]
+    return [*examine(wanted), *configuration(source)]
 
 
-def configuration(settings: Settings, source: Source) -> Iterator[Finding]:
-    """Say where the settings came from, and which of them do nothing."""
+def configuration(source: Source) -> Iterator[Finding]:
+    """Say where the settings came from."""
     if source.problem:
         yield Finding(
             "configuration",
@@ -103,17 +94,6 @@ def configuration(settings: Settings, source: Source) -> Iterator[Finding]:
         f"settings come from {' and '.join(parts)}" if parts else "all settings are the defaults",
         figures={"file": source.file or None, "variables": list(source.variables)},
     )
-    defaults = Settings()
-    for section, key in WITHOUT_EFFECT:
-        value = getattr(getattr(settings, section), key)
-        if value != getattr(getattr(defaults, section), key):
-            yield Finding(
-                "configuration",
-                Weight.ADVICE,
-                f"[{section}] {key} = {value!r} has no effect in this version",
-                "Take it out, or leave it for a version that heeds it.",
-                {"section": section, "key": key},
-            )
 
 
 def exit_code(findings: list[Finding]) -> int:

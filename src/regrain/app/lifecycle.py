@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app import integrity
+from regrain.app.health import critical_issues
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import LockedError, RefusedError, UsageError
 from regrain.ledger import Ledger, open_ledger
@@ -194,8 +195,6 @@ def _evidence(
     stopping: Callable[[], bool],
 ) -> gate.Evidence:
     """Gather what the gate judges: look at everything, verify what was not."""
-    from regrain.app.standing import critical_issues
-
     see = look if dry_run else reconcile
     found = see(root, ledger, settings.migration.settle, full=True)
     unverified = _verify_rest(root, ledger, settings, dry_run=dry_run, stopping=stopping)

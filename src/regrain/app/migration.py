@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app import inplace, standing, undoing
+from regrain.app import inplace, standing, triggers, undoing
 from regrain.app.account import matters
 from regrain.app.foresight import Foresight, foresee
+from regrain.app.health import Health
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
 from regrain.app.steering import told
@@ -120,7 +121,10 @@ class Migration(Steps):
 
         Raises:
             RefusedError: Migration is switched off, or the phase does not allow it; legacy
-                directories would be deleted without leave, or without a backup.
+                directories would be deleted without leave, or without a backup; the I/O
+                pressure cannot be read although it is to be heeded.
+            TriggeredError: Too many packages failed, something proved damaged, or readers
+                became too slow: a RefusedError, too.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
             NoSpaceError: The disk is full.
@@ -139,6 +143,7 @@ class Migration(Steps):
         with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
             if read_control(self._root).is_paused:
                 return Summary(0, 0, stopped=False, paused=True)
+            known = triggers.known_concerns(self._root)
             found = undoing.go_forward(self._root, self._settings, stopping)
             if found is not None and found.stopped:
                 return Summary(0, 0, stopped=True)
@@ -147,26 +152,38 @@ class Migration(Steps):
             try:
                 journal = Journal(self._root)
 
-                def emit(event: Event) -> None:
+                def tell(event: Event) -> None:
                     journal(event)
                     on_event(event)
 
-                self._prepare(ledger, orders, emit, retry_failed=retry_failed)
-                self._reconcile(ledger, emit, accepted, full=rescan)
-                work = partial(self._start, ledger, orders, emit, options, lock)
-                if not delete_legacy:
-                    return work(stopping, None)
-                removal = inplace.Removal(self._root, ledger, emit, stopping)
-                removal.sweep(only, lock)
-                summary = work(removal.has_ended, removal)
-                removal.sweep(only, lock)
-                return removal.finish(summary)
+                watch = triggers.Watch(self._settings, ledger, tell, known)
+                watch.remind()
+                self._prepare(ledger, orders, watch, retry_failed=retry_failed)
+                self._reconcile(ledger, watch, accepted, full=rescan)
+                watch.look()
+
+                def is_to_end() -> bool:
+                    return stopping() or watch.ended_by is not None
+
+                work = partial(self._start, ledger, orders, watch, options, lock)
+                if delete_legacy:
+                    removal = inplace.Removal(self._root, ledger, watch, is_to_end)
+                    removal.sweep(only, lock)
+                    summary = work(removal.has_ended, removal)
+                    removal.sweep(only, lock)
+                    summary = removal.finish(summary)
+                else:
+                    summary = work(is_to_end, None)
             except OSError as error:
                 raise staging_error(
                     error, os.fsencode(error.filename or self._root.path)
                 ) from error
             finally:
                 ledger.close()
+        if watch.ended_by is not None:
+            triggers.act(self._root, self._settings, watch.ended_by, stopping)
+            return replace(summary, stopped=True)
+        return summary
 
     def _prepare(
         self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
@@ -198,7 +215,7 @@ class Migration(Steps):
         self,
         ledger: Ledger,
         orders: Orders,
-        emit: Callable[[Event], None],
+        watch: triggers.Watch,
         values: Values,
         lock: StoreLock,
         stopping: Callable[[], bool],
@@ -217,23 +234,24 @@ class Migration(Steps):
             self._root,
             self._values(pending),
             values,
-            on_trouble=lambda words: emit(Remark(words)),
+            on_trouble=lambda words: watch(Remark(words)),
         )
-        return self._work(ledger, orders, emit, stopping, steering, lock)
+        watch.measure(self._root, pending, steering.tempo)
+        return self._work(ledger, orders, watch, stopping, steering, lock)
 
     def _work(
         self,
         ledger: Ledger,
         orders: Orders,
-        emit: Callable[[Event], None],
+        watch: triggers.Watch,
         stopping: Callable[[], bool],
         steering: Steering,
         lock: StoreLock,
     ) -> Summary:
-        with RunDirectory(self._root) as directory:
+        with RunDirectory(self._root) as directory, watch.probe or contextlib.nullcontext():
             options, wait = self._options(directory), self._settings.migration.space_wait
             room = Room(self._root.fd, self._floors(), wait)
-            brakes: list[Brake] = [steering, room]
+            brakes: list[Brake] = [steering, room, *watch.brakes]
             if not self._settings.store.keep_old_packages:
                 ration = Ration(self._root, options, self._floors(), wait)
                 orders = replace(orders, ration=ration)
@@ -241,7 +259,7 @@ class Migration(Steps):
             run = Run(
                 ledger,
                 Publisher(self._root, directory, fsync_each=options.fsync_each),
-                emit,
+                watch,
                 stopping,
                 partial(adopt, self._root, ledger),
                 lock,
@@ -274,6 +292,7 @@ class Migration(Steps):
                 why="the store's phase is rolling_back",
                 advice="Finish it with 'regrain rollback'.",
             )
+        triggers.check(self._settings)
 
     def _floors(self) -> Floors:
         limits = self._settings.migration
@@ -332,7 +351,7 @@ class Migration(Steps):
         """Return how far the migration as a whole is, whoever runs it."""
         return standing.progress(self.state())
 
-    def health(self) -> standing.Health:
+    def health(self) -> Health:
         """Judge the store by its error rate and by what its file system has left."""
         return standing.health(self._root, self.state(), self._settings)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from regrain.app.account import Matters
+from regrain.app.health import Health, gather, judge
 from regrain.app.steering import MIGRATION, Told
 from regrain.migrate.control import Control
 from regrain.model.events import Progress
@@ -15,11 +17,9 @@ from regrain.model.status import Status
 
 if TYPE_CHECKING:
     from regrain.ledger import Totals
+    from regrain.model.events import Foreground
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
-
-ERROR_RATE_PACKAGES_MIN = 20
-SEVERITY = ("healthy", "warning", "critical")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,63 +44,24 @@ class State:
     told: Told = field(default_factory=lambda: Told(Control()))
     in_place: bool = False
 
+    @property
+    def of_the_holder(self) -> dict[str, object]:
+        """The last snapshot of the command that holds the store; empty where there is none."""
+        is_its = self.running.endswith(f" {self.snapshot.get('pid')}")
+        return self.snapshot if self.running and is_its else {}
 
-@dataclass(slots=True)
-class Health:
-    """The worst of all rules.
-
-    Attributes:
-        status: ``healthy``, ``warning`` or ``critical``.
-        issues: What each rule that fired says.
-    """
-
-    status: str = "healthy"
-    issues: list[str] = field(default_factory=list)
-
-    def add(self, severity: str, issue: str) -> None:
-        """Note an issue."""
-        self.issues.append(issue)
-        self.status = max(self.status, severity, key=SEVERITY.index)
+    @property
+    def of_the_run(self) -> Progress | None:
+        """The last progress of the migration under way; None where there is none."""
+        try:
+            return msgspec.convert(self.of_the_holder, Progress)
+        except msgspec.ValidationError:  # of a command that counts nothing, or another version
+            return None
 
 
 def health(root: StoreRoot, state: State, settings: Settings) -> Health:
-    """Judge a store by its error rate, its integrity, and what its file system has left."""
-    found = Health()
-    limits = settings.migration
-    concerns = state.matters.concerns
-    if concerns:
-        first = min(concerns)
-        found.add(
-            "critical",
-            f"{len(concerns)} packages are not what was published: {first}: "
-            f"{concerns[first].what} ('regrain why {first[:16]}')",
-        )
-    failed = state.totals.count(Status.FAILED)
-    tried = failed + state.totals.count(Status.COMPLETED)
-    if tried >= ERROR_RATE_PACKAGES_MIN and failed / tried > limits.error_rate_max:
-        found.add(
-            "warning",
-            f"{failed} of {tried} packages failed ({failed / tried:.0%}, "
-            f"{limits.error_rate_max:.0%} is tolerated)",
-        )
-    if state.told.trouble:
-        found.add("warning", state.told.trouble)
-    for issue in critical_issues(root, settings):
-        found.add("critical", issue)
-    return found
-
-
-def critical_issues(root: StoreRoot, settings: Settings) -> tuple[str, ...]:
-    """Say what the file system lacks, where that is critical."""
-    limits = settings.migration
-    space = os.fstatvfs(root.fd)
-    free = space.f_bavail * space.f_frsize
-    issues = []
-    if free < limits.free_bytes_min:
-        issues.append(f"{free} bytes are free, under {limits.free_bytes_min}")
-    if space.f_files and space.f_favail < limits.free_inodes_min:
-        issues.append(f"{space.f_favail} inodes are free, under {limits.free_inodes_min}")
-    return tuple(issues)
+    """Judge a store by all rules."""
+    return judge(gather(root, state, settings))
 
 
 def next_command(state: State) -> str:
@@ -150,10 +111,8 @@ def _before_cutover(state: State) -> str:
 
 def progress(state: State) -> Progress:
     """Return how far the migration is; rate and time left are those of the run under way."""
-    totals = state.totals
-    is_its = state.running.endswith(f" {state.snapshot.get('pid')}")
-    snapshot = state.snapshot if state.running and is_its else {}
-    read = _number(snapshot, "bytes_done")
+    totals, run = state.totals, state.of_the_run
+    read = 0 if run is None else run.bytes_done
     return Progress(
         packages_total=totals.packages,
         packages_done=totals.count(Status.COMPLETED),
@@ -161,9 +120,11 @@ def progress(state: State) -> Progress:
         files_done=totals.files_done,
         bytes_total=totals.bytes_total,
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
-        rate_bytes_per_second=_rate(snapshot, "rate_bytes_per_second"),
-        seconds_left=_rate(snapshot, "seconds_left"),
-        throttle_reason=state.told.pause or str(snapshot.get("throttle_reason") or ""),
+        rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
+        seconds_left=None if run is None else run.seconds_left,
+        throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
+        foreground=None if run is None else run.foreground,
+        packages_last_hour=None if run is None else run.packages_last_hour,
     )
 
 
@@ -208,16 +169,17 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "paused": bool(state.told.pause),
         "throttled": bool(so_far.throttle_reason),
         "throttle_reason": so_far.throttle_reason or None,
-        "health": {"status": judged.status, "issues": judged.issues},
+        **_foreground(so_far.foreground),
+        "packages_last_hour": so_far.packages_last_hour,
+        "last_trigger": state.matters.trigger or None,
+        "health": judged.document(),
         "next_command": next_command(state),
     }
 
 
-def _number(snapshot: dict[str, object], key: str) -> int:
-    value = snapshot.get(key)
-    return value if isinstance(value, int) else 0
-
-
-def _rate(snapshot: dict[str, object], key: str) -> float | None:
-    value = snapshot.get(key)
-    return float(value) if isinstance(value, int | float) else None
+def _foreground(found: Foreground | None) -> dict[str, float | None]:
+    return {
+        "foreground_baseline_seconds": None if found is None else found.baseline_seconds,
+        "foreground_seconds": None if found is None else found.seconds,
+        "foreground_slowdown": None if found is None else found.slowdown,
+    }

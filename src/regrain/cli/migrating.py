@@ -278,7 +278,8 @@ def migrate(
     again, whatever happened: it goes on where it was.
 
     Exit code 3: finished, but some packages failed, or some directories were kept that should
-    have gone.
+    have gone. 5: refused, or ended by a trigger, as [migration] on_trigger says: new damage, too
+    many failures, readers that became slow.
 
     Example: regrain --store /opt/pm/store migrate --only 'django*'
     """

@@ -12,6 +12,7 @@ from regrain.model.events import (
     Event,
     LegacyKept,
     LegacyRemoved,
+    ObjectDamaged,
     PackageCompleted,
     PackageFailed,
     PackageGivenUp,
@@ -19,6 +20,7 @@ from regrain.model.events import (
     Reconciled,
     Recovered,
     Remark,
+    Triggered,
 )
 
 if TYPE_CHECKING:
@@ -157,6 +159,13 @@ class MigrationProgress(_Shown):
                 self._legacy("kept", event.package_hash, event.why, path=event.path)
             case Remark():
                 self.bar.say(shown(event.text))
+            case ObjectDamaged():
+                self.bar.say(
+                    f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
+                    "a good one has its place"
+                )
+            case Triggered():
+                self.bar.say(_triggered(event))
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"
@@ -253,3 +262,15 @@ class MigrationProgress(_Shown):
             f"recorded, {event.given_up} put back, {event.objects} objects checked, "
             f"{event.quarantined} damaged things moved to quarantine"
         )
+
+
+def _triggered(event: Triggered) -> str:
+    """Say that a trigger fired, and what comes of it."""
+    if event.before:
+        return f"the last run was ended by a trigger, this one goes on: {event.why}"
+    then = {
+        "pause": "the run ends after the files in hand",
+        "rollback": "the run ends after the files in hand, then the store is rolled back",
+        "continue": "it goes on, as on_trigger says",
+    }
+    return f"trigger {event.trigger}: {event.why}; {then[event.action]}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, json_option, pass_context
 from regrain.cli.migrating import section
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXIT_WARNING = 6
 EXIT_CRITICAL = 7
@@ -108,8 +112,18 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
             ),
         ),
         ("health", ", ".join([str(state), *map(str, issues)])),
+        *_beside(figures),
     ]
     for key, words in _ASIDE.items():
         if count(key):
             lines.append((words[0], f"{count(key):,} {words[1]}"))
     output.pairs(lines)
+
+
+def _beside(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Say what readers wait beside the run, and what ended the last one."""
+    now, before = figures["foreground_seconds"], figures["foreground_baseline_seconds"]
+    if isinstance(now, float) and isinstance(before, float):
+        yield "readers", f"a small read takes {now * 1e3:.1f} ms; {before * 1e3:.1f} before the run"
+    if figures["last_trigger"]:
+        yield "trigger", f"it ended the last run: {figures['last_trigger']}"

@@ -203,8 +203,10 @@ class ObjectsResult:
         package_hash: The package.
         carriers: Packed rows of those that were not there before and got their names.
         failure: Why the others did not.
+        damaged: Objects that were in the way, broken, and are in quarantine: digest, reason.
     """
 
     package_hash: str
     carriers: bytes = field(default=b"", repr=False)
     failure: Failure | None = None
+    damaged: tuple[tuple[str, str], ...] = ()

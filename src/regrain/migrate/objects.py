@@ -57,9 +57,13 @@ class ObjectPublisher:
         owner: Who carriers belong to.
         options: How packages are brought in.
         stager: Copies what turns out not to be linkable, and is told what is published.
+
+    Attributes:
+        damaged: Broken objects that were in the way and went to quarantine: digest, reason.
     """
 
     def __init__(self, places: Places, owner: Owner, options: Options, stager: Stager) -> None:
+        self.damaged: list[tuple[str, str]] = []
         self._places = places
         self._owner = owner
         self._options = options
@@ -135,6 +139,7 @@ class ObjectPublisher:
             ):
                 return False
             quarantine(self._places.top, layout.OBJECTS, path)
+            self.damaged.append((one.digest.hex(), _flaw(there, one)))
             return self._name(at, source, path, one)
         return True
 
@@ -256,3 +261,12 @@ class ObjectPublisher:
 
 def _stale(one: Wanted) -> StaleCarrierError:
     return StaleCarrierError(str(changed(one.source)), path=one.source or one.digest.hex())
+
+
+def _flaw(there: os.stat_result, one: Wanted) -> str:
+    """Say what is wrong with an object that is in the way of a good one."""
+    if not stat.S_ISREG(there.st_mode):
+        return "it is no regular file"
+    if there.st_size != one.size:
+        return f"it has {there.st_size} bytes instead of {one.size}"
+    return f"it belongs to {there.st_uid}:{there.st_gid}, not to the store's owner"

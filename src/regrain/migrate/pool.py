@@ -208,15 +208,17 @@ def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
 def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
     """Publish objects; those that got their names before a failure are told with it."""
     new, failure = [], None
+    damaged: list[tuple[str, str]] = []
     try:
         worker = _here()
         worker.begin()
+        worker.objects.damaged = damaged
         with worker.source(package_hash) as root:
             for carrier in worker.objects.publish(root, _wanted(wanted)):
                 new.append(carrier)  # noqa: PERF402 -- what came before an error counts
     except (RegrainError, OSError) as error:
         failure = _failed(package_hash, error).failure
-    return ObjectsResult(package_hash, pack(new) if new else b"", failure)
+    return ObjectsResult(package_hash, pack(new) if new else b"", failure, tuple(damaged))
 
 
 def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:

@@ -31,6 +31,7 @@ from regrain.migrate.pace import Course
 from regrain.migrate.parts import Parts
 from regrain.migrate.progress import Tracker
 from regrain.model.clock import monotonic
+from regrain.model.events import ObjectDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ class Run:
             self._going = self._going if self._is_ending else self._course.look()
         except RegrainError as error:
             self._end = error
-        if self._is_ending or (self._going.is_held and self._going.at_once):
+        if self._is_ending or (self._going.at_once and not self._is_idle):
             self._lets_go = True
         if self._lets_go:
             crew.stop_files()
@@ -290,6 +291,8 @@ class Run:
         self._heed(result.failure)
 
     def _take_objects(self, result: ObjectsResult) -> None:
+        for damage in result.damaged:
+            self._emit(ObjectDamaged(*damage))
         batch = self._batch_of(result.package_hash)
         if result.carriers:
             batch.credit(result.package_hash, result.carriers)

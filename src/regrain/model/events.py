@@ -4,6 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+READ_NOISE_SECONDS = 0.001
+"""A small read that takes longer by no more than this is not slower: it may be chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """How long a reader waits for a small file while a run goes on.
+
+    Attributes:
+        baseline_seconds: Before the run began to work, the median.
+        seconds: In the last window, the median; None before there was one.
+        steady_seconds: The least of the last windows: it took that long in each of them; None
+            before there were several.
+    """
+
+    baseline_seconds: float
+    seconds: float | None = None
+    steady_seconds: float | None = None
+
+    @property
+    def slowdown(self) -> float | None:
+        """How many times as long as before a read takes, in the last window."""
+        return None if self.seconds is None else self.seconds / self.baseline_seconds
+
+    def is_slower(self, factor: float) -> bool:
+        """Tell whether reads of the last window took over ``factor`` times the baseline."""
+        return self._is_over(self.seconds, factor)
+
+    def is_steadily_slower(self, factor: float) -> bool:
+        """Tell whether those of each of the last windows did."""
+        return self._is_over(self.steady_seconds, factor)
+
+    def _is_over(self, seconds: float | None, factor: float) -> bool:
+        return seconds is not None and (
+            seconds > self.baseline_seconds * factor + READ_NOISE_SECONDS
+        )
+
+    @property
+    def words(self) -> str:
+        """What to say of it."""
+        now = self.baseline_seconds if self.seconds is None else self.seconds
+        return (
+            f"a small read takes {now * 1e3:.1f} ms, {self.slowdown or 1.0:.1f} times the "
+            f"{self.baseline_seconds * 1e3:.1f} ms before the run"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -19,6 +65,9 @@ class Progress:
         rate_bytes_per_second: Of late; None until it can be told.
         seconds_left: At that rate; None until it can be told.
         throttle_reason: What holds the run back now; empty if nothing does.
+        foreground: How long readers wait beside it; None where nobody measures.
+        packages_last_hour: Packages done or failed in the last hour of work, time in which it
+            was held or told to go slowly left out; None before there was one.
     """
 
     packages_total: int
@@ -30,6 +79,8 @@ class Progress:
     rate_bytes_per_second: float | None
     seconds_left: float | None
     throttle_reason: str = ""
+    foreground: Foreground | None = None
+    packages_last_hour: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +185,36 @@ class Remark:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectDamaged:
+    """A run met a damaged object; it is in quarantine, and a good one has its place.
+
+    Attributes:
+        object: Its digest.
+        why: What was wrong with it.
+    """
+
+    object: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """Something is wrong beyond single packages.
+
+    Attributes:
+        trigger: ``integrity``, ``error_rate`` or ``slowdown``.
+        why: With figure and threshold.
+        action: What ``on_trigger`` makes of it.
+        before: Whether this is told of an earlier run, which it ended.
+    """
+
+    trigger: str
+    why: str
+    action: str
+    before: bool = False
+
+
 Event = (
     Progress
     | Recovered
@@ -144,4 +225,6 @@ Event = (
     | LegacyRemoved
     | LegacyKept
     | Remark
+    | ObjectDamaged
+    | Triggered
 )

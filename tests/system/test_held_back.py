@@ -1,0 +1,134 @@
+"""What holds a run back for a while: the kernel's I/O pressure, readers that become slow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import awkward
+from tests.command import Regrain
+from tests.stores import statuses
+
+pytestmark = pytest.mark.root
+SECONDS_MAX = 60.0
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Ask until something is so."""
+    due = time.monotonic() + SECONDS_MAX
+    while not (found := condition()):
+        assert time.monotonic() < due, "it never came to it"
+        time.sleep(0.05)
+    return found
+
+
+def test_reading_is_held_to_its_rate(store_path: Path, seed: int) -> None:
+    size = 5 << 20
+    awkward.add_large(store_path, seed, size)
+    regrain = Regrain(store_path, {"REGRAIN_MIGRATION__MAX_READ": "2"})
+    regrain("init")
+    begin = time.monotonic()
+    regrain("migrate")
+    assert 0.7 * size / (2 << 20) < time.monotonic() - begin
+
+
+@pytest.fixture
+def pressure(workplace: Path) -> Path:
+    file = workplace / "pressure"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def pressed(store_path: Path, pressure: Path) -> Regrain:
+    """The command in a mount namespace where a file of the test lies over the kernel's."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    script = 'mount --bind "$0" /proc/pressure/io && exec "$@"'
+    return Regrain(
+        store_path,
+        {"REGRAIN_MIGRATION__IO_PRESSURE_MAX": "20", "REGRAIN_MIGRATION__SETTLE": "0"},
+        ["unshare", "--mount", "sh", "-c", script, str(pressure)],
+    )
+
+
+def write(pressure: Path, percent: float) -> None:
+    pressure.write_text(f"some avg10={percent:.2f} avg60=0.00 avg300=0.00 total=1\n")
+
+
+def test_io_pressure_holds_a_run(
+    pressed: Regrain, store_path: Path, pressure: Path, seed: int
+) -> None:
+    awkward.make_plain_store(store_path, seed, 6, 10)
+    regrain = Regrain(store_path)
+    regrain("init")
+    write(pressure, 55.5)
+    with pressed.running("migrate", "--jobs", "1") as run:
+
+        def held() -> Any:
+            document = regrain("status", "--json").document
+            return document if document["throttled"] else None
+
+        document = until(held)
+        assert document["throttle_reason"] == "I/O pressure 55.5 %, over 20 % (io_pressure_max)"
+        assert set(statuses(store_path).values()) == {"pending"}
+        assert "waiting   I/O pressure 55.5 %" in regrain("status").text
+        write(pressure, 1)
+        assert run.wait(SECONDS_MAX) == 0
+    assert set(statuses(store_path).values()) == {"completed"}
+    assert not regrain("status", "--json").document["throttled"]
+
+
+def test_pressure_that_cannot_be_read_is_refused(
+    pressed: Regrain, store_path: Path, pressure: Path, seed: int
+) -> None:
+    awkward.make_plain_store(store_path, seed, 1, 2)
+    Regrain(store_path)("init")
+    pressure.write_text("nothing of the kind")
+    for arguments in (["migrate"], ["migrate", "-n"]):
+        said = pressed(*arguments, code=5)
+        assert "/proc/pressure/io" in said.stderr
+        assert "io_pressure_max = 0" in said.stderr
+    assert set(statuses(store_path).values()) == {"pending"}
+    Regrain(store_path)("migrate")
+
+
+@pytest.mark.slow
+def test_readers_that_become_slow_end_a_run(store_path: Path, seed: int) -> None:
+    """Every file the process of the run opens takes 0.7 ms more, from some moment on."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace, to make system calls slow")
+    awkward.make_plain_store(store_path, seed, 40, 10)
+    limits = {"REGRAIN_MIGRATION__LATENCY_SLOWDOWN_MAX": "2", "REGRAIN_MIGRATION__PAUSE_MS": "500"}
+    regrain = Regrain(store_path, limits)
+    regrain("init")
+    state = store_path / "migration" / "state.json"
+
+    def measured() -> Any:
+        found = json.loads(state.read_bytes()) if state.exists() else {}
+        return (found.get("foreground") or {}).get("seconds")
+
+    with regrain.running("migrate", "--jobs", "1", "--batch", "1") as run:
+        until(measured)
+        document = regrain("status", "--json").document
+        assert document["foreground_baseline_seconds"] > 0
+        assert document["foreground_slowdown"] > 0
+        assert "readers  " in regrain("status").text
+        inject = "inject=openat:delay_enter=700"
+        command = ["strace", "-f", "-o", "/dev/null", "-p", str(run.pid), "-e", inject]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as slowing:
+            try:
+                assert run.wait(SECONDS_MAX) == 5
+            finally:
+                slowing.send_signal(signal.SIGINT)
+    assert "in_progress" not in statuses(store_path).values()
+    assert "pending" in statuses(store_path).values()
+    assert "slowdown: a small read takes" in regrain("status", "--json").document["last_trigger"]
