@@ -20,6 +20,7 @@ from regrain.ledger.recording import (
     mark_unreferenced,
     remember,
 )
+from regrain.ledger.repairing import Repairing
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
 from regrain.ledger.undoing import Undoing
@@ -49,7 +50,7 @@ _PENDING = (
 _PIECE = 5000
 
 
-class Ledger(Keeping, Lifecycle, Undoing):
+class Ledger(Keeping, Lifecycle, Undoing, Repairing):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:

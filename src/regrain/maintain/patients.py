@@ -1,0 +1,172 @@
+"""What is wrong with an object, and what is to be done about it; decided here without a disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from regrain.model.layout import carrier_mode, further_carrier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+class Need(NamedTuple):
+    """A file of a published package that needs an object.
+
+    Attributes:
+        package_hash: The package.
+        path: The file.
+        mode: Its permission bits.
+        size: Its bytes.
+        mtime_ns: Its modification time.
+    """
+
+    package_hash: str
+    path: bytes
+    mode: int
+    size: int
+    mtime_ns: int
+
+
+class Condition(NamedTuple):
+    """What was found under the name of a carrier.
+
+    Attributes:
+        name: The carrier.
+        mode_in_name: The mode its name says; None for the bare name.
+        mode: Its permission bits.
+        inode: Device and number.
+        links: Its names.
+        is_regular: Whether it is a regular file at all.
+        is_owned: Whether it belongs to the store's owner.
+        flaw: What is wrong with its bytes; empty if they are those of its name.
+    """
+
+    name: str
+    mode_in_name: int | None
+    mode: int
+    inode: tuple[int, int]
+    links: int
+    is_regular: bool
+    is_owned: bool
+    flaw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """An object of which something is not as it should be, perhaps.
+
+    Attributes:
+        digest: The object.
+        conditions: What lies under its names.
+        recorded: The carriers that the ledger knows: mode, and whether it is the bare name.
+        needs: The files that need it, as far as file lists can be read.
+        is_owned: Whether the ledger knows a package that holds it.
+    """
+
+    digest: str
+    conditions: Sequence[Condition]
+    recorded: Mapping[int, bool] = field(default_factory=dict)
+    needs: Sequence[Need] = ()
+    is_owned: bool = False
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether losing it would be a loss."""
+        return self.is_owned or bool(self.needs)
+
+    @property
+    def modes(self) -> set[int]:
+        """The modes of which there should be a carrier."""
+        return {carrier_mode(need.mode) for need in self.needs} | set(self.recorded)
+
+
+class Action(StrEnum):
+    """What is done about one carrier."""
+
+    DRESS = "dress"
+    """Mode and owner are put right in place: the bytes are good, and it has no other name."""
+    RENEW = "renew"
+    """A new inode takes its name; what had it goes to quarantine."""
+    MAKE = "make"
+    """There is none: a new inode gets the name."""
+    ASIDE = "aside"
+    """It goes to quarantine, and nothing takes its place: nobody needs it."""
+
+
+class Treatment(NamedTuple):
+    """What is to be done about one carrier.
+
+    Attributes:
+        name: The carrier.
+        mode: What it is to have.
+        action: What.
+        why: What is wrong with it.
+    """
+
+    name: str
+    mode: int
+    action: Action
+    why: str
+
+
+def treatments(patient: Patient) -> list[Treatment]:
+    """Decide what is to be done about an object; nothing, where it is well."""
+    bare = _bare_mode(patient)
+    found = [
+        one
+        for condition in patient.conditions
+        if (one := _treatment(patient, condition, bare)) is not None
+    ]
+    return found + list(_missing(patient, bare))
+
+
+def _bare_mode(patient: Patient) -> int | None:
+    """Return the mode that the bare carrier should have; None if there should be none."""
+    for mode, is_bare in patient.recorded.items():
+        if is_bare:
+            return mode
+    further = {c.mode_in_name for c in patient.conditions} - {None}
+    free = sorted(patient.modes - further)
+    for condition in patient.conditions:
+        if condition.mode_in_name is None:
+            good = condition.is_regular and (condition.mode in free or not free)
+            return carrier_mode(condition.mode) if good else free[0] if free else None
+    return free[0] if free else None
+
+
+def _treatment(patient: Patient, condition: Condition, bare: int | None) -> Treatment | None:
+    mode = bare if condition.mode_in_name is None else condition.mode_in_name
+    why = _flaw(condition, mode)
+    if not why:
+        return None
+    if mode is None or (condition.flaw and not patient.is_needed):
+        return Treatment(condition.name, 0, Action.ASIDE, why)
+    if not condition.flaw and condition.links == 1:
+        return Treatment(condition.name, mode, Action.DRESS, why)
+    return Treatment(condition.name, mode, Action.RENEW, why)
+
+
+def _flaw(condition: Condition, mode: int | None) -> str:
+    if not condition.is_regular:
+        return "it is not a regular file"
+    if condition.flaw:
+        return condition.flaw
+    if not condition.is_owned:
+        return "it does not belong to the store's owner"
+    if mode is not None and condition.mode != mode:
+        return f"its mode is {condition.mode:04o}, not {mode:04o}"
+    return ""
+
+
+def _missing(patient: Patient, bare: int | None) -> Iterator[Treatment]:
+    """Yield the carriers that should be there and are not, of an object somebody needs."""
+    if not patient.is_needed:
+        return
+    there = {condition.name for condition in patient.conditions}
+    for mode in sorted(patient.modes):
+        name = patient.digest if mode == bare else further_carrier(patient.digest, mode)
+        if name not in there:
+            yield Treatment(name, mode, Action.MAKE, "missing")
