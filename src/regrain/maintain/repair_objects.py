@@ -201,7 +201,7 @@ def _outcome(one: Treatment, source: Source | None) -> Outcome:
     return Outcome.HEALED if has_bytes else Outcome.LOST
 
 
-def _told(  # noqa: PLR0913, PLR0917 -- the facts of one line of the report
+def _told(
     patient: Patient,
     one: Treatment,
     source: Source | None,
