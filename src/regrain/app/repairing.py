@@ -16,7 +16,7 @@ from regrain.ledger import open_ledger
 from regrain.ledger.rebuilding import Inspection
 from regrain.maintain import repair as repairing
 from regrain.maintain.audit import Audit, Level
-from regrain.maintain.books import compare_books
+from regrain.maintain.books import Books, check_books, compare_books
 from regrain.maintain.need import ways_of
 from regrain.maintain.rebuild import rebuild
 from regrain.maintain.repaired import Outcome, Repair, Report, Subject
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from regrain.ledger import Ledger
-    from regrain.maintain.books import Books
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
@@ -147,7 +146,7 @@ def repair(
         done = repairing.repair(root, ledger, task, on_repair=on_repair, stopping=stopping)
         report.repairs += done.repairs
         report.stopped = done.stopped
-        books = _mend_books(root, ledger, first.books)
+        books = None if order.texts else _mend_books(root, ledger)
     return Repaired(first, report, _look_again(root, look, order, first, report, books))
 
 
@@ -200,8 +199,9 @@ def _task(
     backups: list[Vault],
 ) -> repairing.Task:
     store, limits = settings.store, settings.migration
+    books = Books() if order.texts else check_books(root, ledger)
     return repairing.Task(
-        digests=sorted(_digests(first)),
+        digests=sorted(_digests(first.audit, books)),
         packages=_packages(root, order, ledger),
         legacy=sorted({change.package_hash for change in first.audit.changes}),
         ways=ways_of(root, store.ingest, link_outside=store.link_outside),
@@ -212,21 +212,16 @@ def _task(
     )
 
 
-def _digests(first: Verdict) -> set[str]:
+def _digests(found: Audit, books: Books) -> set[str]:
     """Return the objects about which anything was said."""
-    found = {damage.object for damage in first.audit.damages if damage.object}
-    books = first.books
-    if books is not None:
-        for name in (
-            *books.unknown_carriers,
-            *books.missing_carriers,
-            *books.resized,
-            *books.touched,
-        ):
-            parsed = parse_carrier(name)
-            if parsed is not None:
-                found.add(parsed[0])
-    return found
+    names = {
+        *(damage.object for damage in found.damages if damage.object),
+        *books.unknown_carriers,
+        *books.missing_carriers,
+        *books.resized,
+        *books.touched,
+    }
+    return {parsed[0] for name in names if (parsed := parse_carrier(name)) is not None}
 
 
 def _packages(root: StoreRoot, order: Order, ledger: Ledger) -> list[str]:
@@ -239,17 +234,17 @@ def _packages(root: StoreRoot, order: Order, ledger: Ledger) -> list[str]:
 # ledger and disk
 
 
-def _mend_books(root: StoreRoot, ledger: Ledger, found: Books | None) -> Books | None:
+def _mend_books(root: StoreRoot, ledger: Ledger) -> Books:
     """Record what lies on disk without a row, once it is proven; return what is left to say."""
-    if found is None:
-        return None
     with StoreLock(root, exclusive=False):
-        adopt_strangers(root, ledger)
+        found = check_books(root, ledger)
+        if found.unknown_carriers:
+            adopt_strangers(root, ledger)
         for name in found.unrecorded:
             with publish_lock(root), contextlib.suppress(CorruptionError, UnknownFormatError):
                 if _is_nobodys(root, ledger, name):
                     record(root, ledger, whole(root, no_claim(name), verified=False)[0], [])
-    return compare_books(root)
+    return compare_books(root) if found.disagree else found
 
 
 def _is_nobodys(root: StoreRoot, ledger: Ledger, name: str) -> bool:

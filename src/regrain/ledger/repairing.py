@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from regrain.ledger.recording import forget_owners, insert_objects, remember
-from regrain.ledger.schema import carriers, objects, packages, store_migration
+from regrain.ledger.recording import NANOSECONDS, forget_owners, insert_objects, remember
+from regrain.ledger.schema import packages, store_migration
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -30,6 +30,20 @@ class RecordedList(NamedTuple):
     list_hash: str
 
 
+class CarrierRow(NamedTuple):
+    """A recorded carrier.
+
+    Attributes:
+        mode: Its mode.
+        is_bare: Whether it has the bare name.
+        mtime_ns: Its modification time.
+    """
+
+    mode: int
+    is_bare: bool
+    mtime_ns: int
+
+
 class Repairing:
     """The part of the ledger that a repair uses."""
 
@@ -45,22 +59,20 @@ class Repairing:
                 for row in connection.execute(query)
             }
 
-    def carriers_of(self, digest: bytes) -> tuple[dict[int, bool], bool]:
-        """Return the recorded carriers of an object, and whether a package holds it.
-
-        The carriers: their mode, and whether it is the bare name.
-        """
+    def carriers_of(self, digest: bytes) -> tuple[list[CarrierRow], bool]:
+        """Return the recorded carriers of an object, and whether a package holds it."""
         with self._transaction() as connection:
-            rows = connection.execute(
-                sa.select(carriers.c.mode, carriers.c.is_bare)
-                .join(objects, objects.c.id == carriers.c.object_id)
-                .where(objects.c.digest == digest)
+            rows = connection.exec_driver_sql(
+                "SELECT mode, is_bare, mtime_seconds, mtime_nanoseconds FROM carriers"
+                " JOIN objects ON id = object_id WHERE digest = ? ORDER BY mode",
+                (digest,),
             ).all()
             held = connection.exec_driver_sql(
                 "SELECT 1 FROM object_owners JOIN objects ON id = object_id WHERE digest = ?",
                 (digest,),
             ).first()
-            return {row.mode: bool(row.is_bare) for row in rows}, held is not None
+            found = [CarrierRow(r[0], bool(r[1]), r[2] * NANOSECONDS + r[3]) for r in rows]
+            return found, held is not None
 
     def carriers_are(
         self, digest: bytes, found: Sequence[NewCarrier], *, keep_others: bool

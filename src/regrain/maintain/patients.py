@@ -30,6 +30,18 @@ class Need(NamedTuple):
     mtime_ns: int
 
 
+class Recorded(NamedTuple):
+    """A carrier as the ledger knows it.
+
+    Attributes:
+        is_bare: Whether it has the bare name.
+        mtime_ns: Its modification time.
+    """
+
+    is_bare: bool
+    mtime_ns: int
+
+
 class Condition(NamedTuple):
     """What was found under the name of a carrier.
 
@@ -61,14 +73,14 @@ class Patient:
     Attributes:
         digest: The object.
         conditions: What lies under its names.
-        recorded: The carriers that the ledger knows: mode, and whether it is the bare name.
+        recorded: The carriers that the ledger knows, by mode.
         needs: The files that need it, as far as file lists can be read.
         is_owned: Whether the ledger knows a package that holds it.
     """
 
     digest: str
     conditions: Sequence[Condition]
-    recorded: Mapping[int, bool] = field(default_factory=dict)
+    recorded: Mapping[int, Recorded] = field(default_factory=dict)
     needs: Sequence[Need] = ()
     is_owned: bool = False
 
@@ -125,8 +137,8 @@ def treatments(patient: Patient) -> list[Treatment]:
 
 def _bare_mode(patient: Patient) -> int | None:
     """Return the mode that the bare carrier should have; None if there should be none."""
-    for mode, is_bare in patient.recorded.items():
-        if is_bare:
+    for mode, carrier in patient.recorded.items():
+        if carrier.is_bare:
             return mode
     further = {c.mode_in_name for c in patient.conditions} - {None}
     free = sorted(patient.modes - further)

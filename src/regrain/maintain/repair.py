@@ -64,7 +64,7 @@ def foresee(root: StoreRoot, ledger: Ledger, task: Task) -> Report:
         report.repairs.append(repair_lists.foresee(root, recorded, one, task.backups))
     for patient in repair_objects.diagnose(root, ledger, task.digests):
         report.repairs += repair_objects.foresee(root, patient, task.backups)
-    rotten, _ = _rotten(root, _suspects(report, task), task, lambda: False)
+    rotten = _rotten(root, _suspects(report, task), task, lambda: False)
     report.repairs += [_of_legacy(name, why, Outcome.HEALED) for name, why in rotten.items()]
     return report
 
@@ -86,43 +86,101 @@ def repair(
         on_repair: Told each damaged thing when it is done with.
         stopping: Asked before each; True ends the run.
     """
-    report = Report()
-
-    def tell(one: Repair | None) -> None:
-        if one is not None:
-            report.repairs.append(one)
-            on_repair(one)
-
+    done = _Repairer(root, ledger, task, on_repair, stopping)
     with StoreLock(root, exclusive=False) as lock, RunDirectory(root) as run:
-        lists = ListHealer(root, ledger, run, task.backups)
+        done.heal_packages(lock, run, Subject.FILE_LIST)
+        done.heal_objects(lock, run)
+        done.heal_packages(lock, run, Subject.COPIES)
+    if not done.report.stopped:
+        done.heal_legacy()
+    return done.report
 
-        def heal_packages(subject: Subject) -> None:
-            recorded = ledger.recorded_lists()
-            for one in list(repair_lists.broken(root, recorded, task.packages)):
-                if one.subject is subject and not _should_end(stopping, report, lock):
-                    tell(lists.heal(recorded.get(one.package_hash), one))
 
-        heal_packages(Subject.FILE_LIST)
-        healer = Healer(root, ledger, run, task.backups)
-        for patient in list(repair_objects.diagnose(root, ledger, task.digests)):
-            if not _should_end(stopping, report, lock):
+class _Repairer:
+    """Heals one kind of thing after the other, and keeps the report.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        task: What to look at.
+        on_repair: Told each damaged thing when it is done with.
+        stopping: Asked before each.
+    """
+
+    def __init__(
+        self,
+        root: StoreRoot,
+        ledger: Ledger,
+        task: Task,
+        on_repair: Callable[[Repair], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._root = root
+        self._ledger = ledger
+        self._task = task
+        self._on_repair = on_repair
+        self._stopping = stopping
+        self.report = Report()
+
+    def heal_packages(self, lock: StoreLock, run: RunDirectory, subject: Subject) -> None:
+        """Heal file lists, or the copies beside them."""
+        healer = ListHealer(self._root, self._ledger, run, self._task.backups)
+        recorded = self._ledger.recorded_lists()
+        found = list(repair_lists.broken(self._root, recorded, self._task.packages))
+        for one in found:
+            if one.subject is subject and not self._should_end(lock):
+                done = healer.heal(recorded.get(one.package_hash), one)
+                if done is not None:
+                    self._tell(done)
+
+    def heal_objects(self, lock: StoreLock, run: RunDirectory) -> None:
+        """Heal objects; what becomes of each is kept in the history."""
+        healer = Healer(self._root, self._ledger, run, self._task.backups)
+        patients = list(repair_objects.diagnose(self._root, self._ledger, self._task.digests))
+        for patient in patients:
+            if not self._should_end(lock):
                 for done in healer.heal(patient):
-                    tell(done)
-                    _remember(ledger, done)
-        heal_packages(Subject.COPIES)
-    if not report.stopped:
-        _heal_legacy(root, ledger, task, report, tell, stopping)
-    return report
+                    self._tell(done)
+                    _remember(self._ledger, done)
 
+    def heal_legacy(self) -> None:
+        """Make legacy directories anew that rotted; what somebody changed is left alone."""
+        task = self._task
+        rotten = _rotten(self._root, _suspects(self.report, task), task, self._stopping)
+        if not rotten:
+            return
+        wanted = need(self._root, task.ways, list(rotten))
+        check_space(self._root, wanted, bytes_min=task.bytes_min, inodes_min=task.inodes_min)
 
-def _should_end(stopping: Callable[[], bool], report: Report, lock: StoreLock) -> bool:
-    """Let others have their turn between two things; tell whether to end."""
-    if report.stopped:
-        return True
-    if lock.is_wanted():
-        lock.give_way()
-    report.stopped = stopping()
-    return report.stopped
+        def restored(event: Restored | Failure) -> None:
+            if isinstance(event, Restored):
+                self._tell(_of_legacy(event.package_hash, event.why, Outcome.HEALED))
+            else:
+                self._tell(_of_legacy(event.package_hash, event.why, Outcome.LOST))
+
+        with RunDirectory(self._root, marks_errors=False) as run:
+            done = restore(
+                self._root,
+                self._ledger,
+                run,
+                task.ways,
+                rotten=rotten,
+                lacking_too=False,
+                on_event=restored,
+                stopping=self._stopping,
+            )
+        self.report.stopped = done.stopped
+
+    def _tell(self, one: Repair) -> None:
+        self.report.repairs.append(one)
+        self._on_repair(one)
+
+    def _should_end(self, lock: StoreLock) -> bool:
+        """Let others have their turn between two things; tell whether to end."""
+        if lock.is_wanted():
+            lock.give_way()
+        self.report.stopped = self.report.stopped or self._stopping()
+        return self.report.stopped
 
 
 def _remember(ledger: Ledger, one: Repair) -> None:
@@ -149,48 +207,14 @@ def _suspects(report: Report, task: Task) -> list[str]:
 
 def _rotten(
     root: StoreRoot, suspects: list[str], task: Task, stopping: Callable[[], bool]
-) -> tuple[dict[str, str], list[Failure]]:
+) -> dict[str, str]:
+    """Return those that rotted, and what of each; the objects they are made of are good."""
     failures, stopped = check_legacy(
         root, suspects, jobs=task.jobs, on_result=lambda _: None, stopping=stopping
     )
     if stopped:
-        return {}, []
-    rotten, rest, _ = rotten_among(root, failures, jobs=task.jobs, stopping=stopping)
-    return rotten, rest
-
-
-def _heal_legacy(
-    root: StoreRoot,
-    ledger: Ledger,
-    task: Task,
-    report: Report,
-    tell: Callable[[Repair], None],
-    stopping: Callable[[], bool],
-) -> None:
-    """Make legacy directories anew that rotted; what somebody changed is left alone."""
-    rotten, _ = _rotten(root, _suspects(report, task), task, stopping)
-    if not rotten:
-        return
-    wanted = need(root, task.ways, list(rotten))
-    check_space(root, wanted, bytes_min=task.bytes_min, inodes_min=task.inodes_min)
-
-    def restored(event: Restored | Failure) -> None:
-        is_healed = isinstance(event, Restored)
-        why = rotten.get(event.package_hash, "") if is_healed else event.why
-        tell(_of_legacy(event.package_hash, why, Outcome.HEALED if is_healed else Outcome.LOST))
-
-    with RunDirectory(root, marks_errors=False) as run:
-        done = restore(
-            root,
-            ledger,
-            run,
-            task.ways,
-            rotten=rotten,
-            lacking_too=False,
-            on_event=restored,
-            stopping=stopping,
-        )
-    report.stopped = report.stopped or done.stopped
+        return {}
+    return rotten_among(root, failures, jobs=task.jobs, stopping=stopping)[0]
 
 
 def _of_legacy(name: str, why: str, outcome: Outcome) -> Repair:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.ledger import NewCarrier
-from regrain.maintain.patients import Action, Patient, Treatment, treatments
+from regrain.maintain.patients import Action, Patient, Recorded, Treatment, treatments
 from regrain.maintain.repaired import Outcome, Repair, Subject
 from regrain.maintain.sources import also_damaged, examine, find, needs_of
 from regrain.model import layout
@@ -35,7 +35,8 @@ def diagnose(root: StoreRoot, ledger: Ledger, digests: Iterable[str]) -> Iterato
     """Yield the objects among these of which something is not as it should be."""
     needs = needs_of(root, digests)
     for digest in sorted(needs):
-        recorded, owned = ledger.carriers_of(bytes.fromhex(digest))
+        rows, owned = ledger.carriers_of(bytes.fromhex(digest))
+        recorded = {row.mode: Recorded(row.is_bare, row.mtime_ns) for row in rows}
         patient = Patient(digest, examine(root, digest), recorded, needs[digest], owned)
         if treatments(patient):
             yield patient
@@ -157,7 +158,7 @@ class Healer:
             os.fchmod(target, one.mode)
             with contextlib.suppress(OSError):
                 os.removexattr(target, "system.posix_acl_access")
-            mtime_ns = next((need.mtime_ns for need in patient.needs), status.st_mtime_ns)
+            mtime_ns = _time(patient, one.mode, status)
             os.utime(target, ns=(mtime_ns, mtime_ns))
             disk.fsync(target)
             os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)  # read from the disk
@@ -181,6 +182,13 @@ class Healer:
         self._ledger.carriers_are(
             bytes.fromhex(patient.digest), rows, keep_others=bool(bad) and patient.is_needed
         )
+
+
+def _time(patient: Patient, mode: int, source: os.stat_result) -> int:
+    """Return the modification time of a new carrier: that of the one it replaces, if known."""
+    if mode in patient.recorded:
+        return patient.recorded[mode].mtime_ns
+    return next((need.mtime_ns for need in patient.needs), source.st_mtime_ns)
 
 
 def _row(status: os.stat_result, digest: str, *, is_bare: bool) -> NewCarrier:
