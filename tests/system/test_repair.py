@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.command import Regrain, Result
-from tests.compare import Snapshot, differences, snapshot
+from tests.command import Regrain
+from tests.compare import differences, snapshot
 from tests.conftest import remove
+from tests.faults.inline import Way, initialise, migrate
 from tests.faults.small import SHARED, Scene, copy_of, make_legacy, quick_place
-from tests.reader import check_store
-from tests.stores import read_ledger, record
-from tests.trees import LIVE
+from tests.repairs import (
+    BYTES,
+    GONE,
+    INSIDE,
+    METADATA,
+    Damage,
+    assert_whole,
+    become_directory,
+    carrier,
+    digest_of,
+    lose,
+    object_of_one,
+    open_up,
+    quarantined,
+    repair,
+    told,
+    turn_over,
+    verify,
+)
+from tests.stores import read_ledger
 
-INSIDE = os.fsdecode(LIVE)
-QUICK = {"REGRAIN_MIGRATION__SETTLE": "0", "REGRAIN_STORE__MIGRATION_PARALLEL_FILES": "1"}
-OTHER_USER = 12_345
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module", params=["copy", "hardlink"])
@@ -29,11 +45,11 @@ def model(
 ) -> Iterator[tuple[str, Scene]]:
     """A small migrated store, of copies or of hard links, to be copied."""
     with quick_place(tmp_path_factory.mktemp("repair")) as folder:
-        place = folder / "model"
-        scene = make_legacy(place, seed)
-        way = "auto" if request.param == "hardlink" else "copy"
-        for command in ("init", "migrate"):
-            Regrain(place, QUICK | {"REGRAIN_STORE__INGEST": way})(command)
+        scene = make_legacy(folder / "model", seed)
+        initialise(scene.path)
+        migrate(
+            scene.path, Way(batch=10, ingest=request.param if request.param == "copy" else "auto")
+        )
         yield request.param, scene
 
 
@@ -45,150 +61,40 @@ def way(model: tuple[str, Scene]) -> str:
 @pytest.fixture
 def scene(model: tuple[str, Scene]) -> Iterator[Scene]:
     made = copy_of(model[1], model[1].path.with_name("store"))
-    yield Scene(made.path, made.packages, model[1].before)
+    yield replace(made, before=model[1].before)
     for path in made.path.parent.iterdir():
         if path != model[1].path:
             remove(path)
 
 
 @pytest.fixture
-def regrain(scene: Scene) -> Regrain:
-    return Regrain(scene.path, QUICK | {"REGRAIN_STORE__INGEST": "copy"})
-
-
-@pytest.fixture
-def backup(model: tuple[str, Scene], scene: Scene) -> Path:
+def backup(model: tuple[str, Scene]) -> str:
     """What a backup is: the same names, nothing shared."""
-    place = scene.path.with_name("backup")
+    place = model[1].path.with_name("backup")
     subprocess.run(["cp", "-a", "--reflink=never", "--", model[1].path, place], check=True)
-    return place
+    for name in model[1].packages:
+        remove(place / name)
+    return os.fspath(place)
 
 
-# what is damaged
-
-
-def turn_over(file: Path) -> None:
-    """Other bytes, nothing else moves."""
-    status = file.stat()
-    file.chmod(0o600)
-    content = file.read_bytes()
-    with file.open("r+b") as stream:
-        stream.write(bytes(255 - byte for byte in content))
-    file.chmod(status.st_mode & 0o7777)
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size - 1)
-
-
-def open_up(file: Path) -> None:
-    file.chmod(0o666)
-
-
-def give_away(file: Path) -> None:
-    os.chown(file, OTHER_USER, OTHER_USER)
-
-
-def lose(file: Path) -> None:
-    file.unlink()
-
-
-def become_link(file: Path) -> None:
-    file.unlink()
-    file.symlink_to("/etc/passwd")
-
-
-def become_directory(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-    (file / "inside").write_bytes(b"something")
-
-
-def become_fifo(file: Path) -> None:
-    file.unlink()
-    os.mkfifo(file)
-
-
-BYTES = [turn_over, cut]
-METADATA = [open_up, give_away]
-GONE = [lose, become_link, become_directory, become_fifo]
-
-
-def digest_of(scene: Scene, package: str, path: str) -> str:
-    """The object of a file."""
-    return scene.before[scene.named(package).hash][os.fsencode(path)].digest
-
-
-def carrier(scene: Scene, digest: str, ending: str = "") -> Path:
-    return scene.path / "objects" / digest[:2] / f"{digest}{ending}"
-
-
-def object_of_one(scene: Scene) -> tuple[str, str, str]:
-    """Package, path and object of a file that only one package has."""
-    path = f"{INSIDE}/bin/linkable"
-    return scene.named("linkable").hash, path, digest_of(scene, "linkable", path)
-
-
-def repairs(result: Result) -> list[dict[str, Any]]:
-    return result.of_type("package")
-
-
-def assert_whole(regrain: Regrain, scene: Scene, *, legacy: bool = True) -> None:
-    """Sound in the eyes of a stranger, and of the program; every package is what it was."""
-    store = check_store(scene.path, legacy=scene.packages if legacy else ())
-    problems = [p for p in store.problems if not p.startswith("quarantine/")]
-    assert problems == []
-    result = regrain("verify", "--level", "deep", "--json")
-    (summary,) = result.of_type("summary")
-    assert (summary["missing"], summary["orphans"]) == ([], [])
-    assert read_ledger(scene.path, "SELECT * FROM integrity") == []
-    assert legacy_differences(scene) == []
-    for name, tree in scene.before.items():
-        place = scene.path.with_name("out")
-        regrain("checkout", name, place)
-        assert differences(tree, snapshot(place), holes=True) == []
-        remove(place)
-    assert not list((scene.path / "temp").iterdir())
-    (again,) = regrain("verify", "--level", "deep", "--repair", "--json").documents
-    assert (again["healed"], again["lost"], again["moved_aside"]) == (0, 0, 0)
-
-
-def legacy_differences(scene: Scene) -> list[str]:
-    now = record(scene.packages)
-    return [
-        f"{name}: {line}"
-        for name, tree in scene.before.items()
-        for line in differences(tree, now[name], holes=True)
-    ]
-
-
-def quarantined(scene: Scene) -> list[Path]:
-    return sorted((scene.path / "quarantine").iterdir())
-
-
-# objects
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("damage", [*BYTES, *METADATA, *GONE])
-def test_from_another_carrier(
-    regrain: Regrain, scene: Scene, damage: Callable[[Path], None]
-) -> None:
-    """Both modes of an object are carriers; legacy directories are not asked."""
+def shared_carriers(scene: Scene) -> list[Path]:
     digest = digest_of(scene, "grouped", f"{INSIDE}/share/shared")
-    paths = sorted((scene.path / "objects" / digest[:2]).glob(f"{digest}*"))
+    return sorted((scene.path / "objects" / digest[:2]).glob(f"{digest}*"))
+
+
+@pytest.mark.parametrize("damage", [*BYTES, *METADATA, *GONE])
+def test_from_another_carrier(scene: Scene, damage: Damage) -> None:
+    """Both modes of an object are carriers; legacy directories are not there to be asked."""
+    paths = shared_carriers(scene)
     assert len(paths) == 2
-    assert paths[0].read_bytes() == SHARED
     for name in scene.packages:
-        subprocess.run(["mv", scene.path / name, scene.path.with_name("gone")], check=True)
-        subprocess.run(["rm", "-rf", scene.path.with_name("gone")], check=True)
+        remove(scene.path / name)
     for path in paths:
         wanted = path.stat()
         damage(path)
-        result = regrain("verify", "--repair", "--json")
-        (summary,) = result.of_type("summary")
-        assert summary["lost"] == 0, result
+        done = repair(scene, "deep")
+        assert ("object", "healed") in told(done)
+        assert not done.is_damaged
         now = path.lstat()
         assert (now.st_mode, now.st_uid, now.st_mtime_ns) == (
             wanted.st_mode,
@@ -196,67 +102,221 @@ def test_from_another_carrier(
             wanted.st_mtime_ns,
         )
         assert path.read_bytes() == SHARED
-        if damage not in METADATA and damage is not lose:
-            assert quarantined(scene), result
+    assert_whole(scene)
+    assert bool(quarantined(scene)) is (damage not in METADATA and damage is not lose)
 
 
-@pytest.mark.root
 @pytest.mark.parametrize("damage", [*BYTES, *GONE])
-def test_from_an_independent_legacy_inode(
-    regrain: Regrain, scene: Scene, way: str, damage: Callable[[Path], None]
-) -> None:
+def test_from_an_independent_legacy_inode(scene: Scene, way: str, damage: Damage) -> None:
     """Where the legacy file shares the damaged inode, it is no source, and damaged, too."""
     name, path, digest = object_of_one(scene)
     there = carrier(scene, digest)
-    is_shared = way == "hardlink" and damage in BYTES
     damage(there)
-    code = 4 if is_shared else 0
-    result = regrain("verify", "--repair", "--json", code=code)
-    one = repairs(result)[0]
-    assert (one["package_hash"], one["paths"], one["object"]) == (name, [path], digest)
-    if is_shared:
-        assert (one["status"], one["legacy_paths_damaged"]) == ("lost", [path])
+    done = repair(scene)
+    one = done.report.repairs[0]
+    assert one.concerns == ((name, os.fsencode(path)),)
+    assert one.name == digest
+    if way == "hardlink" and damage in BYTES:
+        assert done.is_damaged
+        assert (one.outcome, one.shared) == ("lost", one.concerns)
         assert read_ledger(scene.path, "SELECT package_hash FROM integrity") == [(name,)]
+        assert not there.exists()  # what is brought in anew must not take it for good
     else:
-        assert (one["status"], one["source"]) == ("healed", f"{name}/{path}")
-        assert_whole(regrain, scene)
+        assert (one.outcome, one.source) == ("healed", f"{name}/{path}")
+        assert_whole(scene)
         assert there.stat().st_ino != (scene.path / name / path).stat().st_ino
 
 
-@pytest.mark.root
+@pytest.mark.parametrize("damage", METADATA)
+def test_mode_and_owner_alone(scene: Scene, way: str, damage: Damage) -> None:
+    """In place where the inode has no other name; else legacy keeps what it became."""
+    name, path, digest = object_of_one(scene)
+    there = carrier(scene, digest)
+    before = there.stat()
+    damage(there)
+    done = repair(scene, "deep")
+    assert ("object", "healed") in told(done)
+    assert not done.last.audit.damages
+    after = there.stat()
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    assert (after.st_ino == before.st_ino) is (way == "copy")
+    if way == "copy":
+        assert_whole(scene)
+    else:  # somebody changed the legacy file: that is said, and left
+        legacy = (scene.path / name / path).stat()
+        assert legacy.st_ino == before.st_ino
+        assert (legacy.st_mode, legacy.st_uid) != (before.st_mode, before.st_uid)
+        assert [change.package_hash for change in done.last.audit.changes] == [name]
+
+
 @pytest.mark.parametrize("damage", BYTES)
-def test_from_a_backup(
-    regrain: Regrain, scene: Scene, way: str, backup: Path, damage: Callable[[Path], None]
-) -> None:
+def test_from_a_backup(scene: Scene, way: str, backup: str, damage: Damage) -> None:
     """Where bytes rotted in the inode of both, the legacy directory is made anew as well."""
     name, path, digest = object_of_one(scene)
     damage(carrier(scene, digest))
     if way == "copy":
         damage(scene.path / name / path)
-    lost = regrain("verify", "--repair", "--json", code=4)
-    assert {one["status"] for one in repairs(lost)} == {"lost"}
+    lost = repair(scene)
+    assert told(lost) == [("object", "lost")]
     (aside,) = quarantined(scene)
     seen = snapshot(scene.path / name)
-    options = ("verify", "--level", "deep", "--repair", "--from", backup)
-    healed = regrain(*options, "--json", code=0 if damage is turn_over else None)
-    assert repairs(healed)[0]["source"] == f"the backup {backup}"
+    healed = repair(scene, "deep", places=(backup,))
+    assert healed.report.repairs[0].source == f"the backup {backup}"
     assert aside in quarantined(scene)
+    assert not healed.is_damaged
     if damage is turn_over:
-        assert [one["damaged"] for one in repairs(healed)] == ["object", "legacy"]
-        rotted = scene.path / "quarantine" / f"{name}.0"
-        assert differences(seen, snapshot(rotted), identity=True) == []
-        assert_whole(regrain, scene)
-    else:  # a size that changed is no rot: somebody wrote there
-        regrain("verify", "--level", "deep", code=3)
+        assert told(healed) == [("object", "healed"), ("legacy", "healed")]
+        assert (
+            differences(seen, snapshot(scene.path / "quarantine" / f"{name}.0"), identity=True)
+            == []
+        )
+        assert_whole(scene)
+    else:  # a size that changed, and a time, is no rot: somebody wrote there
+        assert [change.package_hash for change in healed.last.audit.changes] == [name]
+        assert differences(seen, snapshot(scene.path / name), identity=True) == []
 
 
-@pytest.mark.root
 def test_a_legacy_file_of_the_same_inode_is_healed_at_any_level(
-    regrain: Regrain, scene: Scene, way: str, backup: Path
+    scene: Scene, way: str, backup: str
 ) -> None:
-    name, path, digest = object_of_one(scene)
+    name, _, digest = object_of_one(scene)
     turn_over(carrier(scene, digest))
-    result = regrain("verify", "--repair", "--from", backup)
-    assert ("is the same inode" in result.text) is (way == "hardlink")
-    assert (f"healed: legacy directory {name}" in result.text) is (way == "hardlink")
-    assert_whole(regrain, scene)
+    done = repair(scene, "quick" if way == "copy" else "full", places=(backup,))
+    if way == "hardlink":
+        assert told(done) == [("object", "healed"), ("legacy", "healed")]
+        assert done.report.repairs[1].name == name
+        assert_whole(scene)
+    else:
+        assert told(done) == []  # quick looks at no bytes
+
+
+def test_rot_in_a_legacy_directory_alone(scene: Scene, way: str) -> None:
+    """The matrix: made anew from good objects; the one that rotted goes to quarantine."""
+    if way == "hardlink":
+        pytest.skip("its bytes are those of the objects")
+    name, path, _ = object_of_one(scene)
+    turn_over(scene.path / name / path)
+    assert repair(scene, "full").report.repairs == []
+    seen = snapshot(scene.path / name)
+    done = repair(scene, "deep")
+    assert told(done) == [("legacy", "healed")]
+    assert not done.last.audit.changes
+    (aside,) = quarantined(scene)
+    assert differences(seen, snapshot(aside), identity=True) == []
+    assert_whole(scene)
+
+
+def test_a_changed_legacy_directory_is_left_alone(scene: Scene, way: str) -> None:
+    if way == "hardlink":
+        pytest.skip("its bytes are those of the objects")
+    name, path, _ = object_of_one(scene)
+    turn_over(scene.path / name / path)
+    os.utime(scene.path / name / path)
+    seen = snapshot(scene.path / name)
+    done = repair(scene, "deep")
+    assert (told(done), done.is_damaged) == ([], False)
+    assert [change.package_hash for change in done.last.audit.changes] == [name]
+    assert differences(seen, snapshot(scene.path / name), identity=True) == []
+
+
+def test_what_nobody_needs_is_moved_aside(scene: Scene) -> None:
+    digest = "ab" * 32
+    carrier(scene, digest).write_bytes(b"not that")
+    carrier(scene, digest).chmod(0o644)
+    assert verify(scene).is_damaged
+    done = repair(scene)
+    assert told(done) == [("object", "moved_aside")]
+    assert not done.is_damaged
+    assert [path.name for path in quarantined(scene)] == [f"{digest}.0"]
+    assert_whole(scene)
+
+
+def test_a_whole_shard_is_lost(scene: Scene, way: str) -> None:
+    _, _, digest = object_of_one(scene)
+    shard = carrier(scene, digest).parent
+    remove(shard)
+    if way == "hardlink":
+        shard.write_bytes(b"a file where a directory was")
+    assert not repair(scene).is_damaged
+    assert_whole(scene)
+
+
+def test_a_backup_is_not_trusted(scene: Scene, backup: str) -> None:
+    """What it gives is proved, as everything else is."""
+    name, path, digest = object_of_one(scene)
+    turn_over(Path(backup) / "objects" / digest[:2] / digest)
+    lose(carrier(scene, digest))
+    remove(scene.path / name / path)
+    done = repair(scene, places=(backup,))
+    assert told(done) == [("object", "lost")]
+
+
+def test_a_store_is_no_backup_of_itself(scene: Scene) -> None:
+    regrain = Regrain(scene.path)
+    assert "from itself" in regrain("verify", "--repair", "--from", scene.path, code=5).stderr
+    assert "no backup" in regrain("verify", "--repair", "--from", "/nowhere", code=2).stderr
+    assert "--repair" in regrain("verify", "--from", "/nowhere", code=2).stderr
+    assert "--repair" in regrain("verify", "-n", code=2).stderr
+
+
+def test_a_dry_run_says_what_would_be_done(scene: Scene, way: str) -> None:
+    _, _, digest = object_of_one(scene)
+    lose(carrier(scene, digest))
+    open_up(shared_carriers(scene)[0])
+    before = snapshot(scene.path / "objects")
+    done = repair(scene, dry_run=True)
+    assert told(done) == [("object", "healed"), ("object", "healed")]
+    assert differences(before, snapshot(scene.path / "objects"), identity=True) == []
+    assert quarantined(scene) == []
+    assert [(p.name, p.why) for p in repair(scene).report.repairs] == [
+        (p.name, p.why) for p in done.report.repairs
+    ]
+    assert way
+
+
+def test_the_command(scene: Scene, way: str, backup: str) -> None:
+    """What it prints, for people and for programs, and its exit codes."""
+    name, path, digest = object_of_one(scene)
+    regrain = Regrain(scene.path, {"REGRAIN_STORE__MIGRATION_PARALLEL_FILES": "1"})
+    become_directory(carrier(scene, digest))
+    remove(scene.path / name / path)
+    assert "Next: regrain verify --repair" in regrain("verify", code=4).text
+    planned = regrain("verify", "--repair", "-n", "--from", backup, code=4)
+    assert f"would heal: object {digest}" in planned.text
+    assert "Next: regrain verify --repair" in planned.text
+    result = regrain("verify", "--repair", "--from", backup, "--json")
+    (one,) = result.of_type("package")
+    assert one == {
+        "schema": 1,
+        "message_type": "package",
+        "package_hash": name,
+        "status": "healed",
+        "damaged": "object",
+        "object": digest,
+        "reason": "it is not a regular file",
+        "source": f"the backup {backup}",
+        "quarantined": f"{digest}.0",
+        "paths": [path],
+        "legacy_paths_damaged": [],
+        "dry_run": False,
+    }
+    (summary,) = result.of_type("summary")
+    assert (summary["healed"], summary["lost"], summary["exit_code"]) == (1, 0, 0)
+    assert summary["concerned"] == [name]
+    assert "object_healed" in regrain("why", name).text
+    lose(carrier(scene, digest))
+    result = regrain("verify", "--repair", code=4)
+    assert f"lost: object {digest}: missing" in result.text
+    assert f"needed by package {name} '{path}'" in result.text
+    assert "Next: regrain verify --repair --from DEST" in result.text
+    assert regrain("status", "--json").document["health"]["status"] == "critical"
+    assert way
+
+
+def test_beside_a_run_it_ends_with_11(scene: Scene) -> None:
+    from regrain.store.locks import run_lock
+    from tests.faults.undoing import root_of
+
+    regrain = Regrain(scene.path)
+    with run_lock(root_of(scene.path), "a test"):
+        assert "a test" in regrain("verify", "--repair", code=11).stderr
