@@ -148,9 +148,10 @@ def quarantined(scene: Scene) -> list[Path]:
 
 def assert_whole(scene: Scene) -> None:
     """Sound in the eyes of a stranger, and of the program; every package is what it was."""
-    assert problems(scene) == []
+    said = problems(scene)
+    assert not said, said
     again = repair(scene, "deep")
-    assert again.report.repairs == []
+    assert not again.report.repairs, again
 
 
 def problems(scene: Scene) -> list[str]:

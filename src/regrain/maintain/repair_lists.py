@@ -76,7 +76,7 @@ def broken(
         why = _flaw_of_list(root, name, recorded.get(name))
         if why:
             yield Broken(name, why, Subject.FILE_LIST)
-        elif why := _flaw_of_copies(root, name):
+        elif is_published(root.packages, name) and (why := _flaw_of_copies(root, name)):
             yield Broken(name, why, Subject.COPIES)
 
 

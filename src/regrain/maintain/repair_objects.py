@@ -32,24 +32,20 @@ if TYPE_CHECKING:
 
 
 def diagnose(root: StoreRoot, ledger: Ledger, digests: Iterable[str]) -> Iterator[Patient]:
-    """Yield the objects among these of which something is not as it should be."""
+    """Yield objects, each with all that is known of it."""
     needs = needs_of(root, digests)
     for digest in sorted(needs):
         rows, owned = ledger.carriers_of(bytes.fromhex(digest))
         recorded = {row.mode: Recorded(row.is_bare, row.mtime_ns) for row in rows}
-        patient = Patient(digest, examine(root, digest), recorded, needs[digest], owned)
-        if treatments(patient):
-            yield patient
+        yield Patient(digest, examine(root, digest), recorded, needs[digest], owned)
 
 
 def foresee(root: StoreRoot, patient: Patient, backups: Iterable[Backup]) -> list[Repair]:
     """Say what healing an object would do; change nothing."""
-    source = find(root, patient, backups)
+    todo = treatments(patient)
+    source = find(root, patient, backups) if todo else None
     shared = also_damaged(root, patient)
-    return [
-        _told(patient, one, source, _outcome(one, source), "", shared)
-        for one in treatments(patient)
-    ]
+    return [_told(patient, one, source, _outcome(one, source), "", shared) for one in todo]
 
 
 class Healer:
@@ -78,10 +74,11 @@ class Healer:
 
     def heal(self, patient: Patient) -> list[Repair]:
         """Do what can be done about one object, and write down which carriers it has now."""
-        source = find(self._root, patient, self._backups)
+        todo = treatments(patient)
+        source = find(self._root, patient, self._backups) if todo else None
         shared = also_damaged(self._root, patient)
         done = []
-        for one in treatments(patient):
+        for one in todo:
             is_done, aside = self._do[one.action](patient, one, source)
             outcome = _outcome(one, source) if is_done else Outcome.LOST
             done.append(_told(patient, one, source, outcome, aside, shared))
