@@ -255,7 +255,7 @@ def test_what_dead_runs_left(regrain: Regrain, store: Path) -> None:
 def test_what_waits_to_be_looked_at(regrain: Regrain, store: Path, place: str) -> None:
     (store / place / "tree" / "deep").mkdir(parents=True)
     (store / place / "tree" / "deep" / "file").write_bytes(bytes(9000))
-    advice = {"trash": "regrain migrate", "quarantine": "by hand"}[place]
+    advice = {"trash": "regrain migrate", "quarantine": "--empty-quarantine"}[place]
     found = assert_found(regrain, "leftovers", f"lie in {place}/", "advice", advice, 0)
     assert (found["count"], found["names"]) == (1, ["tree"])
     assert found["bytes"] >= 9000

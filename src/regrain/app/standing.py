@@ -111,7 +111,7 @@ def _once_migrated(state: State) -> str:
     if state.matters.failed:
         return "regrain migrate --retry-failed"
     if state.matters.concerns:
-        return "regrain verify --level deep"
+        return "regrain verify --level deep --repair"
     if state.phase is Phase.DUAL:
         return _before_cutover(state)
     if state.phase is Phase.FILE_LEVEL or state.matters.cleanable:

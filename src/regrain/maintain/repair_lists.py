@@ -99,8 +99,12 @@ def _flaw_of_list(root: StoreRoot, name: str, recorded: RecordedList | None) -> 
 
 def _flaw_of_copies(root: StoreRoot, name: str) -> str:
     """Say what is wrong with the copies for people; empty if nothing is."""
-    package = FileLevelPackage(root.packages, root.objects, name)
-    with disk.Closing(disk.open_directory(name, root.packages)) as directory:
+    try:
+        package = FileLevelPackage(root.packages, root.objects, name)
+        opened = disk.Closing(disk.open_directory(name, root.packages))
+    except FileNotFoundError:
+        return ""  # removed meanwhile
+    with opened as directory:
         for entry in _for_people(package):
             text = os.fsdecode(entry.path)
             if not _has_bytes(package, entry):
@@ -236,16 +240,15 @@ class ListHealer:
         """Do what can be done about one package; None if it was removed meanwhile."""
         name = one.package_hash
         if one.subject is Subject.COPIES:
-            found: Candidate | None = None
-            is_made = self._build(name, None)
-            outcome, where = Outcome.HEALED, "its objects"
-        else:
-            found = candidate(self._root, recorded, name, self._backups)
-            outcome, where = _expected(found)
-            is_made = outcome is Outcome.HEALED and self._build(name, found, recorded)
+            with contextlib.suppress(FileNotFoundError):
+                if self._build(name, None):
+                    return self._place(recorded, one, "its objects")
+            return None
+        found = candidate(self._root, recorded, name, self._backups)
+        outcome, where = _expected(found)
         if outcome is Outcome.PENDING:
             return self._leave_to_migration(one, where)
-        if not is_made:
+        if outcome is Outcome.LOST or not self._build(name, found, recorded):
             return _told(one, Outcome.LOST, "")
         return self._place(recorded, one, where)
 
