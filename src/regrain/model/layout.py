@@ -51,6 +51,11 @@ def further_carrier(digest: str, mode: int) -> str:
     return f"{digest}.m{mode:04o}"
 
 
+def compressed_carrier(digest: str) -> str:
+    """Return the name of the carrier that holds an object's bytes compressed."""
+    return f"{digest}.zst"
+
+
 def staged_path(name: str) -> str:
     """Return where the staged carrier ``name`` waits below ``temp/<run>/objects``.
 
