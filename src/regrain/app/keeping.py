@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun, storage_error, writing
+from regrain.app.repacking import ingest_compression
 from regrain.errors import (
     ArchiveError,
     ConfigurationError,
@@ -210,6 +211,7 @@ def _options(run: RunDirectory, settings: Settings) -> Options:
         fsync_each=settings.store.sync == "fsync",
         verify=True,
         bytes_per_second_max=0,
+        compression=ingest_compression(settings),
     )
 
 
