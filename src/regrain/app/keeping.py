@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
+from regrain.app.compression import ingest_compression
 from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun, storage_error, writing
-from regrain.app.repacking import ingest_compression
 from regrain.errors import (
     ArchiveError,
     ConfigurationError,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import standing, undoing
 from regrain.app.account import matters
+from regrain.app.compression import ingest_compression
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.app.repacking import ingest_compression
 from regrain.app.standing import State
 from regrain.app.steps import Steps
 from regrain.errors import RefusedError

@@ -141,10 +141,10 @@ def pour(fd: int, target: int) -> tuple[str, int]:
     source = pieces(fd)
     while True:
         try:
-            piece = next(source, b"")
+            piece = next(source, None)
         except OSError as error:
             raise disk.SourceReadError(*error.args) from error
-        if not piece:
+        if piece is None:
             return hasher.hexdigest(), size
         hasher.update(piece)
         size += len(piece)
