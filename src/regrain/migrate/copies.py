@@ -52,6 +52,7 @@ def pack_and_read_back(packer: Packer, file: OpenFile, entry: Entry, target: int
         packed = packer.pack(file.content)
         if packed is None:
             return False
+        os.ftruncate(target, len(packed))
         disk.write_all(target, packed)
     try:
         good = hash_frame(target) == (entry.digest, entry.size)

@@ -139,6 +139,7 @@ def pour(fd: int, target: int) -> tuple[str, int]:
     """
     hasher, size = blake3(), 0
     source = pieces(fd)
+    _set_size(fd, target)
     while True:
         try:
             piece = next(source, None)
@@ -149,6 +150,15 @@ def pour(fd: int, target: int) -> tuple[str, int]:
         hasher.update(piece)
         size += len(piece)
         disk.write_all(target, piece)
+
+
+def _set_size(fd: int, target: int) -> None:
+    """Give the file that gets a frame's content its size, lest more is reserved for it."""
+    try:
+        size = content_size(fd)
+    except OSError as error:
+        raise disk.SourceReadError(*error.args) from error
+    os.ftruncate(target, size)
 
 
 def unpacked(fd: int) -> tuple[int, tuple[str, int]]:
@@ -230,8 +240,12 @@ class Packer:
             packed = library.flush()
         except zstandard.ZstdError as error:
             raise disk.SourceReadError(errno.EIO, str(error)) from error
+        if len(packed) > room:
+            return False
         disk.write_all(target, packed)
-        return len(packed) <= room
+        # xfs reserves more for a file that grows: what it takes on disk counts from here on.
+        os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
+        return True
 
 
 def _read_at(fd: int, position: int, size: int) -> bytes:
