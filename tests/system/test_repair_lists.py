@@ -236,7 +236,9 @@ def test_rows_that_disagree(scene: Scene) -> None:
         "DELETE FROM carriers WHERE object_id IN (SELECT MIN(id) FROM objects)",
         "UPDATE carriers SET mtime_seconds = 5 WHERE object_id IN (SELECT MAX(id) FROM objects)",
         "INSERT INTO objects(digest, size, created_at) VALUES (zeroblob(32), 5, 5)",
-        "INSERT INTO carriers SELECT id, 420, 1, 5, 5, 5 FROM objects WHERE digest = zeroblob(32)",
+        "INSERT INTO carriers(object_id, mode, is_compressed, is_bare, mtime_seconds,"
+        " mtime_nanoseconds, allocated_bytes) SELECT id, 420, 0, 1, 5, 5, 5 FROM objects"
+        " WHERE digest = zeroblob(32)",
     )
     done = repair(scene, "deep")
     assert (done.report.repairs, done.is_damaged) == ([], False)

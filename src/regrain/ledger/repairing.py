@@ -60,11 +60,12 @@ class Repairing:
             }
 
     def carriers_of(self, digest: bytes) -> tuple[list[CarrierRow], bool]:
-        """Return the recorded carriers of an object, and whether a package holds it."""
+        """Return the recorded plain carriers of an object, and whether a package holds it."""
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(
                 "SELECT mode, is_bare, mtime_seconds, mtime_nanoseconds FROM carriers"
-                " JOIN objects ON id = object_id WHERE digest = ? ORDER BY mode",
+                " JOIN objects ON id = object_id WHERE digest = ? AND NOT is_compressed"
+                " ORDER BY mode",
                 (digest,),
             ).all()
             held = connection.exec_driver_sql(

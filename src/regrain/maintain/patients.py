@@ -54,6 +54,7 @@ class Condition(NamedTuple):
         is_regular: Whether it is a regular file at all.
         is_owned: Whether it belongs to the store's owner.
         flaw: What is wrong with its bytes; empty if they are those of its name.
+        is_compressed: Whether it holds them as a frame.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Condition(NamedTuple):
     is_regular: bool
     is_owned: bool
     flaw: str
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Patient:
     Attributes:
         digest: The object.
         conditions: What lies under its names.
-        recorded: The carriers that the ledger knows, by mode.
+        recorded: The plain carriers that the ledger knows, by mode.
         needs: The files that need it, as far as file lists can be read.
         is_owned: Whether the ledger knows a package that holds it.
     """
@@ -90,8 +92,13 @@ class Patient:
         return self.is_owned or bool(self.needs)
 
     @property
+    def is_packed(self) -> bool:
+        """Whether a good compressed carrier is there, beside which no plain one is needed."""
+        return any(c.is_compressed and c.is_regular and not c.flaw for c in self.conditions)
+
+    @property
     def modes(self) -> set[int]:
-        """The modes of which there should be a carrier."""
+        """The modes of which there should be a plain carrier, unless it is packed."""
         return {carrier_mode(need.mode) for need in self.needs} | set(self.recorded)
 
 
@@ -106,6 +113,8 @@ class Action(StrEnum):
     """There is none: a new inode gets the name."""
     ASIDE = "aside"
     """It goes to quarantine, and nothing takes its place: nobody needs it."""
+    UNPACK = "unpack"
+    """A compressed one goes to quarantine, once plain ones are there in its place."""
 
 
 class Treatment(NamedTuple):
@@ -132,7 +141,8 @@ def treatments(patient: Patient) -> list[Treatment]:
         for condition in patient.conditions
         if (one := _treatment(patient, condition, bare)) is not None
     ]
-    return found + list(_missing(patient, bare))
+    plain = found + list(_missing(patient, bare))
+    return sorted(plain, key=lambda one: one.action is Action.UNPACK)
 
 
 def _bare_mode(patient: Patient) -> int | None:
@@ -140,9 +150,9 @@ def _bare_mode(patient: Patient) -> int | None:
     for mode, carrier in patient.recorded.items():
         if carrier.is_bare:
             return mode
-    further = {c.mode_in_name for c in patient.conditions} - {None}
-    free = sorted(patient.modes - further)
-    for condition in patient.conditions:
+    plain = [c for c in patient.conditions if not c.is_compressed]
+    free = sorted(patient.modes - {c.mode_in_name for c in plain})
+    for condition in plain:
         if condition.mode_in_name is None:
             good = condition.is_regular and (condition.mode in free or not free)
             return carrier_mode(condition.mode) if good else free[0] if free else None
@@ -150,6 +160,8 @@ def _bare_mode(patient: Patient) -> int | None:
 
 
 def _treatment(patient: Patient, condition: Condition, bare: int | None) -> Treatment | None:
+    if condition.is_compressed:
+        return _treatment_of_frame(patient, condition)
     mode = bare if condition.mode_in_name is None else condition.mode_in_name
     why = _flaw(condition, mode)
     if not why:
@@ -159,6 +171,18 @@ def _treatment(patient: Patient, condition: Condition, bare: int | None) -> Trea
     if not condition.flaw and condition.links == 1:
         return Treatment(condition.name, mode, Action.DRESS, why)
     return Treatment(condition.name, mode, Action.RENEW, why)
+
+
+def _treatment_of_frame(patient: Patient, condition: Condition) -> Treatment | None:
+    """Decide about a compressed carrier: 'repack' makes another one, when that is asked for."""
+    mode = carrier_mode(condition.mode)
+    why = _flaw(condition, mode)
+    if not why:
+        return None
+    if condition.is_regular and not condition.flaw:
+        return Treatment(condition.name, mode, Action.DRESS, why)
+    action = Action.UNPACK if patient.is_needed else Action.ASIDE
+    return Treatment(condition.name, mode, action, why)
 
 
 def _flaw(condition: Condition, mode: int | None) -> str:
@@ -175,7 +199,7 @@ def _flaw(condition: Condition, mode: int | None) -> str:
 
 def _missing(patient: Patient, bare: int | None) -> Iterator[Treatment]:
     """Yield the carriers that should be there and are not, of an object somebody needs."""
-    if not patient.is_needed:
+    if not patient.is_needed or patient.is_packed:
         return
     there = {condition.name for condition in patient.conditions}
     for mode in sorted(patient.modes):

@@ -18,7 +18,7 @@ from regrain.maintain.patients import Action, Patient, Recorded, Treatment, trea
 from regrain.maintain.repaired import Outcome, Repair, Subject
 from regrain.maintain.sources import also_damaged, examine, find, needs_of
 from regrain.model import layout
-from regrain.store.objects import carriers_of, hash_fd, object_path
+from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path, size_of
 from regrain.store.quarantine import quarantine, replace
 from regrain.store.root import prepare
 
@@ -70,6 +70,7 @@ class Healer:
             Action.RENEW: self._renew,
             Action.MAKE: self._make,
             Action.ASIDE: self._put_aside,
+            Action.UNPACK: self._unpack,
         }
 
     def heal(self, patient: Patient) -> list[Repair]:
@@ -118,6 +119,9 @@ class Healer:
 
     def _put_aside(self, _: Patient, one: Treatment, __: Source | None) -> tuple[bool, str]:
         return True, self._move_aside(one.name)
+
+    def _unpack(self, _: Patient, one: Treatment, source: Source | None) -> tuple[bool, str]:
+        return source is not None, self._move_aside(one.name)
 
     def _move_aside(self, name: str) -> str:
         """Take a damaged carrier out of the way: who brings those bytes in anew heals it."""
@@ -172,7 +176,7 @@ class Healer:
         now = changed(patient, conditions=examine(self._root, patient.digest))
         bad = {one.name for one in treatments(now)}
         rows = [
-            _row(carrier.status, patient.digest, is_bare=carrier.mode_in_name is None)
+            _row(self._root, carrier)
             for carrier in carriers_of(self._root.objects, patient.digest)
             if carrier.name not in bad
         ]
@@ -188,14 +192,15 @@ def _time(patient: Patient, mode: int, source: os.stat_result) -> int:
     return next((need.mtime_ns for need in patient.needs), source.st_mtime_ns)
 
 
-def _row(status: os.stat_result, digest: str, *, is_bare: bool) -> NewCarrier:
+def _row(root: StoreRoot, carrier: Carrier) -> NewCarrier:
     return NewCarrier(
-        bytes.fromhex(digest),
-        stat.S_IMODE(status.st_mode),
-        is_bare,
-        status.st_mtime_ns,
-        status.st_size,
-        disk.allocated(status),
+        bytes.fromhex(carrier.digest),
+        carrier.mode,
+        carrier.is_bare,
+        carrier.status.st_mtime_ns,
+        size_of(root.objects, carrier),
+        disk.allocated(carrier.status),
+        carrier.is_compressed,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError, reason, shown
 from regrain.maintain.patients import Condition, Need
 from regrain.model.entry import Kind
-from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path
+from regrain.store.frames import unpacked
+from regrain.store.objects import Carrier, carriers_of, hash_carrier, hash_fd, object_path
 from regrain.store.packages import FileLevelPackage, published
 
 if TYPE_CHECKING:
@@ -60,12 +62,8 @@ def needs_of(root: StoreRoot, digests: Iterable[str]) -> dict[str, list[Need]]:
 
 
 def examine(root: StoreRoot, digest: str) -> list[Condition]:
-    """Look at all that has the name of an object; plain carriers are hashed."""
-    return [
-        _condition(root, carrier)
-        for carrier in carriers_of(root.objects, digest)
-        if not carrier.name.endswith(".zst")
-    ]
+    """Look at all that has the name of an object, and hash it."""
+    return [_condition(root, carrier) for carrier in carriers_of(root.objects, digest)]
 
 
 def _condition(root: StoreRoot, carrier: Carrier) -> Condition:
@@ -79,15 +77,15 @@ def _condition(root: StoreRoot, carrier: Carrier) -> Condition:
         stat.S_ISREG(status.st_mode),
         (status.st_uid, status.st_gid) == root.owner,
         _flaw(root, carrier),
+        carrier.is_compressed,
     )
 
 
 def _flaw(root: StoreRoot, carrier: Carrier) -> str:
+    if not stat.S_ISREG(carrier.status.st_mode):
+        return "it is not a regular file"
     try:
-        with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return "it is not a regular file"
-            found = hash_fd(fd)[0]
+        found = hash_carrier(root.objects, carrier)[0]
     except OSError as error:
         return f"it cannot be read: {reason(error)}"
     return "" if found == carrier.digest else f"its bytes hash to {found}"
@@ -107,15 +105,26 @@ def _places(
 ) -> Iterator[tuple[str, Callable[[], int]]]:
     for condition in patient.conditions:
         if condition.is_regular and not condition.flaw:
-            path = object_path(condition.name)
-            yield f"objects/{path}", lambda path=path: disk.open_file(path, root.objects)  # type: ignore[misc]
+            yield f"objects/{object_path(condition.name)}", partial(_open, root, condition)
     suspects = {condition.inode for condition in patient.conditions}
     for need in patient.needs:
         where = f"{need.package_hash}/{shown(need.path)}"
-        yield where, lambda need=need: _open_legacy(root, need, suspects)  # type: ignore[misc]
+        yield where, partial(_open_legacy, root, need, suspects)
     for backup in backups:
         for fd in backup.objects(patient.digest):
-            yield f"the backup {backup.path}", lambda fd=fd: fd  # type: ignore[misc]
+            yield f"the backup {backup.path}", partial(_as_it_is, fd)
+
+
+def _as_it_is(fd: int) -> int:
+    return fd
+
+
+def _open(root: StoreRoot, condition: Condition) -> int:
+    fd = disk.open_file(object_path(condition.name), root.objects)
+    if not condition.is_compressed:
+        return fd
+    with disk.Closing(fd):
+        return unpacked(fd)[0]
 
 
 def _open_legacy(root: StoreRoot, need: Need, suspects: set[tuple[int, int]]) -> int:
