@@ -23,7 +23,7 @@ from regrain.store.quarantine import quarantine, replace
 from regrain.store.root import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from regrain.ledger import Ledger
     from regrain.maintain.sources import Backup, Source
@@ -65,13 +65,6 @@ class Healer:
         self._ledger = ledger
         self._run = run
         self._backups = list(backups)
-        self._do: dict[Action, Callable[[Patient, Treatment, Source | None], tuple[bool, str]]] = {
-            Action.DRESS: self._dress,
-            Action.RENEW: self._renew,
-            Action.MAKE: self._make,
-            Action.ASIDE: self._put_aside,
-            Action.UNPACK: self._unpack,
-        }
 
     def heal(self, patient: Patient) -> list[Repair]:
         """Do what can be done about one object, and write down which carriers it has now."""
@@ -80,13 +73,27 @@ class Healer:
         shared = also_damaged(self._root, patient)
         done = []
         for one in todo:
-            is_done, aside = self._do[one.action](patient, one, source)
+            is_done, aside = self._act(patient, one, source)
             outcome = _outcome(one, source) if is_done else Outcome.LOST
             done.append(_told(patient, one, source, outcome, aside, shared))
         self._record(patient)
         return done
 
-    def _dress(self, _: Patient, one: Treatment, __: Source | None) -> tuple[bool, str]:
+    def _act(self, patient: Patient, one: Treatment, source: Source | None) -> tuple[bool, str]:
+        """Do it; return whether it was done, and what quarantine calls what was moved there."""
+        match one.action:
+            case Action.DRESS:
+                return self._dress(one)
+            case Action.RENEW:
+                return self._renew(patient, one, source)
+            case Action.MAKE:
+                return self._make(patient, one, source), ""
+            case Action.UNPACK:
+                return source is not None, self._move_aside(one.name)
+            case Action.ASIDE:
+                return True, self._move_aside(one.name)
+
+    def _dress(self, one: Treatment) -> tuple[bool, str]:
         path = object_path(one.name)
         with disk.Closing(disk.open_file(path, self._root.objects)) as fd:
             if os.geteuid() == 0:
@@ -103,9 +110,9 @@ class Healer:
         aside = replace(self._root.fd, path, layout.TEMP, staged, self._root.objects)
         return True, aside
 
-    def _make(self, patient: Patient, one: Treatment, source: Source | None) -> tuple[bool, str]:
+    def _make(self, patient: Patient, one: Treatment, source: Source | None) -> bool:
         if not self._stage(patient, one, source):
-            return False, ""
+            return False
         shard = one.name[:2]
         self._see_to_shard(shard)
         pool, name = self._run.pool, one.name.encode()
@@ -115,13 +122,7 @@ class Healer:
             except FileExistsError:  # somebody brought it in meanwhile
                 disk.unlink(name, pool)
             disk.fsync(parent)
-        return True, ""
-
-    def _put_aside(self, _: Patient, one: Treatment, __: Source | None) -> tuple[bool, str]:
-        return True, self._move_aside(one.name)
-
-    def _unpack(self, _: Patient, one: Treatment, source: Source | None) -> tuple[bool, str]:
-        return source is not None, self._move_aside(one.name)
+        return True
 
     def _move_aside(self, name: str) -> str:
         """Take a damaged carrier out of the way: who brings those bytes in anew heals it."""
