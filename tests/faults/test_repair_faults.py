@@ -39,7 +39,7 @@ WAY = Way(batch=10, ingest="copy")
 
 def few(cases: Sequence[Any], seed: int, sweep: str) -> list[Any]:
     """Return so many as every day has time for."""
-    return sample(cases, seed, sweep)[::4]
+    return sample(cases, seed, sweep)[::8]
 
 
 @pytest.fixture(scope="module")

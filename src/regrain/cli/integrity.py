@@ -156,7 +156,7 @@ def fields_of(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def show_findings(verdict: Verdict) -> None:
+def show_findings(verdict: Verdict, *, with_quarantine: bool = True) -> None:
     """Print findings, for people."""
     found, books = verdict.audit, verdict.books
     for damage in found.damages[:_SHOWN_MAX]:
@@ -175,7 +175,8 @@ def show_findings(verdict: Verdict) -> None:
         _show_books(books.unknown_carriers, "object without a row (orphan, no failure)")
         _show_books(books.missing_carriers, "row without its object")
         _show_books(books.leftovers, "left over by a run that was killed (no failure)")
-        _show_books(books.quarantined, "in quarantine (no failure)")
+        if with_quarantine:
+            _show_books(books.quarantined, "in quarantine (no failure)")
     if verdict.ledger_problem:
         click.echo(verdict.ledger_problem)
 

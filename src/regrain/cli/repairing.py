@@ -141,7 +141,7 @@ def _end(done: Repaired, level: str, code: int, *, dry_run: bool, as_json: bool)
         )
         return
     if not dry_run:
-        show_findings(done.last)
+        show_findings(done.last, with_quarantine=False)
     words = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count]
     verb = "would be " if dry_run and words else ""
     click.echo(f"{level}: {verb}{', '.join(words) or 'no damage found'}")

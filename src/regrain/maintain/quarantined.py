@@ -12,7 +12,7 @@ from regrain.errors import reason
 from regrain.maintain.doctor_disk import count_tree
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
-from regrain.model.layout import FILE_LIST, parse_carrier
+from regrain.model.layout import FILE_LIST, MANIFEST, parse_carrier
 
 if TYPE_CHECKING:
     from regrain.ledger import Ledger
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EVENT = "quarantine_emptied"
 _NAME = re.compile(r"\A(.+)\.[0-9]+\Z", re.DOTALL)
 _LEDGER = re.compile(rf"\A{re.escape(layout.LEDGER)}\.[0-9]+(-wal|-shm|-journal)?\Z")
+_PUBLISHED = frozenset({FILE_LIST, MANIFEST})
 
 
 class Thing(NamedTuple):
@@ -68,7 +69,8 @@ def _nature(name: str, kind: str, parts: set[str]) -> tuple[str, str]:
     match = _NAME.match(name)
     of = match[1] if match else ""
     if kind is disk.DIRECTORY and is_package_hash(of):
-        return ("published" if FILE_LIST in parts else "legacy"), of
+        is_published = all(part in _PUBLISHED or part.startswith("sbom.") for part in parts)
+        return ("published" if is_published else "legacy"), of
     parsed = parse_carrier(of)
     return ("other", "") if parsed is None else ("object", parsed[0])
 

@@ -89,11 +89,11 @@ def _flaw_of_list(root: StoreRoot, name: str, recorded: RecordedList | None) -> 
     except FileNotFoundError:
         return "" if recorded is None else "it is not there"
     except (CorruptionError, UnknownFormatError) as error:
-        return f"its file list: {error.what}"
+        return error.what
     except OSError as error:
-        return f"its file list: {reason(error)}"
+        return reason(error)
     if recorded is not None and found != recorded.list_hash:
-        return "its file list is not the one recorded"
+        return "it is not the one recorded"
     return ""
 
 
