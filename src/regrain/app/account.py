@@ -202,9 +202,10 @@ def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:
             f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what "
             f"should be served, run 'regrain migrate --accept-legacy {name}'."
         )
+    heal = f"'regrain verify {name} --level deep --repair' heals it"
     if Layout.LEGACY in layouts:
         return (
-            f"If its legacy directory is sound, 'regrain migrate --accept-legacy {name}' takes "
-            "the package again from there; damaged objects: see 'regrain verify'."
+            f"{heal}; or, if its legacy directory is sound, 'regrain migrate --accept-legacy "
+            f"{name}' takes the package again from there."
         )
-    return f"Get it back from a backup; 'regrain verify {name}' says what is damaged."
+    return f"{heal} from what else holds its files, with '--from DEST' from a backup."

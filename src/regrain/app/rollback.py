@@ -225,7 +225,10 @@ def raise_failures(done: RolledBack) -> None:
     )
 
 
-_OF_DAMAGE = "Heal what can be healed with 'regrain verify --level deep --repair', 'regrain remove' what is lost"
+_OF_DAMAGE = (
+    "Heal what can be healed with 'regrain verify --level deep --repair', and 'regrain remove' "
+    "what is lost"
+)
 _OF_CHANGES = (
     "Move changed legacy directories away, which are then made anew, or 'regrain exclude' their "
     "packages, which are then served as these are"

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _COPY_BYTES_MAX = 16 << 20
 _LINES_AT_ONCE = 1000
 _BILL = b"sbom."
+_USUAL = frozenset({MANIFEST.encode(), b"sbom.spdx.json", b"sbom.cdx.json"})
+"""What is looked for where it is missing; other bills of materials are looked at where they are."""
 
 
 class Broken(NamedTuple):
@@ -81,20 +83,20 @@ def broken(
 
 
 def _flaw_of_list(root: StoreRoot, name: str, recorded: RecordedList | None) -> str:
+    """Say what is wrong with a file list; the entries of one of the recorded hash are not read."""
     try:
         package = FileLevelPackage(root.packages, root.objects, name)
+        if recorded is not None and package.list_hash() == recorded.list_hash:
+            return ""
         for _ in package.entries():
             pass
-        found = package.list_hash()
     except FileNotFoundError:
         return "" if recorded is None else "it is not there"
     except (CorruptionError, UnknownFormatError) as error:
         return error.what
     except OSError as error:
         return reason(error)
-    if recorded is not None and found != recorded.list_hash:
-        return "it is not the one recorded"
-    return ""
+    return "" if recorded is None else "it is not the one recorded"
 
 
 def _flaw_of_copies(root: StoreRoot, name: str) -> str:
@@ -105,17 +107,23 @@ def _flaw_of_copies(root: StoreRoot, name: str) -> str:
     except FileNotFoundError:
         return ""  # removed meanwhile
     with opened as directory:
-        for entry in _for_people(package):
-            text = os.fsdecode(entry.path)
-            if not _has_bytes(package, entry):
-                continue  # its object is told of
-            try:
-                content = disk.read_all(entry.path, directory, _COPY_BYTES_MAX)
-            except OSError as error:
-                return f"its copy of {text}: {reason(error)}"
-            if blake3(content).hexdigest() != entry.digest:
-                return f"its copy of {text} is another file"
+        there = {os.fsencode(part) for part in os.listdir(directory)}
+        for path in sorted((there | _USUAL) - {FILE_LIST.encode()}):
+            entry = package.lookup(path)
+            flaw = "" if entry is None else _flaw_of_copy(directory, entry)
+            if entry is not None and flaw and _has_bytes(package, entry):
+                return f"its copy of {os.fsdecode(path)}: {flaw}"
     return ""
+
+
+def _flaw_of_copy(directory: int, entry: Entry) -> str:
+    if not _is_for_people(entry):
+        return ""
+    try:
+        content = disk.read_all(entry.path, directory, _COPY_BYTES_MAX)
+    except OSError as error:
+        return reason(error)
+    return "" if blake3(content).hexdigest() == entry.digest else "it is another file"
 
 
 def _has_bytes(package: FileLevelPackage, entry: Entry) -> bool:
@@ -128,14 +136,16 @@ def _has_bytes(package: FileLevelPackage, entry: Entry) -> bool:
 
 def _for_people(package: FileLevelPackage) -> Iterator[Entry]:
     """Yield the files at the root of which ``packages/<hash>/`` has copies."""
-    for entry in package.entries():
-        if (
-            entry.kind is Kind.FILE
-            and b"/" not in entry.path
-            and (entry.path == MANIFEST.encode() or entry.path.startswith(_BILL))
-            and entry.size <= _COPY_BYTES_MAX
-        ):
-            yield entry
+    return filter(_is_for_people, package.entries())
+
+
+def _is_for_people(entry: Entry) -> bool:
+    return (
+        entry.kind is Kind.FILE
+        and b"/" not in entry.path
+        and (entry.path == MANIFEST.encode() or entry.path.startswith(_BILL))
+        and entry.size <= _COPY_BYTES_MAX
+    )
 
 
 # where a list can be had
