@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from regrain import disk
+from regrain.app.store import PackageStore
 from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.conftest import remove
+from tests.faults.faulty import SYNCS, WRITES
 from tests.faults.inline import Way, initialise, migrate
 from tests.faults.small import SHARED, Scene, copy_of, make_legacy, quick_place
 from tests.repairs import (
@@ -311,6 +316,33 @@ def test_the_command(scene: Scene, way: str, backup: str) -> None:
     assert "Next: regrain verify --repair --from DEST" in result.text
     assert regrain("status", "--json").document["health"]["status"] == "critical"
     assert way
+
+
+def test_a_reader_never_finds_it_missing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The good one takes the name in the same step in which the damaged one loses it."""
+    there = carrier(scene, digest_of(scene, "grouped", f"{INSIDE}/share/first"))
+    for name in scene.packages:
+        remove(scene.path / name)
+    package = PackageStore.open(scene.path).get_package(scene.named("grouped").hash)
+    os.link(there, scene.path.with_name("link"))
+    open_up(there)
+    seen: Counter[bytes] = Counter()
+
+    def reading(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = original(*arguments, **named)
+            seen[package.read(f"{INSIDE}/share/first")] += 1
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for function in (*WRITES, *SYNCS):
+            patch.setattr(disk, function, reading(getattr(disk, function)))
+        assert told(repair(scene)) == [("object", "healed")]
+    assert seen.keys() == {b"one inode, two names\n"}
+    assert seen.total() > 10
+    assert len(quarantined(scene)) == 1
 
 
 def test_beside_a_run_it_ends_with_11(scene: Scene) -> None:

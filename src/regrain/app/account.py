@@ -198,7 +198,8 @@ def _todo_unreadable(name: str, layouts: list[Layout]) -> str:
 def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:
     if concern.what.startswith(LEGACY_CHANGED):
         return (
-            f"Put the legacy directory right ('regrain checkout {name}' gives what was migrated) "
+            f"If it rotted, 'regrain verify {name} --level deep --repair' makes it anew. Else put "
+            f"the legacy directory right ('regrain checkout {name}' gives what was migrated) "
             f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what "
             f"should be served, run 'regrain migrate --accept-legacy {name}'."
         )

@@ -186,7 +186,8 @@ def _check_equal(root: StoreRoot, name: str) -> None:
         return
     path, how = found
     advice = (
-        f"It rotted, since no time moved: put what 'regrain checkout {name}' gives in its place"
+        f"It rotted, since no time moved: 'regrain verify {name} --level deep --repair' makes it "
+        "anew from what is published"
         if _only_bytes_differ(root, name)
         else "'regrain exclude' serves the package as that directory is; 'regrain migrate "
         "--accept-legacy' takes it in"
