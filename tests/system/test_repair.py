@@ -252,8 +252,12 @@ def test_a_backup_is_not_trusted(scene: Scene, backup: str) -> None:
     turn_over(Path(backup) / "objects" / digest[:2] / digest)
     lose(carrier(scene, digest))
     remove(scene.path / name / path)
-    done = repair(scene, places=(backup,))
-    assert told(done) == [("object", "lost")]
+    other = f"{backup}.good"
+    subprocess.run(["cp", "-a", "--", backup, other], check=True)
+    turn_over(Path(other) / "objects" / digest[:2] / digest)
+    assert told(repair(scene, places=(backup,))) == [("object", "lost")]
+    done = repair(scene, places=(backup, other))
+    assert [one.source for one in done.report.repairs] == [f"the backup {other}"]
 
 
 def test_a_store_is_no_backup_of_itself(scene: Scene) -> None:

@@ -144,6 +144,15 @@ def test_a_list_that_lost_its_exact_form_is_migrated_anew(scene: Scene) -> None:
     assert repair(scene, "deep").report.repairs == []
 
 
+def test_a_backup_of_another_list_is_passed_over(scene: Scene, backup: str) -> None:
+    name = grouped(scene)
+    forge(Path(backup) / "packages" / name)
+    lose_list(scene.path / "packages" / name)
+    (one,) = repair(scene, places=(backup,)).report.repairs
+    assert one.source == f"the legacy directory {name}"
+    assert_whole(scene)
+
+
 INSIDE = "opt/pm/live"
 
 
@@ -202,7 +211,12 @@ def no_database(path: Path) -> None:
     (path / "state.sqlite").write_bytes(b"nothing of the kind")
 
 
-@pytest.mark.parametrize("damage", [no_ledger, broken_ledger, no_database])
+def torn_ledger(path: Path) -> None:
+    with closing(sqlite3.connect(path / "state.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO object_owners(object_id, package_id) VALUES (9999, 1)")
+
+
+@pytest.mark.parametrize("damage", [no_ledger, broken_ledger, no_database, torn_ledger])
 def test_a_ledger(scene: Scene, damage: Callable[[Path], None]) -> None:
     damage(scene.path)
     assert told(repair(scene, dry_run=True)) == [("ledger", "healed")]
