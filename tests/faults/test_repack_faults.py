@@ -16,11 +16,12 @@ from tests.faults import repacking
 from tests.faults.crash_driver import Crasher, Ended, Moment
 from tests.faults.faulty import SYNCS, WRITES, Call, Faults, injected
 from tests.faults.inline import Way, migrate
+from tests.faults.judge import after_fault, complete_problems, recovery_problems
 from tests.faults.small import Scene
 from tests.faults.sweeping import Case, chosen, sample
 from tests.faults.test_undoing_crash import LEDGER, counted
 from tests.faults.undoing import cutover
-from tests.packed import make_packed
+from tests.packed import compressed_of, make_packed
 
 TARGETS = (
     *(f"regrain.disk:{name}" for name in (*WRITES, *SYNCS)),
@@ -138,6 +139,41 @@ def test_a_failing_write_loses_nothing(
         repacking.run(step, scene)
         wrong += [f"{call}: at last {line}" for line in repacking.state_problems(step, scene)]
     assert fired >= len(picked) - 1
+    assert wrong == []
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("choose", [few, pytest.param(chosen, marks=pytest.mark.slow)])
+def test_killed_while_objects_come_in_compressed(
+    place: Path,
+    crash: Crasher,
+    seed: int,
+    choose: Callable[[Sequence[Moment], int, str], list[Moment]],
+) -> None:
+    before, way = make_packed(place / "pending", seed), Way(compression="zstd", batch=1)
+    survey = repacking.fresh(before)
+    targets = (*TARGETS, f"{LEDGER}.record")
+    with counted(targets) as calls:
+        migrate(survey.path, way)
+    assert complete_problems(survey) == []
+    wanted = compressed_of(survey.path)
+    assert len(wanted) == repacking.OBJECTS + 1
+    moments = [
+        Moment(target, "before", number)
+        for target in targets
+        for number in range(1, calls[target] + 1)
+    ]
+    assert len(moments) >= MOMENTS_MIN
+    wrong = []
+    for moment in choose(moments, seed, "ingest"):
+        scene = repacking.fresh(before)
+        if crash("migrate", scene.path, way, moment) != KILLED:
+            wrong.append(f"{moment}: it did not die")
+        wrong += [f"{moment}: then {line}" for line in after_fault(scene)]
+        wrong += [f"{moment}: at last {line}" for line in recovery_problems(scene, way)]
+        if compressed_of(scene.path) != wanted:
+            wrong.append(f"{moment}: others are compressed")
+    remove(before.path)
     assert wrong == []
 
 
