@@ -307,7 +307,7 @@ LEDGER = {
                 "INSERT INTO objects(id, digest, size, created_at)"
                 f" VALUES (9999, x'{'ab' * 32}', 5, 1)"
             ),
-            "INSERT INTO carriers VALUES (9999, 420, 1, 0, 0, 4096)",
+            "INSERT INTO carriers VALUES (9999, 420, 0, 1, 0, 0, 4096)",
         ),
         {"objects have a row and are not there": ("error", "from a backup")},
     ),
