@@ -366,6 +366,15 @@ def test_gc_takes_them(scene: Scene) -> None:
     assert ledger_problems(scene.path) == []
 
 
+def test_unpacking_does_not_close_the_gate(scene: Scene) -> None:
+    """It takes longer than reading, which says nothing about the layout."""
+    root = StoreRoot(os.fspath(scene.path))
+    write_store_file(root.fd, root.store_id, Phase.DUAL)
+    said = Regrain(scene.path)("cutover", "--no-backup", "--json").of_type("summary")[0]
+    assert said["switched"]
+    assert said["comparison"]["files"] == 15
+
+
 def test_cleanup_and_back(scene: Scene) -> None:
     command = Regrain(scene.path, {"REGRAIN_MIGRATION__FREE_BYTES_MIN": "0"})
     command("cleanup", "--execute")

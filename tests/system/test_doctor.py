@@ -308,10 +308,7 @@ LEDGER = {
                 "INSERT INTO objects(id, digest, size, created_at)"
                 f" VALUES (9999, x'{'ab' * 32}', 5, 1)"
             ),
-            (
-                "INSERT INTO carriers(object_id, mode, is_compressed, is_bare, mtime_seconds,"
-                " mtime_nanoseconds, allocated_bytes) VALUES (9999, 420, 0, 1, 0, 0, 4096)"
-            ),
+            "INSERT INTO carriers VALUES (9999, 420, 0, 1, 0, 0, 4096)",
         ),
         {"objects have a row and are not there": ("error", REPAIR)},
     ),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from regrain.app.compression import compression_of
-from regrain.app.recovery import storage_error
+from regrain.app.recovery import check_owner, storage_error
 from regrain.app.undoing import ignore, single_run
+from regrain.errors import RefusedError
 from regrain.maintain import repack as repacking
 from regrain.maintain.repack import Choice, Repack
 from regrain.maintain.represent import Represent
@@ -42,10 +44,14 @@ def repack(
         stopping: Asked before each object; True ends the run.
 
     Raises:
+        RefusedError: There is too little space to make objects plain; nothing was changed.
         LockedError: Another run holds the store, or writers did not pause in time.
         NoSpaceError: The disk is full.
         HaltedError: The disk failed.
     """
+    check_owner(root)
+    if choice is Choice.NONE:
+        _check_space(root, settings, plan_repack(root, settings, choice))
     with single_run(root, f"regrain repack --compress {choice.value}") as ledger:
         try:
             with RunDirectory(root) as run:
@@ -64,3 +70,16 @@ def repack(
             words = f"{choice.value}: {done.objects} objects, {done.before - done.after} bytes less"
             ledger.remember("repacked", detail=words)
         return done
+
+
+def _check_space(root: StoreRoot, settings: Settings, plan: Repack) -> None:
+    space = os.fstatvfs(root.fd)
+    usable = space.f_bavail * space.f_frsize - settings.migration.free_bytes_min
+    if -plan.freed > max(0, usable):
+        raise RefusedError(
+            "too little space to make all objects plain",
+            path=root.path,
+            why=f"{plan.objects} objects need {-plan.freed} bytes more; {max(0, usable)} bytes can "
+            f"be used, with {settings.migration.free_bytes_min} to be left free",
+            advice="Free some, or lower [migration] free_bytes_min.",
+        )

@@ -113,22 +113,27 @@ def _show(done: Repack, choice: str, *, as_json: bool, executed: bool = False) -
         click.echo(
             f"{verb}: {done.objects:,} objects of {output.size(done.size)} took "
             f"{output.size(done.before)} on disk and take {output.size(done.after)}; "
-            f"{output.size(done.freed)} freed{' (stopped)' if done.stopped else ''}"
+            f"{_balance(done)}{' (stopped)' if done.stopped else ''}"
         )
+    elif not done.objects:
+        click.echo(f"nothing to {verb}")
     else:
         click.echo(
             f"would {verb} up to {done.objects:,} objects of {output.size(done.size)}, which "
             f"take {output.size(done.before)} on disk"
         )
-        if done.objects:
-            click.echo(
-                f"{output.size(done.after)} are expected instead, {output.size(done.freed)} freed"
-                + ("" if choice == "none" else " (from a sample)")
-            )
+        click.echo(
+            f"{output.size(done.after)} are expected instead, {_balance(done)}"
+            + ("" if choice == "none" else " (from a sample)")
+        )
     for reason, count in sorted(done.kept.items()):
         click.echo(f"  {count:,} stay: {reason.value}")
     if done.objects and not executed:
         click.echo(f"Next: regrain repack --compress {choice} --execute")
+
+
+def _balance(done: Repack) -> str:
+    return f"{output.size(abs(done.freed))} {'freed' if done.freed >= 0 else 'more in use'}"
 
 
 def _damage(done: Repack) -> CorruptionError:

@@ -153,6 +153,8 @@ class _Inspector:
         if not sizes:
             return "missing"
         if entry.size not in sizes:
+            if sizes[0] < 0:
+                return "its compressed data is broken"
             return f"its size is {sizes[0]}, not {entry.size}"
         self._remember(entry)
         return ""

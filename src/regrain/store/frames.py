@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
 import zstandard
@@ -175,6 +174,8 @@ def unpacked(fd: int) -> tuple[int, tuple[str, int]]:
     if size <= IN_MEMORY_BYTES_MAX:
         target = memory_file()
     else:
+        import tempfile
+
         with tempfile.TemporaryFile(buffering=0) as opened:
             target = os.dup(opened.fileno())
     try:
