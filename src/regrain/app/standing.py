@@ -173,6 +173,9 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "foreign_names": state.matters.foreign,
         "unverified_packages": state.matters.unverified,
         "backup_marked_at": state.matters.marked_at,
+        "backup_path": state.matters.backup_path,
+        "backup_event": state.matters.backup.event if state.matters.backup else None,
+        "backup_at": state.matters.backup.at if state.matters.backup else None,
         "integrity": [
             {"package_hash": name, "what": concern.what, "found_at": concern.found_at}
             for name, concern in state.matters.concerns.items()
