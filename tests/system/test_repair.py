@@ -14,6 +14,8 @@ import pytest
 
 from regrain import disk
 from regrain.app.store import PackageStore
+from regrain.ledger import open_ledger
+from regrain.migrate.backed_up import BACKUP_CREATED, detail_of
 from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.conftest import remove
@@ -181,6 +183,21 @@ def test_from_a_backup(scene: Scene, way: str, backup: str, damage: Damage) -> N
         assert differences(seen, snapshot(scene.path / name), identity=True) == []
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_from_the_last_backup_that_regrain_made(scene: Scene, backup: str, reachable: bool) -> None:
+    """The history says where it is."""
+    ledger = open_ledger(os.fspath(scene.path))
+    ledger.remember(BACKUP_CREATED, detail=detail_of(backup, len(scene.packages)))
+    ledger.close()
+    name, _, digest = object_of_one(scene)
+    lose(carrier(scene, digest))
+    remove(scene.path / name)
+    if not reachable:
+        remove(Path(backup))
+    (one,) = repair(scene).report.repairs
+    assert one.source == (f"the backup {backup}" if reachable else "")
+
+
 def test_a_legacy_file_of_the_same_inode_is_healed_at_any_level(
     scene: Scene, way: str, backup: str
 ) -> None:
@@ -233,6 +250,27 @@ def test_what_nobody_needs_is_moved_aside(scene: Scene) -> None:
     assert told(done) == [("object", "moved_aside")]
     assert not done.is_damaged
     assert [path.name for path in quarantined(scene)] == [f"{digest}.0"]
+    assert_whole(scene)
+
+
+def test_a_part_of_the_objects(scene: Scene) -> None:
+    """What is concerned is looked at as a whole afterwards, or nothing would be taken back."""
+    name, _, digest = object_of_one(scene)
+    lose(carrier(scene, digest))
+    assert verify(scene, "full").is_damaged
+    assert read_ledger(scene.path, "SELECT package_hash FROM integrity") == [(name,)]
+    part = int(digest[:2], 16) % 10 + 1
+    assert not repair(scene, subset=f"{part}/10").is_damaged
+    assert_whole(scene)
+
+
+def test_some_packages(scene: Scene) -> None:
+    """Only what was named is looked at; what is healed is healed for all."""
+    name, _, digest = object_of_one(scene)
+    lose(carrier(scene, digest))
+    other = scene.named("grouped").hash
+    assert told(repair(scene, "full", other)) == []
+    assert told(repair(scene, "full", name[:12])) == [("object", "healed")]
     assert_whole(scene)
 
 

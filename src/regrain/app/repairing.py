@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
 from regrain.app.verification import Verdict, verify
-from regrain.errors import CorruptionError, UnknownFormatError
+from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
 from regrain.ledger import open_ledger
 from regrain.ledger.rebuilding import Inspection
 from regrain.maintain import repair as repairing
@@ -21,6 +21,7 @@ from regrain.maintain.need import ways_of
 from regrain.maintain.rebuild import rebuild
 from regrain.maintain.repaired import Outcome, Repair, Report, Subject
 from regrain.migrate.added import no_claim, record
+from regrain.migrate.backed_up import last_backup, path_in
 from regrain.migrate.recover import adopt_strangers, whole
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
@@ -48,7 +49,7 @@ class Order:
         texts: Packages, by hash or prefix; all of them where there are none.
         level: How closely to look.
         subset: Which part of the objects, as ``verify`` takes it.
-        places: Directories of backups.
+        places: Directories of backups, beside the last one that regrain made.
         dry_run: Say what would be done; change nothing.
     """
 
@@ -118,18 +119,18 @@ def repair(
     for one in mended:
         on_repair(one)
 
-    def look(names: list[str], level: Level) -> Verdict:
+    def look(names: list[str], level: Level, subset: str | None = None) -> Verdict:
         return verify(
             root,
             settings,
             names,
             level=level,
-            subset=order.subset,
+            subset=subset,
             on_result=on_result,
             stopping=stopping,
         )
 
-    first = look(order.texts, order.level)
+    first = look(order.texts, order.level, order.subset)
     report = Report(list(mended), stopped=first.audit.stopped)
     if report.stopped or (order.dry_run and mended):
         return Repaired(first, report, first)
@@ -205,11 +206,23 @@ def _task(
         packages=_packages(root, order, ledger),
         legacy=sorted({change.package_hash for change in first.audit.changes}),
         ways=ways_of(root, store.ingest, link_outside=store.link_outside),
-        backups=backups,
+        backups=[*backups, *_known_backup(root, ledger, order.places)],
         jobs=store.migration_parallel_files,
         bytes_min=limits.free_bytes_min,
         inodes_min=limits.free_inodes_min,
     )
+
+
+def _known_backup(root: StoreRoot, ledger: Ledger, given: tuple[str, ...]) -> list[Vault]:
+    """Return the last backup that regrain made, if it can be reached."""
+    made = last_backup(ledger)
+    path = "" if made is None else path_in(made)
+    if not path or path in given:
+        return []
+    try:
+        return [Vault(path, root)]
+    except RegrainError:
+        return []
 
 
 def _digests(found: Audit, books: Books) -> set[str]:
