@@ -42,11 +42,11 @@ MOMENTS_MIN = {"cleanup": 60, "rollback": 40, "purge": 40, "forward": 5, "roll_o
 
 
 @contextmanager
-def counted() -> Iterator[Counter[str]]:
+def counted(targets: Sequence[str] = TARGETS) -> Iterator[Counter[str]]:
     """Count the calls of every target."""
     calls: Counter[str] = Counter()
     originals = []
-    for target in TARGETS:
+    for target in targets:
         module, _, path = target.partition(":")
         owner: Any = importlib.import_module(module)
         *classes, name = path.split(".")

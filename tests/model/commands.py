@@ -78,6 +78,14 @@ def plain_command(step: str) -> Command:
     return Command(step, lambda plain: int(getattr(plain, step)()))
 
 
+HURTS = ("carrier lost", "bytes", "mode", "list", "package")
+
+
+def mending(what: str, number: int) -> Command:
+    """Damage something that is published, and repair it: then all is as after a look."""
+    return Command("mend", lambda plain: plain.verify(), {"what": what, "number": number})
+
+
 def cleaning(limit: int | None) -> Command:
     """Remove legacy directories."""
     return Command("cleanup", lambda plain: plain.cleanup(limit), {"limit": limit})

@@ -20,6 +20,7 @@ from tests.faults.faulty import SYNCS, WRITES
 from tests.faults.inline import Way
 from tests.model import judge, steps
 from tests.model.commands import (
+    HURTS,
     NAMES,
     Chance,
     Choice,
@@ -27,6 +28,7 @@ from tests.model.commands import (
     caring,
     chances,
     keeping,
+    mending,
     names,
     numbers,
     smoothing,
@@ -155,6 +157,11 @@ class Life(RuleBasedStateMachine):
     def care(self, who: str, command: Command) -> None:
         """The store is looked after."""
         self.give(who, command)
+
+    @rule(who=actors, what=st.sampled_from(HURTS), number=st.integers(0, 99))
+    def mend(self, who: str, what: str, number: int) -> None:
+        """A disk damages something, and that is repaired."""
+        self.give(who, mending(what, number))
 
     @rule(who=actors, chance=chances)
     def lead(self, who: str, chance: Chance) -> None:

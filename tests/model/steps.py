@@ -6,17 +6,21 @@ What dies in the middle is called in a process of its own (``tests.faults.crash_
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 from regrain.app import care, keeping, lifecycle, rollback, undoing
+from regrain.app.repairing import Order, repair
 from regrain.app.store import PackageStore
 from regrain.app.verification import verify as verify_store
 from regrain.errors import RegrainError
 from regrain.maintain.audit import Level
 from regrain.settings import Migration, Settings, Store
+from tests.conftest import remove as remove_tree
 from tests.faults.inline import inline_workers
 from tests.faults.undoing import inline_audit
 
@@ -148,6 +152,42 @@ def verify(store: PackageStore, level: str = "deep") -> int:
     assert not found.is_damaged, found
     assert found.books is None or not found.books.disagree, found
     return 3 if found.audit.changes else 0
+
+
+@_step
+def mend(store: PackageStore, what: str, number: int) -> int:
+    """Damage something that is published, in inodes that nobody shares, and repair it."""
+    path = Path(store.path)
+    folder = path.with_name(f"{path.name}.backup")
+    folder.mkdir()
+    for part in ("objects", "packages"):
+        subprocess.run(["cp", "-a", "--", path / part, folder / part], check=True)
+    _hurt(path, what, number)
+    order = Order(level=Level.DEEP, places=(os.fspath(folder),))
+    done = repair(store.root, SETTINGS, order)
+    remove_tree(folder)
+    for aside in (path / "quarantine").iterdir():
+        if not aside.name.startswith("state.sqlite"):
+            remove_tree(aside)
+    assert not done.is_damaged, done
+    assert done.last.books is None or not done.last.books.disagree, done
+    return 3 if done.last.audit.changes else 0
+
+
+def _hurt(path: Path, what: str, number: int) -> None:
+    """Damage one carrier or file list, whichever the number says."""
+    pattern = {"list": "packages/*/files.json", "package": "packages/*"}.get(what, "objects/*/*")
+    there = sorted(path.glob(pattern))
+    if not there:
+        return
+    chosen = there[number % len(there)]
+    if what in {"carrier lost", "package"}:
+        remove_tree(chosen)
+    else:
+        mode, content = chosen.stat().st_mode, chosen.read_bytes()
+        chosen.unlink()
+        chosen.write_bytes(content if what == "mode" else bytes(255 - byte for byte in content))
+        chosen.chmod(0o666 if what == "mode" else mode)
 
 
 @_step

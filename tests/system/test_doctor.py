@@ -21,6 +21,7 @@ from tests.compare import differences, snapshot
 from tests.conftest import remove
 
 REBUILD = "doctor --rebuild-ledger"
+REPAIR = "verify --level deep --repair"
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_what_dead_runs_left(regrain: Regrain, store: Path) -> None:
 def test_what_waits_to_be_looked_at(regrain: Regrain, store: Path, place: str) -> None:
     (store / place / "tree" / "deep").mkdir(parents=True)
     (store / place / "tree" / "deep" / "file").write_bytes(bytes(9000))
-    advice = {"trash": "regrain migrate", "quarantine": "by hand"}[place]
+    advice = {"trash": "regrain migrate", "quarantine": "--empty-quarantine"}[place]
     found = assert_found(regrain, "leftovers", f"lie in {place}/", "advice", advice, 0)
     assert (found["count"], found["names"]) == (1, ["tree"])
     assert found["bytes"] >= 9000
@@ -307,9 +308,9 @@ LEDGER = {
                 "INSERT INTO objects(id, digest, size, created_at)"
                 f" VALUES (9999, x'{'ab' * 32}', 5, 1)"
             ),
-            "INSERT INTO carriers VALUES (9999, 420, 1, 0, 0, 4096)",
+            "INSERT INTO carriers VALUES (9999, 420, 0, 1, 0, 0, 4096)",
         ),
-        {"objects have a row and are not there": ("error", "from a backup")},
+        {"objects have a row and are not there": ("error", REPAIR)},
     ),
     "a package's row": (
         (
@@ -320,11 +321,11 @@ LEDGER = {
     ),
     "a bogus package": (
         (f"INSERT INTO packages VALUES (99, '{'ef' * 32}', 't', 'l', 1)",),
-        {"recorded that are not in packages/": ("error", REBUILD)},
+        {"recorded that are not in packages/": ("error", REPAIR)},
     ),
     "another list": (
         (f"UPDATE packages SET list_hash = '{'0' * 64}' WHERE id = 1",),
-        {"another file list than was recorded": ("error", "verify --level deep")},
+        {"another file list than was recorded": ("error", REPAIR)},
     ),
     "a row of the migration": (
         ("DELETE FROM store_migration WHERE id = 1",),
@@ -405,7 +406,7 @@ def test_objects_and_packages_that_are_gone(regrain: Regrain, store: Path) -> No
     carriers(store)[0].unlink()
     assert_found(regrain, "ledger", "1 objects have a row and are not", "error", "verify", 4)
     remove(min((store / "packages").iterdir()))
-    assert_found(regrain, "ledger", "1 packages are recorded that", "error", REBUILD, 4)
+    assert_found(regrain, "ledger", "1 packages are recorded that", "error", REPAIR, 4)
 
 
 def test_settings_without_effect(regrain: Regrain, store: Path, workplace: Path) -> None:

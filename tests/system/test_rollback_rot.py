@@ -169,7 +169,13 @@ def test_rot_and_change_are_told_apart_for_a_single_package(
 ) -> None:
     name = next(iter(before))
     file = rot(ready.store, before, name)
-    assert f"regrain checkout {name}" in ready("rollback", name, code=3).stderr
+    heal = ("verify", name, "--level", "deep", "--repair")
+    assert f"regrain {' '.join(heal)}" in ready("rollback", name, code=3).stderr
+    ready(*heal)
+    ready("rollback", name)
+    assert changes(ready.store, before) == []
+    ready("migrate")
+    rot(ready.store, before, name)
     file.touch()
     assert "--accept-legacy" in ready("rollback", name, code=3).stderr
 

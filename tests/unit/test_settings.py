@@ -25,6 +25,8 @@ STORE: dict[str, tuple[str, Any]] = {
     "ingest": ('"copy"', "copy"),
     "link_outside": ("true", True),
     "compression": ('"zstd"', "zstd"),
+    "compression_level": ("19", 19),
+    "compression_min_saving": ("0.25", 0.25),
     "sync": ('"fsync"', "fsync"),
 }
 MIGRATION: dict[str, tuple[str, Any]] = {
@@ -44,6 +46,8 @@ DEFAULTS = {
     "ingest": "auto",
     "link_outside": False,
     "compression": "none",
+    "compression_level": 3,
+    "compression_min_saving": 0.05,
     "sync": "syncfs",
 }
 KEYS = [("store", key, *pair) for key, pair in STORE.items()]

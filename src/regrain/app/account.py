@@ -11,7 +11,13 @@ from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
 from regrain.maintain.need import cost_of_undoing
-from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
+from regrain.migrate.backed_up import (
+    BACKUP_DAMAGED,
+    BACKUP_MARKED,
+    is_fresh,
+    last_backup,
+    path_in,
+)
 from regrain.model.phase import Layout, Phase
 from regrain.model.status import Status
 from regrain.store import dual
@@ -41,6 +47,8 @@ class Matters:
         is_proven: Whether a deep verification of the whole store found nothing after the
             last package was completed.
         marked_at: When a backup was last marked; None if never.
+        backup: The last line of the history about a backup that regrain made; None if never.
+        completed_at: When a package was last completed; 0 if never.
         undo_bytes: What a rollback would take on disk now, at the most.
         undo_inodes: Likewise inodes.
         trigger: Why the last run was ended, if a trigger did that and none was begun since.
@@ -57,14 +65,24 @@ class Matters:
     unverified: int = 0
     is_proven: bool = False
     marked_at: int | None = None
+    backup: Event | None = None
+    completed_at: int = 0
     undo_bytes: int = 0
     undo_inodes: int = 0
     trigger: str = ""
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether a cutover would take the last mark."""
-        return self.marked_at is not None and is_fresh(self.marked_at)
+        """Whether a cutover may be expected to take the last mark or backup; it looks closer."""
+        if self.marked_at is not None and is_fresh(self.marked_at):
+            return True
+        made = self.backup
+        return made is not None and made.event != BACKUP_DAMAGED and made.at >= self.completed_at
+
+    @property
+    def backup_path(self) -> str | None:
+        """Where the last backup lies that regrain made."""
+        return None if self.backup is None else path_in(self.backup)
 
 
 def matters(root: StoreRoot, ledger: Ledger) -> Matters:
@@ -75,7 +93,7 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
     marked, proven = ledger.last_event(BACKUP_MARKED), ledger.last_event(PROVEN)
     undo_bytes, undo_inodes = cost_of_undoing(root, ledger)
     mine = [s for s in standings.values() if not s.is_excluded]
-    concerns = ledger.concerns()
+    concerns, completed_at = ledger.concerns(), ledger.last_completed()
     return Matters(
         concerns,
         excluded=sum(s.is_excluded for s in standings.values()),
@@ -86,8 +104,10 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
         cleanable=sum(s.status is Status.COMPLETED and s.package_hash in there for s in mine),
         failed=sum(s.status is Status.FAILED for s in mine),
         unverified=sum(s.status is Status.COMPLETED and s.verified_at is None for s in mine),
-        is_proven=proven is not None and proven.at >= ledger.last_completed(),
+        is_proven=proven is not None and proven.at >= completed_at,
         marked_at=None if marked is None else marked.at,
+        backup=last_backup(ledger),
+        completed_at=completed_at,
         undo_bytes=undo_bytes,
         undo_inodes=undo_inodes,
         trigger=last_trigger(ledger),
@@ -202,13 +222,15 @@ def _todo_unreadable(name: str, layouts: list[Layout]) -> str:
 def _todo_about(name: str, concern: Concern, layouts: list[Layout]) -> str:
     if concern.what.startswith(LEGACY_CHANGED):
         return (
-            f"Put the legacy directory right ('regrain checkout {name}' gives what was migrated) "
+            f"If it rotted, 'regrain verify {name} --level deep --repair' makes it anew. Else put "
+            f"the legacy directory right ('regrain checkout {name}' gives what was migrated) "
             f"and run 'regrain verify {name} --level deep'; or, if what it holds now is what "
             f"should be served, run 'regrain migrate --accept-legacy {name}'."
         )
+    heal = f"'regrain verify {name} --level deep --repair' heals it"
     if Layout.LEGACY in layouts:
         return (
-            f"If its legacy directory is sound, 'regrain migrate --accept-legacy {name}' takes "
-            "the package again from there; damaged objects: see 'regrain verify'."
+            f"{heal}; or, if its legacy directory is sound, 'regrain migrate --accept-legacy "
+            f"{name}' takes the package again from there."
         )
-    return f"Get it back from a backup; 'regrain verify {name}' says what is damaged."
+    return f"{heal} from what else holds its files, with '--from DEST' from a backup."

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import __version__
 from regrain.app.recovery import check_owner
-from regrain.errors import RegrainError, reason
+from regrain.app.undoing import single_run
+from regrain.errors import RefusedError, RegrainError, reason
 from regrain.maintain.doctor import Examination, examine
 from regrain.maintain.doctor_findings import Finding, Weight
+from regrain.maintain.quarantined import Emptied, Thing, empty, things
 from regrain.maintain.rebuild import Rebuilt, foresee
 from regrain.maintain.rebuild import rebuild as rebuild_from_disk
 from regrain.settings import DEFAULT_FILE, Settings, chosen_file
@@ -138,3 +140,29 @@ def rebuild_ledger(
                 advice="Mend the cause and run it again; the old ledger is in place, "
                 "or in quarantine/.",
             ) from error
+
+
+def plan_emptying(root: StoreRoot) -> list[Thing]:
+    """Say what lies in quarantine; change nothing."""
+    return things(root)
+
+
+def empty_quarantine(root: StoreRoot) -> Emptied:
+    """Remove what lies in quarantine, for good.
+
+    Raises:
+        RefusedError: Something stands against a package: what lies there may be the last of it.
+        LockedError: Another run holds the store.
+    """
+    with single_run(root, "regrain doctor --empty-quarantine") as ledger:
+        concerns = ledger.concerns()
+        if concerns:
+            first = min(concerns)
+            raise RefusedError(
+                "what lies in quarantine may still be needed",
+                package=first,
+                why=concerns[first].what,
+                advice="Heal the packages with 'regrain verify --level deep --repair', or "
+                "'regrain remove' those that are lost.",
+            )
+        return empty(root, ledger)

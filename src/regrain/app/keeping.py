@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
+from regrain.app.compression import ingest_compression
 from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun, storage_error, writing
 from regrain.errors import (
@@ -209,6 +210,7 @@ def _options(run: RunDirectory, settings: Settings) -> Options:
         link_outside=settings.store.link_outside,
         fsync_each=settings.store.sync == "fsync",
         verify=True,
+        compression=ingest_compression(settings),
     )
 
 

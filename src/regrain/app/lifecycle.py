@@ -16,6 +16,7 @@ from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
 from regrain.migrate import phases
+from regrain.migrate.backed_up import BACKUP_MARKED, why_not_backed_up
 from regrain.migrate.reconcile import look, reconcile
 from regrain.migrate.recover import recover
 from regrain.migrate.shadow import Comparison, compare
@@ -206,14 +207,12 @@ def _evidence(
         and is_published(root.packages, name)
         and is_published(root.fd, name)
     ]
-    marked = ledger.last_event(gate.BACKUP_MARKED)
     return gate.Evidence(
         standings=standings,
         concerns={name: concern.what for name, concern in ledger.concerns().items()},
         found=found,
         unverified=frozenset(unverified),
-        marked_at=None if marked is None else marked.at,
-        wants_backup=not no_backup,
+        unprotected="" if no_backup else why_not_backed_up(root, ledger),
         critical=critical_issues(root, settings),
         comparison=compare(root, both, root.store_id),
     )
@@ -264,6 +263,6 @@ def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
         return
     ledger = open_ledger(root.path)
     try:
-        ledger.remember(gate.BACKUP_MARKED, detail=note)
+        ledger.remember(BACKUP_MARKED, detail=note)
     finally:
         ledger.close()

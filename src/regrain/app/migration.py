@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import inplace, standing, triggers, undoing
 from regrain.app.account import matters
+from regrain.app.compression import ingest_compression
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.health import Health
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
 from regrain.app.steering import told
 from regrain.app.steps import Steps
-from regrain.errors import (
-    ConfigurationError,
-    RefusedError,
-)
+from regrain.errors import RefusedError
 from regrain.ledger import Ledger, PackageRow, Pending, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.control import Steering, Values, read_control
@@ -281,11 +279,6 @@ class Migration(Steps):
                 why="[store] migration_enabled = false",
                 advice="Set it to true to migrate.",
             )
-        if settings.compression != "none":
-            raise ConfigurationError(
-                'compression = "zstd" is not supported by this version',
-                advice='Set it to "none".',
-            )
         if self._root.phase() is Phase.ROLLING_BACK:
             raise RefusedError(
                 "a rollback is under way",
@@ -329,6 +322,7 @@ class Migration(Steps):
             link_outside=settings.store.link_outside,
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,
+            compression=ingest_compression(settings),
         )
 
     def state(self) -> State:

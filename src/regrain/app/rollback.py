@@ -270,7 +270,8 @@ def raise_failures(done: RolledBack) -> None:
 
 
 _OF_DAMAGE = (
-    "Put good objects back where 'regrain verify' finds damage, or 'regrain remove' what is lost"
+    "Heal what can be healed with 'regrain verify --level deep --repair', and 'regrain remove' "
+    "what is lost"
 )
 _OF_CHANGES = (
     "Move changed legacy directories away, which are then made anew, or 'regrain exclude' their "

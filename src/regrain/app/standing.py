@@ -94,7 +94,7 @@ def _once_migrated(state: State) -> str:
     if state.matters.failed:
         return _migrate(state, " --retry-failed")
     if state.matters.concerns:
-        return "regrain verify --level deep"
+        return "regrain verify --level deep --repair"
     if state.phase is Phase.DUAL:
         return _before_cutover(state)
     if state.phase is Phase.FILE_LEVEL or state.matters.cleanable:
@@ -158,6 +158,9 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "foreign_names": state.matters.foreign,
         "unverified_packages": state.matters.unverified,
         "backup_marked_at": state.matters.marked_at,
+        "backup_path": state.matters.backup_path,
+        "backup_event": state.matters.backup.event if state.matters.backup else None,
+        "backup_at": state.matters.backup.at if state.matters.backup else None,
         "integrity": [
             {"package_hash": name, "what": concern.what, "found_at": concern.found_at}
             for name, concern in state.matters.concerns.items()

@@ -9,11 +9,13 @@ import click
 
 from regrain.cli import output
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
-from regrain.errors import ConfigurationError
+from regrain.cli.keeping import execute_option
+from regrain.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from regrain.app.care import Source
     from regrain.maintain.doctor_findings import Finding
+    from regrain.maintain.quarantined import Thing
     from regrain.maintain.rebuild import Rebuilt
     from regrain.settings import Settings
     from regrain.store.scan import Usage
@@ -29,10 +31,25 @@ _SHOWN_MAX = 50
     is_flag=True,
     help="Make the ledger anew from what lies on disk; the old one goes to quarantine/.",
 )
+@click.option(
+    "--empty-quarantine",
+    "empty_it",
+    is_flag=True,
+    help="List what lies in quarantine/; with --execute remove it, for good.",
+)
+@execute_option
 @dry_run_option
 @json_option
 @pass_context
-def doctor(context: Context, *, rebuild_ledger: bool, dry_run: bool, as_json: bool) -> int:
+def doctor(
+    context: Context,
+    *,
+    rebuild_ledger: bool,
+    empty_it: bool,
+    execute: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Examine the store and what it lies on, and say what to do. Changes nothing.
 
     What the file system can do is tried in temp/, unless --dry-run is given. No file is read
@@ -42,6 +59,9 @@ def doctor(context: Context, *, rebuild_ledger: bool, dry_run: bool, as_json: bo
 
     Example: regrain --store /opt/pm/store doctor
     """
+    _check_options(rebuild=rebuild_ledger, empty_it=empty_it, execute=execute, dry_run=dry_run)
+    if empty_it:
+        return _empty(context, execute=execute, as_json=as_json)
     if rebuild_ledger:
         return _rebuild(context, dry_run=dry_run, as_json=as_json)
     from regrain.app import care
@@ -65,6 +85,21 @@ def doctor(context: Context, *, rebuild_ledger: bool, dry_run: bool, as_json: bo
     else:
         _show(found)
     return code
+
+
+def _check_options(*, rebuild: bool, empty_it: bool, execute: bool, dry_run: bool) -> None:
+    if rebuild and empty_it:
+        raise UsageError(
+            "--rebuild-ledger and --empty-quarantine are two commands", advice="Give one of them."
+        )
+    if execute and not empty_it:
+        raise UsageError(
+            "'--execute' is for emptying the quarantine", advice="Add --empty-quarantine."
+        )
+    if execute and dry_run:
+        raise UsageError(
+            "--execute and --dry-run contradict each other", advice="Give one of them."
+        )
 
 
 def _configured(context: Context) -> tuple[str, Settings, Source]:
@@ -175,3 +210,55 @@ def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
     if done.aside:
         click.echo(f"the old one is in quarantine/: {', '.join(done.aside)}")
     click.echo(f"\nNext: {command}")
+
+
+def _empty(context: Context, *, execute: bool, as_json: bool) -> int:
+    """List what lies in quarantine, or remove it; return the exit code."""
+    from regrain.app.care import empty_quarantine, plan_emptying
+
+    root = context.store.root
+    if execute:
+        done = empty_quarantine(root)
+        found, kept = done.gone, done.kept
+    else:
+        found, kept = plan_emptying(root), []
+    command = "regrain status" if execute or not found else _EMPTY
+    size = sum(thing.size for thing in found)
+    if as_json:
+        output.document(
+            "summary",
+            executed=execute,
+            things=[thing._asdict() for thing in found],
+            freed_bytes=size,
+            kept=[{"name": thing.name, "reason": why} for thing, why in kept],
+            next_command=command,
+        )
+    else:
+        _show_things(found, kept, size, execute=execute)
+        click.echo(f"\nNext: {command}")
+    return int(bool(kept))
+
+
+_EMPTY = "regrain doctor --empty-quarantine --execute"
+_WHAT = {
+    "object": "object {of}",
+    "published": "what was published of package {of}",
+    "legacy": "legacy directory of package {of}",
+    "ledger": "a ledger",
+    "other": "something else",
+}
+
+
+def _show_things(
+    found: list[Thing], kept: list[tuple[Thing, str]], size: int, *, execute: bool
+) -> None:
+    from regrain.model.clock import day_name
+
+    for thing in found:
+        what = _WHAT[thing.what].format(of=thing.of)
+        taken = f"{output.size(thing.size)}, since {day_name(thing.since)}"
+        click.echo(output.shown(f"{thing.name}: {what}, {taken}"))
+    for thing, why in kept:
+        click.echo(output.shown(f"stays: {thing.name}: {why}"))
+    verb = "removed" if execute else "would remove"
+    click.echo(f"{verb} {len(found):,} things from quarantine/: {output.size(size)}")

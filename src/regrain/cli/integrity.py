@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, json_option, pass_context
+from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.errors import UsageError
 
 if TYPE_CHECKING:
     from regrain.app.verification import Verdict
@@ -28,6 +29,21 @@ _SHOWN_MAX = 50
     "with the legacy trees, and the ledger with the disk.",
 )
 @click.option("--read-data-subset", "subset", metavar="N/T", help="Hash one of T parts only.")
+@click.option(
+    "--repair",
+    "is_repair",
+    is_flag=True,
+    help="Heal what is damaged from another copy, a legacy directory or a backup; what was "
+    "damaged goes to quarantine/.",
+)
+@click.option(
+    "--from",
+    "places",
+    metavar="DEST",
+    multiple=True,
+    help="With --repair: a backup to heal from.",
+)
+@dry_run_option
 @json_option
 @pass_context
 def verify(
@@ -36,14 +52,28 @@ def verify(
     level: str,
     subset: str | None,
     *,
+    is_repair: bool,
+    places: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Prove that what is stored is what was stored; change nothing.
+    """Prove that what is stored is what was stored; change nothing unless --repair is given.
 
-    Exit code 4: something is damaged. 3: a legacy tree changed since it was migrated.
+    Exit code 4: something is damaged, with --repair: and could not be healed. 3: a legacy tree
+    changed since it was migrated.
 
     Example: regrain --store /opt/pm/store verify --level deep
     """
+    if is_repair:
+        from regrain.cli.repairing import repair
+
+        return repair(context, packages, level, subset, places, dry_run=dry_run, as_json=as_json)
+    if places or dry_run:
+        raise UsageError(
+            f"'{'--from' if places else '--dry-run'}' is for a repair",
+            why="'verify' changes nothing",
+            advice="Add --repair.",
+        )
     from regrain.app.verification import verify as run
     from regrain.cli.progress import AuditProgress
     from regrain.maintain.audit import Level
@@ -62,10 +92,33 @@ def verify(
             on_result=progress,
             stopping=stop,
         )
-    found, books = verdict.audit, verdict.books
+    found = verdict.audit
     code = EXIT_DAMAGED if verdict.is_damaged else EXIT_CHANGED if found.changes else 0
     if stop():
         code = stop.exit_code
+    if as_json:
+        output.document("summary", level=level, **fields_of(verdict), exit_code=code)
+        return code
+    show_findings(verdict)
+    click.echo(
+        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
+        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
+        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
+    )
+    if stop():
+        click.echo("stopped before the end: what was not looked at is not judged")
+    elif code == EXIT_DAMAGED:
+        click.echo(f"damaged: {verdict.findings:,} findings\n\nNext: regrain verify --repair")
+    elif code == EXIT_CHANGED:
+        click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
+    else:
+        click.echo("no damage found")
+    return code
+
+
+def fields_of(verdict: Verdict) -> dict[str, object]:
+    """Return what JSON tells of findings."""
+    found, books = verdict.audit, verdict.books
     damages = [
         {
             "object": damage.object,
@@ -83,47 +136,28 @@ def verify(
         }
         for change in found.changes
     ]
-    if as_json:
-        output.document(
-            "summary",
-            level=level,
-            packages=found.packages,
-            entries=found.entries,
-            carriers=found.carriers,
-            bytes_hashed=found.bytes_hashed,
-            not_migrated=verdict.not_migrated,
-            damages=damages,
-            changes=changes,
-            ledger_problem=verdict.ledger_problem or None,
-            unpublished=books.unpublished if books else [],
-            changed_lists=books.changed_lists if books else [],
-            unrecorded=books.unrecorded if books else [],
-            orphans=books.unknown_carriers if books else [],
-            missing=books.missing_carriers if books else [],
-            leftovers=books.leftovers if books else [],
-            quarantined=books.quarantined if books else [],
-            stopped=found.stopped,
-            exit_code=code,
-        )
-        return code
-    _show_findings(verdict)
-    click.echo(
-        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
-        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
-        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
-    )
-    if stop():
-        click.echo("stopped before the end: what was not looked at is not judged")
-    elif code == EXIT_DAMAGED:
-        click.echo(f"damaged: {verdict.findings:,} findings")
-    elif code == EXIT_CHANGED:
-        click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
-    else:
-        click.echo("no damage found")
-    return code
+    return {
+        "packages": found.packages,
+        "entries": found.entries,
+        "carriers": found.carriers,
+        "bytes_hashed": found.bytes_hashed,
+        "not_migrated": verdict.not_migrated,
+        "damages": damages,
+        "changes": changes,
+        "ledger_problem": verdict.ledger_problem or None,
+        "unpublished": books.unpublished if books else [],
+        "changed_lists": books.changed_lists if books else [],
+        "unrecorded": books.unrecorded if books else [],
+        "orphans": books.unknown_carriers if books else [],
+        "missing": books.missing_carriers if books else [],
+        "leftovers": books.leftovers if books else [],
+        "quarantined": books.quarantined if books else [],
+        "stopped": found.stopped,
+    }
 
 
-def _show_findings(verdict: Verdict) -> None:
+def show_findings(verdict: Verdict, *, with_quarantine: bool = True) -> None:
+    """Print findings, for people."""
     found, books = verdict.audit, verdict.books
     for damage in found.damages[:_SHOWN_MAX]:
         what = f"object {damage.object}" if damage.object else "file list"
@@ -141,7 +175,8 @@ def _show_findings(verdict: Verdict) -> None:
         _show_books(books.unknown_carriers, "object without a row (orphan, no failure)")
         _show_books(books.missing_carriers, "row without its object")
         _show_books(books.leftovers, "left over by a run that was killed (no failure)")
-        _show_books(books.quarantined, "in quarantine (no failure)")
+        if with_quarantine:
+            _show_books(books.quarantined, "in quarantine (no failure)")
     if verdict.ledger_problem:
         click.echo(verdict.ledger_problem)
 

@@ -152,23 +152,23 @@ def _judge_books(books: Books) -> Iterator[Finding]:
             books.unpublished,
             "packages are recorded that are not in packages/",
             (
-                "Run 'regrain verify' to see what is lost; where the legacy directories are still "
-                "there, 'regrain doctor --rebuild-ledger' and 'regrain migrate' bring it back."
+                "Run 'regrain verify --level deep --repair': it brings back what a legacy "
+                "directory or a backup still has, and tells what is lost."
             ),
             True,
         ),
         (
             books.changed_lists,
             "packages have another file list than was recorded",
-            "Run 'regrain verify --level deep' on them, and restore the lists from a backup.",
+            "Run 'regrain verify --level deep --repair' on them.",
             True,
         ),
         (
             books.missing_carriers,
             "objects have a row and are not there",
             (
-                "Run 'regrain verify' to see which packages need them, and restore them "
-                "from a backup or from the legacy directories."
+                "Run 'regrain verify --level deep --repair': it restores them, and tells which "
+                "packages need what is lost."
             ),
             True,
         ),
@@ -211,8 +211,8 @@ def _judge_carriers(books: Books) -> Iterator[Finding]:
             Weight.ERROR,
             f"{len(books.resized):,} objects have another size than was recorded: "
             f"{some(books.resized)}",
-            "Run 'regrain verify' to see which packages need them, and restore them "
-            "from a backup or from the legacy directories.",
+            "Run 'regrain verify --level deep --repair': it restores them, and tells which "
+            "packages need what is lost.",
             {"names": listed(books.resized)},
             corrupt=True,
         )

@@ -167,7 +167,7 @@ def _judge_carriers(tally: Tally, links_max: int | None) -> Iterator[Finding]:
             "objects",
             Weight.ERROR,
             f"{len(tally.flaws):,} objects were changed, the first being {name}: {why}",
-            "Find out who did it, put owner and mode back, and run 'regrain verify'.",
+            "Find out who did it, put owner and mode back, and run 'regrain verify --repair'.",
             {"objects": [{"name": name, "reason": why} for name, why in tally.flaws[:1000]]},
             corrupt=True,
         )

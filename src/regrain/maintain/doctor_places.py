@@ -161,7 +161,8 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
     yield from _waiting(
         root,
         layout.QUARANTINE,
-        "Look at them, and remove them by hand once they are of no use; regrain never does.",
+        "Look at them; once they are of no use, 'regrain doctor --empty-quarantine' lists and "
+        "with --execute removes them. Nothing else ever does.",
     )
 
 

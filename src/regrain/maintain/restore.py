@@ -95,6 +95,7 @@ def restore(  # noqa: PLR0913 -- one call with its choices, each by its keyword
     ways: Ways,
     *,
     rotten: Mapping[str, str],
+    lacking_too: bool = True,
     on_event: Callable[[Restored | Failure], None],
     stopping: Callable[[], bool],
 ) -> Restoration:
@@ -107,11 +108,12 @@ def restore(  # noqa: PLR0913 -- one call with its choices, each by its keyword
         ways: How files may come by their bytes.
         rotten: Packages whose legacy directory is to be replaced, with what is wrong with it;
             it goes to quarantine.
+        lacking_too: Else only these are replaced.
         on_event: Told each package.
         stopping: Asked before each package.
     """
     done = Restoration()
-    names = [*lacking(root), *rotten]
+    names = [*(lacking(root) if lacking_too else ()), *rotten]
     for batch in _batches(root, run, ways, names, done, on_event, stopping):
         disk.syncfs(root.fd)
         exact = [name for name in batch if _is_exact(root, run, name, done, on_event)]

@@ -13,7 +13,6 @@ from regrain.errors import RefusedError
 from regrain.migrate import phases
 from regrain.migrate.reconcile import Reconciliation, look
 from regrain.migrate.shadow import SLOWDOWN_MAX, Comparison
-from regrain.model import clock
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.store.locks import StoreLock
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from regrain.ledger import Ledger, Standing
     from regrain.store.root import StoreRoot
 
-BACKUP_MARKED = "backup_marked"
-"""The event of the history by which somebody said that a backup was made."""
-
-MARK_SECONDS_MAX = 24 * 3600
 _UNFINISHED = {
     Status.PENDING: ("pending", "Run 'regrain migrate'."),
     Status.IN_PROGRESS: ("in progress", "Run 'regrain migrate'."),
@@ -39,11 +34,6 @@ _UNFINISHED = {
         ),
     ),
 }
-
-
-def is_fresh(marked_at: int) -> bool:
-    """Tell whether the mark of a backup is good still; one from the future is not."""
-    return 0 <= clock.now() - marked_at <= MARK_SECONDS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +79,8 @@ class Evidence:
         concerns: What stands against packages, by hash.
         found: A full reconciliation, made just now.
         unverified: Packages whose published copy was not compared with its source.
-        marked_at: When a backup was last marked; None if never.
-        wants_backup: Whether one is asked for.
+        unprotected: Why no backup stands for all packages; empty where one does, or none is asked
+            for.
         critical: What health calls critical, integrity left out.
         comparison: Of both layouts.
     """
@@ -99,8 +89,7 @@ class Evidence:
     concerns: dict[str, str]
     found: Reconciliation
     unverified: frozenset[str]
-    marked_at: int | None
-    wants_backup: bool
+    unprotected: str
     critical: tuple[str, ...]
     comparison: Comparison = field(default_factory=Comparison)
 
@@ -200,24 +189,23 @@ def _unverified(names: frozenset[str]) -> list[Failure]:
 
 
 def _without_backup(evidence: Evidence) -> list[Failure]:
-    return lacking_backup(evidence.marked_at) if evidence.wants_backup else []
+    return lacking_backup(evidence.unprotected)
 
 
-def lacking_backup(marked: int | None) -> list[Failure]:
-    """Say why no backup covers the store, where none does; for all that asks for one.
+def lacking_backup(why: str) -> list[Failure]:
+    """Return the failure of whatever asks for a backup; none where ``why`` is empty.
 
     Args:
-        marked: When a backup was last marked; None if never.
+        why: What ``backed_up.why_not_backed_up`` says.
     """
-    if marked is not None and is_fresh(marked):
+    if not why:
         return []
     return [
         Failure(
             "backup",
-            "no backup was marked"
-            if marked is None
-            else f"the last backup was marked {(clock.now() - marked) // 3600} h ago",
-            "Make one and say 'regrain backup mark NOTE', or give --no-backup.",
+            why,
+            "Make one: 'regrain backup create DEST'; or make one otherwise and say 'regrain backup "
+            "mark NOTE', or give --no-backup.",
         )
     ]
 

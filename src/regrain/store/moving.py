@@ -28,12 +28,16 @@ def move_directory(name: bytes, at: int, target: bytes, target_at: int) -> None:
 
 
 def exchange_directories(name: bytes, at: int, other: bytes, other_at: int) -> None:
-    """Let two directories with different parents change places, in one step."""
-    _with_leave(
-        lambda: disk.rename_exchange(name, at, other, other_at),
-        (name, at),
-        (other, other_at),
-    )
+    """Let two directories with different parents change places, in one step.
+
+    Files, too. Their own times stay what they were, which xfs does not see to.
+    """
+    with _times_kept(name, at), _times_kept(other, other_at):
+        _with_leave(
+            lambda: disk.rename_exchange(name, at, other, other_at),
+            (name, at),
+            (other, other_at),
+        )
 
 
 def _with_leave(rename: Callable[[], None], *directories: tuple[bytes, int]) -> None:
@@ -46,6 +50,24 @@ def _with_leave(rename: Callable[[], None], *directories: tuple[bytes, int]) -> 
             if not any(lent):
                 raise
             rename()
+
+
+@contextlib.contextmanager
+def _times_kept(name: bytes, at: int) -> Iterator[None]:
+    """Give a directory its modification time back, durably, if it moves meanwhile."""
+    try:
+        pinned = disk.Closing(os.open(name, _PINNED, dir_fd=at))
+    except NotADirectoryError:
+        yield
+        return
+    with pinned as fd:
+        before = os.fstat(fd)
+        yield
+        if os.fstat(fd).st_mtime_ns != before.st_mtime_ns:
+            path = b"/proc/self/fd/%d" % fd
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            with disk.Closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as opened:
+                disk.fsync(opened)
 
 
 @contextlib.contextmanager

@@ -34,24 +34,30 @@ def quarantine(top: int, where: str, path: str) -> str:
     raise CorruptionError("quarantine is full of one name", path=name)
 
 
-def replace(top: int, name: str, where: str, path: str) -> str:
-    """Replace a damaged directory at the store's top by a good one, in one step.
+def replace(top: int, name: str, where: str, path: str, at: int | None = None) -> str:
+    """Replace something damaged by something good, in one step.
 
     The good one waits in quarantine and changes places there with the damaged one: killed at
     any point, neither is lost, and there always is one of that name.
 
     Args:
         top: The open top directory of the store.
-        name: The damaged directory.
+        name: The damaged one.
         where: The directory the good one is in.
         path: Its path below that.
+        at: The open directory that ``name`` is below; the top by default.
 
     Returns:
         What the damaged one is called in quarantine.
     """
+    place = top if at is None else at
     aside = quarantine(top, where, path)
-    with disk.Closing(disk.open_directory(layout.QUARANTINE, top)) as target:
-        exchange_directories(aside.encode(), target, name.encode(), top)
-        disk.fsync(top)
+    parent = name.rpartition("/")[0]
+    with (
+        disk.Closing(disk.open_directory(layout.QUARANTINE, top)) as target,
+        disk.Closing(disk.descend(parent.encode(), place)) as changed,
+    ):
+        exchange_directories(aside.encode(), target, name.encode(), place)
+        disk.fsync(changed)
         disk.fsync(target)
     return aside

@@ -1,0 +1,296 @@
+"""The facade of ``verify --repair``: what is damaged is healed, and looked at once more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain.app.recovery import check_owner
+from regrain.app.undoing import ignore, single_run
+from regrain.app.verification import Verdict, verify
+from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
+from regrain.ledger import open_ledger
+from regrain.ledger.rebuilding import Inspection
+from regrain.maintain import repair as repairing
+from regrain.maintain.audit import Audit, Level
+from regrain.maintain.books import Books, check_books, compare_books
+from regrain.maintain.need import ways_of
+from regrain.maintain.rebuild import rebuild
+from regrain.maintain.repaired import Outcome, Repair, Report, Subject
+from regrain.migrate.added import no_claim, record
+from regrain.migrate.backed_up import last_backup, path_in
+from regrain.migrate.recover import adopt_strangers, whole
+from regrain.model import layout
+from regrain.model.digest import is_package_hash
+from regrain.model.layout import parse_carrier
+from regrain.store import dual
+from regrain.store.locks import StoreLock, publish_lock, run_lock
+from regrain.store.packages import is_published, published
+from regrain.store.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from regrain.ledger import Ledger
+    from regrain.settings import Settings
+    from regrain.store.root import StoreRoot
+
+COMMAND = "regrain verify --repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be verified and repaired.
+
+    Attributes:
+        texts: Packages, by hash or prefix; all of them where there are none.
+        level: How closely to look.
+        subset: Which part of the objects, as ``verify`` takes it.
+        places: Directories of backups, beside the last one that regrain made.
+        dry_run: Say what would be done; change nothing.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    level: Level = Level.FULL
+    subset: str | None = None
+    places: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair found and did.
+
+    Attributes:
+        first: What was found before.
+        report: What was done about it, or would be.
+        last: What is found afterwards of all that was concerned; with ``dry_run`` as before.
+    """
+
+    first: Verdict
+    report: Report
+    last: Verdict
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether anything stored is still not what was stored."""
+        return bool(self.report.lost) or self.last.is_damaged
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a package is to be migrated again."""
+        return any(one.outcome is Outcome.PENDING for one in self.report.repairs)
+
+
+def repair(
+    root: StoreRoot,
+    settings: Settings,
+    order: Order,
+    *,
+    on_result: Callable[[Audit], None] = ignore,
+    on_repair: Callable[[Repair], None] = ignore,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Repaired:
+    """Verify, heal what is damaged, and verify once more what that concerned.
+
+    Looking takes no lock. Healing is a run like any other, and keeps collections out.
+
+    Args:
+        root: The store.
+        settings: The settings in force.
+        order: What to look at, and how.
+        on_result: Told how far the first look is.
+        on_repair: Told each damaged thing when it is done with.
+        stopping: Asked before each; True ends the run, which may be given again.
+
+    Raises:
+        LockedError: Another run holds the store.
+        UnknownPackageError: A package that was named is not there.
+    """
+    backups = [Vault(place, root) for place in order.places]
+    if not order.dry_run:
+        check_owner(root)
+        with run_lock(root, COMMAND):
+            pass  # better now than after a look that takes hours
+    mended = _heal_ledger(root, dry_run=order.dry_run)
+    for one in mended:
+        on_repair(one)
+
+    def look(names: list[str], level: Level, subset: str | None = None) -> Verdict:
+        return verify(
+            root,
+            settings,
+            names,
+            level=level,
+            subset=subset,
+            on_result=on_result,
+            stopping=stopping,
+        )
+
+    first = look(order.texts, order.level, order.subset)
+    report = Report(list(mended), stopped=first.audit.stopped)
+    if report.stopped or (order.dry_run and mended):
+        return Repaired(first, report, first)
+    if order.dry_run:
+        ledger = open_ledger(root.path, read_only=True)
+        try:
+            task = _task(root, settings, order, first, ledger, backups)
+            report.repairs += repairing.foresee(root, ledger, task).repairs
+        finally:
+            ledger.close()
+        return Repaired(first, report, first)
+    with single_run(root, COMMAND) as ledger:
+        task = _task(root, settings, order, first, ledger, backups)
+        done = repairing.repair(root, ledger, task, on_repair=on_repair, stopping=stopping)
+        report.repairs += done.repairs
+        report.stopped = done.stopped
+        books = None if order.texts else _mend_books(root, ledger)
+    return Repaired(first, report, _look_again(root, look, order, first, report, books))
+
+
+# the ledger
+
+
+def _heal_ledger(root: StoreRoot, *, dry_run: bool) -> list[Repair]:
+    """Make the ledger anew where it cannot be used, as ``doctor --rebuild-ledger`` does."""
+    why = _flaw_of_ledger(root)
+    if not why:
+        return []
+    if dry_run:
+        return [_of_ledger(why, "")]
+    with run_lock(root, COMMAND), StoreLock(root, exclusive=True):
+        done = rebuild(root, lambda _: None)
+    return [_of_ledger(why, ", ".join(done.aside))]
+
+
+def _of_ledger(why: str, aside: str) -> Repair:
+    return Repair(Subject.LEDGER, layout.LEDGER, why, Outcome.HEALED, "what lies on disk", aside)
+
+
+def _flaw_of_ledger(root: StoreRoot) -> str:
+    """Say why the ledger cannot be used; empty if it can, or if another version can use it."""
+    try:
+        status = os.stat(layout.LEDGER, dir_fd=root.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return "it is missing"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    try:
+        with Inspection(os.path.join(root.path, layout.LEDGER)) as inspection:
+            problems, revision = inspection.problems(), inspection.revision()
+    except CorruptionError as error:
+        return error.why or error.what
+    if problems:
+        return problems[0]
+    return "it is a database, but no ledger of regrain" if revision is None else ""
+
+
+# what is to be healed
+
+
+def _task(
+    root: StoreRoot,
+    settings: Settings,
+    order: Order,
+    first: Verdict,
+    ledger: Ledger,
+    backups: list[Vault],
+) -> repairing.Task:
+    store, limits = settings.store, settings.migration
+    books = Books() if order.texts else check_books(root, ledger)
+    return repairing.Task(
+        digests=sorted(_digests(first.audit, books)),
+        packages=_packages(root, order, ledger),
+        legacy=sorted({change.package_hash for change in first.audit.changes}),
+        ways=ways_of(root, store.ingest, link_outside=store.link_outside),
+        backups=[*backups, *_known_backup(root, ledger, order.places)],
+        jobs=store.migration_parallel_files,
+        bytes_min=limits.free_bytes_min,
+        inodes_min=limits.free_inodes_min,
+    )
+
+
+def _known_backup(root: StoreRoot, ledger: Ledger, given: tuple[str, ...]) -> list[Vault]:
+    """Return the last backup that regrain made, if it can be reached."""
+    made = last_backup(ledger)
+    path = "" if made is None else path_in(made)
+    if not path or path in given:
+        return []
+    try:
+        return [Vault(path, root)]
+    except RegrainError:
+        return []
+
+
+def _digests(found: Audit, books: Books) -> set[str]:
+    """Return the objects about which anything was said."""
+    names = {
+        *(damage.object for damage in found.damages if damage.object),
+        *books.unknown_carriers,
+        *books.missing_carriers,
+        *books.resized,
+        *books.touched,
+    }
+    return {parsed[0] for name in names if (parsed := parse_carrier(name)) is not None}
+
+
+def _packages(root: StoreRoot, order: Order, ledger: Ledger) -> list[str]:
+    if order.texts:
+        return [str(dual.find_hash(root, text)) for text in order.texts]
+    there = {name for name in published(root.packages) if is_package_hash(name)}
+    return sorted(there | ledger.recorded_packages().keys())
+
+
+# ledger and disk
+
+
+def _mend_books(root: StoreRoot, ledger: Ledger) -> Books:
+    """Record what lies on disk without a row, once it is proven; return what is left to say."""
+    with StoreLock(root, exclusive=False):
+        found = check_books(root, ledger)
+        if found.unknown_carriers:
+            adopt_strangers(root, ledger)
+        for name in found.unrecorded:
+            with publish_lock(root), contextlib.suppress(CorruptionError, UnknownFormatError):
+                if _is_nobodys(root, ledger, name):
+                    record(root, ledger, whole(root, no_claim(name), verified=False)[0], [])
+    return compare_books(root) if found.disagree else found
+
+
+def _is_nobodys(root: StoreRoot, ledger: Ledger, name: str) -> bool:
+    """Tell whether a published package has neither a row nor a directory to migrate it from."""
+    return (
+        is_published(root.packages, name)
+        and not is_published(root.fd, name)
+        and ledger.package_row(name) is None
+        and name not in ledger.recorded_packages()
+    )
+
+
+# the last look
+
+
+def _look_again(
+    root: StoreRoot,
+    look: Callable[[list[str], Level], Verdict],
+    order: Order,
+    first: Verdict,
+    report: Report,
+    books: Books | None,
+) -> Verdict:
+    """Verify what was concerned, which takes back what no longer stands against it."""
+    names = {*report.packages, *_named(first.audit)}
+    there = [n for n in sorted(names) if is_package_hash(n) and dual.has_package(root, n)]
+    found = Audit()
+    if there:
+        level = Level.FULL if order.level is Level.QUICK else order.level
+        found = look(there, level).audit
+    return Verdict(found, books, "", first.not_migrated)
+
+
+def _named(found: Audit) -> Iterable[str]:
+    yield from (damage.package_hash for damage in found.damages if damage.package_hash)
+    yield from (change.package_hash for change in found.changes)
