@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import zstandard
 from blake3 import blake3
 
 from tests.compare import IGNORED_XATTRS, PIECE_BYTES, Entry, Snapshot
@@ -177,10 +178,25 @@ def tree_hash(entries: Iterable[dict[str, Any]]) -> str:
     return str(hasher.hexdigest())
 
 
+def object_size(carrier: Carrier) -> int:
+    """Tell how many bytes the object of a carrier has; the header of a frame says it, too."""
+    if not carrier.compressed:
+        return carrier.status.st_size
+    return zstandard.get_frame_parameters(carrier.path.read_bytes()).content_size
+
+
 def object_bytes_problem(carrier: Carrier) -> str:
-    """Hash a plain carrier's bytes; say what is wrong, or nothing."""
+    """Hash what a carrier holds; say what is wrong, or nothing."""
     hasher = blake3()
     with carrier.path.open("rb") as stream:
+        if carrier.compressed:
+            raw = stream.read()
+            if not zstandard.get_frame_parameters(raw).has_checksum:
+                return f"{carrier.path}: no checksum"
+            try:
+                hasher.update(zstandard.ZstdDecompressor().decompress(raw, allow_extra_data=False))
+            except zstandard.ZstdError as error:
+                return f"{carrier.path}: {error}"
         while piece := stream.read(PIECE_BYTES):
             hasher.update(piece)
     if hasher.hexdigest() == carrier.digest:
@@ -248,7 +264,7 @@ def _carrier(carrier: Carrier, owner: int) -> Iterator[str]:
         yield f"belongs to {status.st_uid}, the store to {owner}"
     if attributes := set(os.listxattr(carrier.path)) - IGNORED_XATTRS:
         yield f"xattrs {sorted(attributes)}"
-    if not carrier.compressed and (problem := object_bytes_problem(carrier)):
+    if problem := object_bytes_problem(carrier):
         yield problem
 
 
@@ -377,11 +393,17 @@ def _object_problems(store: Store, entries: list[dict[str, Any]]) -> Iterator[st
         plain = [c for c in carriers if not c.compressed]
         if not carriers:
             yield f"object {entry['hash']} is missing ({entry.get('path')!r})"
-        elif plain and wanted not in {stat.S_IMODE(c.status.st_mode) for c in plain}:
+        elif not any(_serves(carrier, wanted) for carrier in carriers):
             yield f"{entry['hash']} has no carrier of mode {wanted:04o} ({entry.get('path')!r})"
         for carrier in plain:
             if carrier.status.st_size != entry["size"]:
                 yield f"{carrier.path.name} has {carrier.status.st_size} bytes"
+
+
+def _serves(carrier: Carrier, wanted: int) -> bool:
+    """Whether a carrier is the one for a mode; a compressed one only must be as readable."""
+    mode = stat.S_IMODE(carrier.status.st_mode)
+    return not wanted & ~mode & 0o444 if carrier.compressed else mode == wanted
 
 
 def _copy_problems(folder: Path, entries: list[dict[str, Any]]) -> Iterator[str]:

@@ -60,6 +60,7 @@ VERBS = {
     "exclude": Verb((PACKAGE,), changes=True, dry=("-n",), named=0),
     "owners": Verb(("{object}",)),
     "gc": Verb(("--execute", "--grace", "0"), changes=True, dry=()),
+    "repack": Verb(("--compress", "all", "--execute"), changes=True, dry=()),
     "doctor": Verb(),
     "cutover": Verb(("--no-backup",), changes=True, dry=("-n",), before=(("migrate",),)),
     "cleanup": Verb(
@@ -125,6 +126,7 @@ def make_package(path: Path, name: str) -> None:
     with Tree(path, Random(name)) as tree:
         describe(tree, name, "1.0")
         tree.file(LIVE + b"/bin/run", f"run {name}\n".encode(), 0o755)
+        tree.file(LIVE + b"/share/long", b"a line that shrinks\n" * 600)
         for number in range(3):
             tree.file(LIVE + b"/share/%d" % number, b"%d\n" % number * 9)
 

@@ -1,7 +1,7 @@
 """System calls that Python does not offer, on Linux. The only place that knows they differ.
 
 A port to another system writes this module again: rename without replacing, exchange,
-flushing a file system, reflink, and dying with the parent.
+flushing a file system, reflink, files in memory, and dying with the parent.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def syncfs(fd: int) -> None:
 def reflink(source_fd: int, target_fd: int) -> None:
     """Let ``target_fd`` share all extents of ``source_fd``."""
     fcntl.ioctl(target_fd, _FICLONE, source_fd)
+
+
+def memory_file() -> int:
+    """Make a file without a name, in memory; open for reading and writing."""
+    return os.memfd_create("regrain", os.MFD_CLOEXEC)
 
 
 def die_with_parent(parent: int) -> None:

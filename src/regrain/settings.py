@@ -36,6 +36,8 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ingest: Literal["auto", "reflink", "hardlink", "copy"] = "auto"
     link_outside: bool = False
     compression: Literal["none", "zstd"] = "none"
+    compression_level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
+    compression_min_saving: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
     sync: Literal["syncfs", "fsync"] = "syncfs"
 
 

@@ -118,17 +118,24 @@ class Way:
         sync: Flush the file system, or file by file.
         batch: Packages committed together.
         slice_entries: Packages of more entries are cut into slices of so many; 0: none are.
+        compression: Whether objects come in compressed.
     """
 
     ingest: str = "auto"
     sync: str = "syncfs"
     batch: int = 2
     slice_entries: int = 0
+    compression: str = "none"
 
     def settings(self) -> Settings:
         """The settings of such a migration; directories count as settled at once."""
         return Settings(
-            StoreSettings(ingest=self.ingest, sync=self.sync, migration_batch_size=self.batch),  # type: ignore[arg-type]
+            StoreSettings(
+                ingest=self.ingest,  # type: ignore[arg-type]
+                sync=self.sync,  # type: ignore[arg-type]
+                compression=self.compression,  # type: ignore[arg-type]
+                migration_batch_size=self.batch,
+            ),
             MigrationSettings(settle=0.0),
         )
 

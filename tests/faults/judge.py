@@ -18,7 +18,7 @@ from tests import compare
 from tests.compare import Snapshot, differences
 from tests.faults.inline import Way, migrate
 from tests.faults.small import Scene
-from tests.reader import Store, check_store, object_bytes_problem
+from tests.reader import Store, check_store, object_bytes_problem, object_size
 from tests.stores import legacy_changes, new_layout_differences, read_ledger, statuses
 
 TRANSIENT = ("temp/ is not empty", "quarantine/ is not empty")
@@ -138,7 +138,7 @@ def _book_problems(path: Path, store: Store) -> list[str]:
     for digest, size in read_ledger(path, "SELECT lower(hex(digest)), size FROM objects"):
         carriers = store.carriers.get(digest, [])
         said += [problem for c in carriers if (problem := object_bytes_problem(c))]
-        if {c.status.st_size for c in carriers} != {size}:
+        if {object_size(c) for c in carriers} != {size}:
             said.append(f"object {digest} of {size} bytes has carriers {carriers}")
     unowned = (
         "SELECT lower(hex(digest)), unreferenced_since FROM objects"
@@ -151,11 +151,21 @@ def _book_problems(path: Path, store: Store) -> list[str]:
     )
     said += [f"owned object {d}: unreferenced" for (d,) in read_ledger(path, owned)]
     carriers_ = (
-        "SELECT lower(hex(digest)), mode, is_bare FROM carriers JOIN objects ON id = object_id"
+        "SELECT lower(hex(digest)), mode, is_bare, is_compressed, allocated_bytes"
+        " FROM carriers JOIN objects ON id = object_id"
     )
-    rows = {(digest, mode, bool(bare)) for digest, mode, bare in read_ledger(path, carriers_)}
+    rows = {
+        (digest, mode, bool(bare), bool(compressed), allocated)
+        for digest, mode, bare, compressed, allocated in read_ledger(path, carriers_)
+    }
     there = {
-        (digest, stat.S_IMODE(carrier.status.st_mode), carrier.path.name == digest)
+        (
+            digest,
+            stat.S_IMODE(carrier.status.st_mode),
+            carrier.path.name == digest,
+            carrier.compressed,
+            carrier.status.st_blocks * 512,
+        )
         for digest, carriers in store.carriers.items()
         for carrier in carriers
     }

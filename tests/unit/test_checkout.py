@@ -18,6 +18,7 @@ from regrain.model.manifest import Manifest
 from regrain.model.phase import Layout
 from regrain.store.checkout import checkout
 from regrain.store.legacy import LegacyPackage
+from regrain.store.objects import Stored
 from tests.checkouts import NAME, TOOL, carrier, linked, make_legacy, make_store, overwrite
 from tests.compare import differences, snapshot
 
@@ -51,6 +52,9 @@ class Meddled:
     def open_content(self, entry: Entry) -> int:
         self._meddle(entry.path)
         return self._package.open_content(entry)
+
+    def open_stored(self, entry: Entry) -> Stored:
+        return Stored(self.open_content(entry))
 
 
 def raised(tmp_path: Path, meddle: Callable[[Path], object]) -> Exception:

@@ -321,7 +321,10 @@ def test_carriers_of_an_object_and_their_times(ledger: Ledger) -> None:
         NewCarrier(DIGESTS[0], 0o755, False, 2**62 * 10**9 + 5, 10, 8192),
     ]
     ledger.record([outcome(claims["a"], DIGESTS[:1])], both)
-    assert ledger.carriers_in("00").keys() == {(DIGESTS[0], 0o644), (DIGESTS[0], 0o755)}
+    assert ledger.carriers_in("00").keys() == {
+        (DIGESTS[0], 0o644, False),
+        (DIGESTS[0], 0o755, False),
+    }
     assert ledger.carriers_in("01").keys() == set()
     found = rows(
         ledger, "SELECT mode, is_bare, mtime_seconds, mtime_nanoseconds FROM carriers ORDER BY mode"
@@ -336,7 +339,7 @@ def test_a_shard_is_its_two_digits(ledger: Ledger, shard: str) -> None:
     first = bytes.fromhex(shard)
     inside = [first + b"\x00" * 31, first + b"\xff" * 31]
     ledger.record_objects(carriers(*inside, b"\x42" * 32))
-    assert {digest for digest, _ in ledger.carriers_in(shard)} == set(inside)
+    assert {digest for digest, *_ in ledger.carriers_in(shard)} == set(inside)
 
 
 # objects nobody holds

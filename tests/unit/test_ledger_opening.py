@@ -9,9 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import sqlalchemy as sa
 
 from regrain.errors import CorruptionError, HaltedError
-from regrain.ledger import open_ledger
+from regrain.ledger import Ledger, NewCarrier, open_ledger
 from regrain.ledger.connection import SAFE_VERSION, driver
 
 
@@ -141,3 +142,90 @@ def test_the_sqlite_in_use_has_no_known_corruption() -> None:
         pytest.skip("no pysqlite3 for this platform")
     assert driver() is pysqlite3.dbapi2
     assert driver().sqlite_version_info >= SAFE_VERSION
+
+
+def _first_ledger(place: Path) -> None:
+    """Make a ledger of the first schema, with an object of two modes."""
+    from alembic import command
+    from alembic.config import Config
+
+    from regrain import ledger
+
+    engine = sa.create_engine(
+        "sqlite+pysqlite://",
+        creator=lambda: driver().connect(place / "state.sqlite", isolation_level=None),
+        module=driver(),
+    )
+    config = Config()
+    config.set_main_option("script_location", os.path.dirname(ledger.__file__))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO objects VALUES (7, ?, 10, 1, NULL)", (b"\0" * 32,))
+        connection.exec_driver_sql("INSERT INTO carriers VALUES (7, 420, 1, 5, 6, 4096)")
+        connection.exec_driver_sql("INSERT INTO carriers VALUES (7, 493, 0, 7, 8, 8192)")
+        connection.commit()
+    engine.dispose()
+
+
+def _carriers(ledger: Ledger) -> set[tuple[int, bool, int]]:
+    found = ledger.carriers_in("00").items()
+    return {(mode, is_compressed, mtime) for (_, mode, is_compressed), (_, mtime) in found}
+
+
+def test_an_older_ledger_is_upgraded_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "migration").mkdir()
+    _first_ledger(tmp_path)
+    with pytest.raises(CorruptionError, match="older schema"):
+        open_ledger(str(tmp_path), read_only=True)
+    (tmp_path / "migration" / "ledger-0001.sqlite.new").write_bytes(b"cut off")
+    ledger = open_ledger(str(tmp_path))
+    assert _carriers(ledger) == {(0o644, False, 5 * 10**9 + 6), (0o755, False, 7 * 10**9 + 8)}
+    ledger.record_objects([NewCarrier(b"\0" * 32, 0o644, False, 9, 10, 512, is_compressed=True)])
+    assert (0o644, True, 9) in _carriers(ledger)
+    ledger.close()
+    assert os.listdir(tmp_path / "migration") == ["ledger-0001.sqlite"]
+    kept = driver().connect(tmp_path / "migration" / "ledger-0001.sqlite")
+    assert kept.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    assert kept.execute("SELECT COUNT(*) FROM carriers").fetchall() == [(2,)]
+    kept.close()
+
+
+def test_an_upgraded_ledger_is_as_a_new_one(tmp_path: Path) -> None:
+    def schema(place: Path) -> list[tuple[str, str]]:
+        database = driver().connect(place / "state.sqlite")
+        query = "SELECT name, sql FROM sqlite_master WHERE name <> 'alembic_version' ORDER BY name"
+        found = [
+            (name, " ".join((sql or "").replace('"', "").split()))
+            for name, sql in database.execute(query)
+            if not name.startswith("sqlite_autoindex")
+        ]
+        database.close()
+        return found
+
+    for name in ("old", "new"):
+        (tmp_path / name / "migration").mkdir(parents=True)
+    _first_ledger(tmp_path / "old")
+    for name in ("old", "new"):
+        open_ledger(str(tmp_path / name), create=True).close()
+    assert schema(tmp_path / "old") == schema(tmp_path / "new")
+
+
+def test_an_upgrade_that_is_cut_off_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "migration").mkdir()
+    _first_ledger(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alembic.op.drop_table", fail)
+    with pytest.raises(KeyboardInterrupt):
+        open_ledger(str(tmp_path))
+    monkeypatch.undo()
+    with pytest.raises(CorruptionError, match="older schema"):
+        open_ledger(str(tmp_path), read_only=True)
+    ledger = open_ledger(str(tmp_path))
+    assert len(_carriers(ledger)) == 2
+    ledger.close()

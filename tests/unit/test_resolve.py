@@ -15,6 +15,7 @@ from regrain.model.entry import Entry, Kind
 from regrain.model.manifest import Manifest
 from regrain.model.phase import Layout
 from regrain.store.legacy import LegacyPackage
+from regrain.store.objects import Stored
 from regrain.store.packages import FileLevelPackage
 from regrain.store.source import PackageSource, resolve
 from tests.conftest import remove
@@ -54,6 +55,9 @@ class Memory:
 
     def open_content(self, entry: Entry) -> int:
         return os.open(os.devnull, os.O_RDONLY)
+
+    def open_stored(self, entry: Entry) -> Stored:
+        return Stored(self.open_content(entry))
 
     def manifest(self) -> Manifest:
         return Manifest()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
+from regrain.app.compression import ingest_compression
 from regrain.app.naming import known_hash
 from regrain.app.recovery import finish_begun, storage_error, writing
 from regrain.errors import (
@@ -210,6 +211,7 @@ def _options(run: RunDirectory, settings: Settings) -> Options:
         fsync_each=settings.store.sync == "fsync",
         verify=True,
         bytes_per_second_max=0,
+        compression=ingest_compression(settings),
     )
 
 

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import standing, undoing
 from regrain.app.account import matters
+from regrain.app.compression import ingest_compression
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.app.standing import State
 from regrain.app.steps import Steps
-from regrain.errors import (
-    ConfigurationError,
-    RefusedError,
-)
+from regrain.errors import RefusedError
 from regrain.ledger import Ledger, PackageRow, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.jobs import Ingest, Options
@@ -220,11 +218,6 @@ class Migration(Steps):
                 "keep_old_packages = false is not supported by this version",
                 advice="Leave it true; legacy directories are kept.",
             )
-        if settings.compression != "none":
-            raise ConfigurationError(
-                'compression = "zstd" is not supported by this version',
-                advice='Set it to "none".',
-            )
         if self._root.phase() is Phase.ROLLING_BACK:
             raise RefusedError(
                 "a rollback is under way",
@@ -243,6 +236,7 @@ class Migration(Steps):
             fsync_each=settings.store.sync == "fsync",
             verify=settings.store.verify_after_migration,
             bytes_per_second_max=rate * MIB / jobs,
+            compression=ingest_compression(settings),
         )
 
     def state(self) -> State:

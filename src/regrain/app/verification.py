@@ -12,7 +12,7 @@ from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import FILE_LIST, SHARDS
 from regrain.store import dual
-from regrain.store.objects import all_carriers
+from regrain.store.objects import all_carriers, size_of
 from regrain.store.packages import is_published, published
 from regrain.store.workers import worth_starting
 
@@ -133,7 +133,9 @@ def _work(root: StoreRoot, scope: Scope) -> Iterator[tuple[int, int]]:
             status = os.stat(f"{name}/{FILE_LIST}", dir_fd=root.packages)
             yield status.st_size // _BYTES_AN_ENTRY, 0
     if scope.level is not Level.QUICK:
-        yield from ((1, carrier.status.st_size) for carrier in all_carriers(root.objects))
+        yield from (
+            (1, max(0, size_of(root.objects, carrier))) for carrier in all_carriers(root.objects)
+        )
 
 
 def _drop_what_went(root: StoreRoot, found: Audit) -> None:

@@ -35,6 +35,7 @@ VERBS = {
     "exclude": "keeping:exclude",
     "owners": "keeping:owners",
     "gc": "keeping:gc",
+    "repack": "repacking:repack",
     "cleanup": "cleaning:cleanup",
     "rollback": "undoing:rollback",
     "doctor": "caring:doctor",

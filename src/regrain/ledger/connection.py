@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from regrain import disk
 from regrain.errors import CorruptionError, HaltedError, RegrainError, reason
 from regrain.ledger.failures import translated
 from regrain.ledger.queries import Ledger
@@ -209,8 +211,7 @@ def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> Non
         with connection.begin():
             create_schema(connection)
         return
-    backup = os.path.join(store_path, layout.MIGRATION, f"ledger-{found}.sqlite")
-    connection.exec_driver_sql("VACUUM INTO ?", (backup,))
+    _back_up(connection, store_path, found)
     from alembic import command
     from alembic.config import Config
 
@@ -219,6 +220,22 @@ def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> Non
     config.attributes["connection"] = connection
     command.upgrade(config, REVISION)
     connection.commit()
+
+
+def _back_up(connection: sa.Connection, store_path: str, revision: str) -> None:
+    """Keep a copy of a ledger that is about to be upgraded; one that was cut off is replaced."""
+    name = f"ledger-{revision}.sqlite"
+    with disk.Closing(disk.open_directory(os.path.join(store_path, layout.MIGRATION))) as at:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(f"{name}.new", at)
+        place = os.path.join(store_path, layout.MIGRATION, f"{name}.new")
+        connection.connection.cursor().execute("VACUUM INTO ?", (place,))  # in no transaction
+        with disk.Closing(disk.open_file(f"{name}.new", at)) as fd:
+            os.fchmod(fd, stat.S_IMODE(os.stat(os.path.join(store_path, layout.LEDGER)).st_mode))
+            disk.give_to_owner_of(at, fd)
+            disk.fsync(fd)
+        disk.rename_replace(f"{name}.new", at, name, at)
+        disk.fsync(at)
 
 
 def _revision(connection: sa.Connection) -> str | None:

@@ -275,11 +275,52 @@ class Keeping:
                     rows,
                 )
 
+    def represented(
+        self, new: Sequence[NewCarrier], gone: Sequence[tuple[bytes, int, bool]]
+    ) -> None:
+        """Record carriers that take the place of others, before those go from the disk.
+
+        What that saves counts for the first package that holds the object, which brought it.
+
+        Args:
+            new: What there is now.
+            gone: What it replaces, by raw digest, mode, and whether it is compressed.
+        """
+        which = "(SELECT id FROM objects WHERE digest = ?)"
+        one = f"object_id = {which} AND mode = ? AND is_compressed = ?"
+        with self._transaction() as connection:
+            now = clock.now()
+            before = {digest: _allocated(connection, digest) for digest, *_ in gone}
+            insert_objects(connection, new, now)
+            mark_unreferenced(connection, [carrier.digest for carrier in new], now)
+            if gone:
+                connection.exec_driver_sql(f"DELETE FROM carriers WHERE {one}", list(gone))  # noqa: S608 -- constants
+            for digest, allocated in before.items():
+                saved = allocated - _allocated(connection, digest)
+                connection.exec_driver_sql(
+                    "UPDATE store_migration SET space_saved = space_saved + ?1,"
+                    " added_bytes = added_bytes - ?1 WHERE package_hash ="
+                    " (SELECT package_hash FROM packages JOIN object_owners"
+                    "  ON package_id = packages.id JOIN objects ON objects.id = object_id"
+                    "  WHERE digest = ?2 ORDER BY packages.id LIMIT 1)",
+                    (saved, digest),
+                )
+
     def objects_allocated(self) -> int:
         """Return the bytes on disk of all recorded carriers."""
         with self._transaction() as connection:
             query = "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
             return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def _allocated(connection: sa.Connection, digest: bytes) -> int:
+    """Return what the recorded carriers of an object take on disk."""
+    found = connection.exec_driver_sql(
+        "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
+        " JOIN objects ON id = object_id WHERE digest = ?",
+        (digest,),
+    ).scalar_one()
+    return int(found)
 
 
 def _fulfil(connection: sa.Connection, package_hash: str, action: Intent) -> None:

@@ -253,19 +253,23 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing):
                 (now,),
             )
 
-    def carriers_in(self, shard: str) -> dict[tuple[bytes, int], tuple[int, int]]:
+    def carriers_in(self, shard: str) -> dict[tuple[bytes, int, bool], tuple[int, int]]:
         """Return the recorded carriers in one shard of ``objects/``.
 
-        By raw digest and mode: size, and modification time in ns.
+        By raw digest, mode, and whether it is compressed: the object's size, and the
+        modification time in ns.
         """
         first = bytes.fromhex(shard)
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(
-                "SELECT digest, mode, size, mtime_seconds, mtime_nanoseconds"
+                "SELECT digest, mode, is_compressed, size, mtime_seconds, mtime_nanoseconds"
                 " FROM objects JOIN carriers ON object_id = id WHERE digest >= ? AND digest <= ?",
                 (first, first + b"\xff" * 32),
             )
-            return {(row[0], row[1]): (row[2], row[3] * NANOSECONDS + row[4]) for row in rows}
+            return {
+                (row[0], row[1], bool(row[2])): (row[3], row[4] * NANOSECONDS + row[5])
+                for row in rows
+            }
 
     # asking
 

@@ -55,14 +55,21 @@ def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], no
         [(carrier.digest, carrier.size, now) for carrier in carriers],
     )
     connection.exec_driver_sql(
-        "INSERT INTO carriers(object_id, mode, is_bare, mtime_seconds, mtime_nanoseconds,"
-        " allocated_bytes) SELECT id, ?, ?, ?, ?, ? FROM objects WHERE digest = ?"
-        " ON CONFLICT(object_id, mode) DO UPDATE SET is_bare = excluded.is_bare,"
-        " mtime_seconds = excluded.mtime_seconds,"
+        "INSERT INTO carriers(object_id, mode, is_compressed, is_bare, mtime_seconds,"
+        " mtime_nanoseconds, allocated_bytes) SELECT id, ?, ?, ?, ?, ?, ? FROM objects"
+        " WHERE digest = ? ON CONFLICT(object_id, mode, is_compressed) DO UPDATE"
+        " SET is_bare = excluded.is_bare, mtime_seconds = excluded.mtime_seconds,"
         " mtime_nanoseconds = excluded.mtime_nanoseconds,"
         " allocated_bytes = excluded.allocated_bytes",
         [
-            (c.mode, c.is_bare, *divmod(c.mtime_ns, NANOSECONDS), c.allocated, c.digest)
+            (
+                c.mode,
+                c.is_compressed,
+                c.is_bare,
+                *divmod(c.mtime_ns, NANOSECONDS),
+                c.allocated,
+                c.digest,
+            )
             for c in carriers
         ],
     )

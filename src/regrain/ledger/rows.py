@@ -49,7 +49,17 @@ class Claim:
 
 
 class NewCarrier(NamedTuple):
-    """A carrier that was published."""
+    """A carrier that was published.
+
+    Attributes:
+        digest: Raw, of the bytes it holds.
+        mode: Its inode's.
+        is_bare: Whether its name is the digest alone.
+        mtime_ns: Its inode's.
+        size: Of the object; of a compressed carrier, what it unpacks to.
+        allocated: What it takes on disk.
+        is_compressed: Whether it holds the bytes as a zstd frame.
+    """
 
     digest: bytes
     mode: int
@@ -57,6 +67,7 @@ class NewCarrier(NamedTuple):
     mtime_ns: int
     size: int
     allocated: int
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

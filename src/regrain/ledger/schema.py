@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from regrain.model.status import NEXT, Status
 
-REVISION = "0001"
+REVISION = "0002"
 """The revision of the schema this version works with; see ``versions/``."""
 
 metadata = sa.MetaData()
@@ -73,6 +73,7 @@ carriers = sa.Table(
     metadata,
     sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
     sa.Column("mode", sa.Integer, primary_key=True),
+    sa.Column("is_compressed", sa.Boolean, primary_key=True),
     sa.Column("is_bare", sa.Boolean, nullable=False),
     sa.Column("mtime_seconds", sa.BigInteger, nullable=False),
     sa.Column("mtime_nanoseconds", sa.Integer, nullable=False),

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from regrain import disk
 from regrain.errors import CorruptionError, PackageError, RegrainError, UnknownFormatError, reason
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import parse_carrier
@@ -26,8 +25,9 @@ from regrain.store.objects import (
     carrier_flaw,
     carriers_in,
     carriers_of,
-    hash_fd,
+    hash_carrier,
     object_path,
+    size_of,
 )
 from regrain.store.packages import FileLevelPackage
 from regrain.store.root import StoreRoot
@@ -146,7 +146,7 @@ class _Inspector:
             self._remember(entry)
             return ""
         sizes = [
-            carrier.status.st_size
+            size_of(self.root.objects, carrier)
             for carrier in carriers_of(self.root.objects, entry.digest)
             if stat.S_ISREG(carrier.status.st_mode)
         ]
@@ -208,10 +208,7 @@ class _Inspector:
         flaw = carrier_flaw(carrier, self.root.owner)
         if not flaw:
             try:
-                with disk.Closing(
-                    disk.open_file(object_path(carrier.name), self.root.objects)
-                ) as fd:
-                    digest, size = hash_fd(fd)
+                digest, size = hash_carrier(self.root.objects, carrier)
                 audit.bytes_hashed += size
                 if digest != carrier.digest:
                     flaw = f"its bytes hash to {digest}"

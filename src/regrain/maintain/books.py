@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -138,14 +137,11 @@ def check_books(root: StoreRoot, ledger: Ledger, *, among: Books | None = None) 
     )
     for shard in layout.SHARDS if among is None else among.shards:
         known = ledger.carriers_in(shard)
-        found = {
-            (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)): carrier
-            for carrier in carriers_in(root.objects, shard)
-        }
+        found = {carrier.key: carrier for carrier in carriers_in(root.objects, shard)}
         books.unknown_carriers += sorted(found[key].name for key in found.keys() - known.keys())
         books.missing_carriers += sorted(
-            layout.further_carrier(digest.hex(), mode)
-            for digest, mode in known.keys() - found.keys()
+            _name(digest.hex(), mode, is_compressed)
+            for digest, mode, is_compressed in known.keys() - found.keys()
         )
         for key in sorted(found.keys() & known.keys()):
             _compare_facts(found[key], known[key], books)
@@ -155,12 +151,17 @@ def check_books(root: StoreRoot, ledger: Ledger, *, among: Books | None = None) 
 def _compare_facts(carrier: Carrier, recorded: tuple[int, int], books: Books) -> None:
     """Note a carrier that is not what it was when it was recorded, by size or time."""
     size, mtime_ns = recorded
-    if carrier.name.endswith(".zst"):  # its size is another, as it should be
-        return
-    if carrier.status.st_size != size:
+    # The size of a compressed one is another, as it should be.
+    if not carrier.is_compressed and carrier.status.st_size != size:
         books.resized.append(carrier.name)
     elif carrier.status.st_mtime_ns != mtime_ns:
         books.touched.append(carrier.name)
+
+
+def _name(digest: str, mode: int, is_compressed: bool) -> str:  # noqa: FBT001 -- as rows have it
+    if is_compressed:
+        return layout.compressed_carrier(digest)
+    return layout.further_carrier(digest, mode)
 
 
 def _list_hash(root: StoreRoot, package_hash: str) -> str:

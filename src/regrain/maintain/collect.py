@@ -12,7 +12,7 @@ from regrain.errors import RefusedError
 from regrain.ledger import open_ledger
 from regrain.model import clock
 from regrain.model.digest import is_package_hash
-from regrain.model.layout import further_carrier
+from regrain.model.layout import compressed_carrier, further_carrier
 from regrain.store.locks import PATIENCE_SECONDS, StoreLock
 from regrain.store.objects import object_path
 from regrain.store.packages import published
@@ -155,7 +155,8 @@ def _finish(root: StoreRoot, ledger: Ledger) -> None:
 def _names(item: Unreferenced) -> list[str]:
     """Return the names that carriers of an object may have."""
     digest = item.digest.hex()
-    return [digest, *(further_carrier(digest, mode) for mode in item.modes)]
+    further = {further_carrier(digest, mode) for mode in item.modes}
+    return [digest, compressed_carrier(digest), *sorted(further)]
 
 
 def _is_there(root: StoreRoot, name: str) -> bool:

@@ -34,8 +34,8 @@ from regrain.store.objects import (
     carrier_flaw,
     carriers_in,
     carriers_of,
-    hash_fd,
-    object_path,
+    hash_carrier,
+    size_of,
 )
 from regrain.store.packages import FileLevelPackage, published
 from regrain.store.root import legacy_names
@@ -179,36 +179,34 @@ def _usable(root: StoreRoot, shard: str, done: Rebuilt) -> Iterator[NewCarrier]:
         flaw = carrier_flaw(carrier, root.owner)
         if flaw:
             done.problems.append(Problem("", carrier.name, flaw))
-        if not stat.S_ISREG(carrier.status.st_mode) or _is_compressed(carrier):
+        if not stat.S_ISREG(carrier.status.st_mode):
             continue
-        size = carrier.status.st_size
+        size = size_of(root.objects, carrier)
+        if size < 0:
+            done.problems.append(Problem("", carrier.name, "its compressed data is broken"))
+            continue
         if sizes.setdefault(carrier.digest, size) != size and not _hashes(root, carrier):
             done.problems.append(Problem("", carrier.name, "its bytes are not those of its name"))
             continue
-        yield _row(carrier)
+        yield _row(carrier, size)
 
 
-def _is_compressed(carrier: Carrier) -> bool:
-    parsed = layout.parse_carrier(carrier.name)
-    return parsed is not None and parsed[2]
-
-
-def _row(carrier: Carrier) -> NewCarrier:
+def _row(carrier: Carrier, size: int) -> NewCarrier:
     status = carrier.status
     return NewCarrier(
         bytes.fromhex(carrier.digest),
-        stat.S_IMODE(status.st_mode),
-        carrier.mode_in_name is None,
+        carrier.mode,
+        carrier.is_bare,
         status.st_mtime_ns,
-        status.st_size,
+        size,
         disk.allocated(status),
+        carrier.is_compressed,
     )
 
 
 def _hashes(root: StoreRoot, carrier: Carrier) -> bool:
     try:
-        with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
-            return hash_fd(fd)[0] == carrier.digest
+        return hash_carrier(root.objects, carrier)[0] == carrier.digest
     except OSError:
         return False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regrain import disk
 from regrain.errors import (
     CorruptionError,
     FinishedWithFailuresError,
@@ -24,7 +23,7 @@ from regrain.model.status import Status
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
 from regrain.store.locks import StoreLock, publish_lock
-from regrain.store.objects import carriers_of, hash_fd, object_path
+from regrain.store.objects import carriers_of, hash_carrier, object_path
 from regrain.store.packages import FileLevelPackage, is_published, published
 from regrain.store.quarantine import quarantine
 from regrain.store.root import legacy_names
@@ -276,8 +275,7 @@ def _put_aside(root: StoreRoot, digests: list[str]) -> None:
     for digest in digests:
         for carrier in list(carriers_of(root.objects, digest)):
             try:
-                with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
-                    is_good = hash_fd(fd)[0] == carrier.digest
+                is_good = hash_carrier(root.objects, carrier)[0] == carrier.digest
             except OSError:
                 is_good = False
             if not is_good:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 
 from regrain.model.entry import Entry
+from regrain.model.layout import compressed_carrier, further_carrier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from regrain.store.frames import Compression
 
 
 class Ingest(StrEnum):
@@ -35,6 +38,7 @@ class Options:
         fsync_each: Flush every staged file by itself instead of ``syncfs`` once a batch.
         verify: Compare with a fresh listing of the source.
         bytes_per_second_max: For one worker; 0 is no limit.
+        compression: How objects are compressed where that pays; None leaves them plain.
     """
 
     ingest: Ingest
@@ -44,6 +48,7 @@ class Options:
     fsync_each: bool
     verify: bool
     bytes_per_second_max: float
+    compression: Compression | None = None
 
     def without_links(self) -> Options:
         """Return the same for a tree that stays another's: its inodes are never linked."""
@@ -90,6 +95,7 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
         mtime_ns: Likewise.
         ctime_ns: Likewise.
         allocated: Bytes on disk.
+        unpacked_size: Of a compressed copy, how many bytes it holds; 0 for any other.
     """
 
     digest: bytes
@@ -100,6 +106,13 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     mtime_ns: int
     ctime_ns: int
     allocated: int
+    unpacked_size: int = 0
+
+    @property
+    def copy(self) -> str:
+        """The name of a copy in the pool: by content and mode, and how it holds the bytes."""
+        name = further_carrier(self.digest.hex(), self.mode)
+        return compressed_carrier(name) if self.unpacked_size else name
 
     @property
     def facts(self) -> tuple[int, int, int]:
@@ -134,6 +147,7 @@ class PublishedCarrier(NamedTuple):
     mtime_ns: int
     size: int
     allocated: int
+    is_compressed: bool = False
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
 from regrain.errors import CorruptionError, PackageError, RegrainError
+from regrain.migrate.copies import OpenFile
 from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
-from regrain.migrate.staging import OpenFile, Stager, flush_error, staging_error
+from regrain.migrate.staging import Stager, flush_error, staging_error
 from regrain.model import layout
 from regrain.model.entry import Entry, Kind
-from regrain.model.layout import further_carrier, staged_path
+from regrain.model.layout import compressed_carrier, further_carrier, staged_path
 from regrain.store.checkout import LABELS
 from regrain.store.cursor import Cursor
+from regrain.store.frames import FrameError, hash_frame
 from regrain.store.legacy import changed, source_error
 from regrain.store.objects import hash_fd, object_path
 from regrain.store.quarantine import quarantine
@@ -82,7 +84,7 @@ class ObjectPublisher:
                 name = further_carrier(one.digest.hex(), one.mode)
                 if self._stager.is_published(name):
                     if not one.source:
-                        self._drop_copy(name)
+                        self._drop_copy(one.copy)
                     continue
                 try:
                     found = self._publish(cursor, name, one)
@@ -101,8 +103,10 @@ class ObjectPublisher:
             parent, _, source = one.source.rpartition(b"/")
             at = self._vouch_for_source(cursor, parent, source, one)
         else:
-            at, source = self._places.pool, staged_path(name).encode()
-            self._vouch_for_copy(name, one)
+            at, source = self._places.pool, staged_path(one.copy).encode()
+            self._vouch_for_copy(one.copy, one)
+        if one.unpacked_size:
+            return self._publish_packed(source, one)
         digest = one.digest.hex()
         for target in (digest, name):
             path = object_path(target)
@@ -115,6 +119,34 @@ class ObjectPublisher:
                     self._drop_copy(name)
                 return None
         raise CorruptionError("two carriers of one mode", path=object_path(name))
+
+    def _publish_packed(self, source: bytes, one: Wanted) -> PublishedCarrier | None:
+        """Publish a compressed carrier; None if one is there that serves."""
+        digest = one.digest.hex()
+        path = object_path(compressed_carrier(digest))
+        while True:
+            try:
+                self._move(source, path)
+            except FileExistsError:
+                if self._stager.has_frame(digest, one.mode, one.unpacked_size):
+                    self._drop_copy(one.copy)
+                    return None
+                if self._stager.has_frame(digest, 0, one.unpacked_size):
+                    self._drop_copy(
+                        one.copy
+                    )  # not all may read it: the next look stages a plain one
+                    raise _stale(one) from None
+                quarantine(self._places.top, layout.OBJECTS, path)
+                continue
+            return PublishedCarrier(
+                one.digest,
+                one.mode,
+                is_bare=False,
+                mtime_ns=one.mtime_ns,
+                size=one.unpacked_size,
+                allocated=one.allocated,
+                is_compressed=True,
+            )
 
     def _name(self, at: int, source: bytes, path: str, one: Wanted) -> bool:
         """Give an inode its name in ``objects/``; False if a whole carrier has that name.
@@ -200,6 +232,10 @@ class ObjectPublisher:
 
     def _must_be_there(self, name: str, one: Wanted) -> None:
         """Check that a copy that left the pool was published, for another package."""
+        if one.unpacked_size and self._stager.has_frame(
+            one.digest.hex(), one.mode, one.unpacked_size
+        ):
+            return
         for target in (one.digest.hex(), name):
             with contextlib.suppress(FileNotFoundError):
                 if self._is_good(object_path(target), one):
@@ -238,14 +274,17 @@ class ObjectPublisher:
 
     def _look_closer(self, at: int, name: bytes, one: Wanted) -> None:
         """Let bytes and attributes decide, where an inode was touched, if only by a link to it."""
-        with disk.Closing(disk.open_file(name, at)) as fd:
-            before = os.fstat(fd)
-            xattrs = disk.read_xattrs(fd) or {}
-            digest, size = hash_fd(fd)
-            after = os.fstat(fd)
+        try:
+            with disk.Closing(disk.open_file(name, at)) as fd:
+                before = os.fstat(fd)
+                xattrs = disk.read_xattrs(fd) or {}
+                digest, size = hash_frame(fd) if one.unpacked_size else hash_fd(fd)
+                after = os.fstat(fd)
+        except FrameError as error:
+            raise _stale(one) from error
         if (
             bytes.fromhex(digest) != one.digest
-            or size != one.size
+            or size != (one.unpacked_size or one.size)
             or before.st_mode != stat.S_IFREG | one.mode
             or (before.st_uid, before.st_gid) != self._owner
             or not all(label.startswith(LABELS) for label in xattrs)

@@ -14,14 +14,16 @@ from regrain.migrate.staging import flush_error
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered
+from regrain.store.frames import FrameError
 from regrain.store.locks import empty_dead_runs, forget_dead_runs, publish_lock
 from regrain.store.objects import (
     Carrier,
     carrier_flaw,
     carriers_in,
     carriers_of,
-    hash_fd,
+    hash_carrier,
     object_path,
+    size_of,
 )
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.quarantine import quarantine
@@ -94,9 +96,7 @@ def adopt_strangers(root: StoreRoot, ledger: Ledger) -> tuple[dict[bytes, int], 
     for shard in layout.SHARDS:
         known = ledger.carriers_in(shard)
         strangers = [
-            carrier
-            for carrier in carriers_in(root.objects, shard)
-            if (bytes.fromhex(carrier.digest), stat.S_IMODE(carrier.status.st_mode)) not in known
+            carrier for carrier in carriers_in(root.objects, shard) if carrier.key not in known
         ]
         rows = _proven(root, strangers)
         bad += len(strangers) - len(rows)
@@ -131,25 +131,29 @@ def _proven(root: StoreRoot, carriers: list[Carrier]) -> list[NewCarrier]:
         if carrier_flaw(carrier, root.owner) or not _hashes(root, carrier):
             quarantine(root.fd, layout.OBJECTS, object_path(carrier.name))
         else:
-            rows.append(_row(carrier, stat.S_IMODE(carrier.status.st_mode)))
+            rows.append(row_of(root, carrier))
     return rows
 
 
-def _row(carrier: Carrier, mode: int) -> NewCarrier:
+def row_of(root: StoreRoot, carrier: Carrier) -> NewCarrier:
+    """Return what the ledger keeps of a carrier."""
     status = carrier.status
     return NewCarrier(
         bytes.fromhex(carrier.digest),
-        mode,
-        carrier.mode_in_name is None,
+        stat.S_IMODE(status.st_mode),
+        carrier.is_bare,
         status.st_mtime_ns,
-        status.st_size,
+        size_of(root.objects, carrier),
         disk.allocated(status),
+        carrier.is_compressed,
     )
 
 
 def _hashes(root: StoreRoot, carrier: Carrier) -> bool:
-    with disk.Closing(disk.open_file(object_path(carrier.name), root.objects)) as fd:
-        return hash_fd(fd)[0] == carrier.digest
+    try:
+        return hash_carrier(root.objects, carrier)[0] == carrier.digest
+    except FrameError:
+        return False
 
 
 def _check(
@@ -185,7 +189,7 @@ def whole(root: StoreRoot, claim: Claim, *, verified: bool) -> tuple[Outcome, in
         if entry.kind is Kind.FILE:
             files, size = files + 1, size + entry.size
             if entry.size:
-                os.close(package.open_content(entry))
+                os.close(package.open_stored(entry).fd)
                 digests.add(bytes.fromhex(entry.digest))
                 named += 1
     outcome = Outcome(

@@ -12,23 +12,45 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.migrate.copies import (
+    OpenFile,
+    drop_inherited_acl,
+    pack_and_read_back,
+    write_and_read_back,
+)
 from regrain.migrate.jobs import Ingest, Options, Wanted
-from regrain.model.layout import carrier_mode, further_carrier, staged_path
+from regrain.model.layout import (
+    carrier_mode,
+    compressed_carrier,
+    further_carrier,
+    staged_path,
+)
 from regrain.store.checkout import LABELS
+from regrain.store.frames import (
+    FrameError,
+    Packer,
+    block_size,
+    content_size,
+    has_holes,
+)
 from regrain.store.legacy import source_error
-from regrain.store.objects import hash_fd, object_path
+from regrain.store.objects import object_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regrain.model.entry import Entry
     from regrain.store.root import Owner
 
 _NOT_OF_A_CARRIER = 0o7022
 """Bits no carrier has: set-id, sticky, write for group and world."""
 
+_READ_BITS = 0o444
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAMES_REMEMBERED_MAX = 200_000
 
@@ -60,20 +82,6 @@ def flush_error(what: str, error: OSError) -> HaltedError:
     )
 
 
-class OpenFile(NamedTuple):
-    """A legacy file that was read.
-
-    Attributes:
-        fd: The file, open.
-        before: Its status before it was read.
-        content: Its bytes, if they are still at hand.
-    """
-
-    fd: int
-    before: os.stat_result
-    content: bytes | None
-
-
 class Stager:
     """Knows what is published and pooled, and stages what is not.
 
@@ -95,6 +103,11 @@ class Stager:
         self._may_link = options.can_link and (
             options.ingest is Ingest.HARDLINK
             or (options.ingest is Ingest.AUTO and not options.can_reflink)
+        )
+        self._packer = (
+            None
+            if options.compression is None
+            else Packer(options.compression, block_size(objects))
         )
         self._is_root = os.geteuid() == 0
         self._shards: set[str] = set()
@@ -163,12 +176,30 @@ class Stager:
     def _is_in_objects(self, entry: Entry, mode: int, further: str) -> bool:
         """Tell whether a good carrier is in ``objects/``; a broken one will be replaced."""
         status = _lstat(object_path(entry.digest), self._objects)
-        if status is None:
+        if status is not None:
+            if self._is_good(status, mode, entry.size):
+                return True
+            status = _lstat(object_path(further), self._objects)
+            if status is not None and self._is_good(status, mode, entry.size):
+                return True
+        return self.has_frame(entry.digest, mode, entry.size)
+
+    def has_frame(self, digest: str, mode: int, size: int) -> bool:
+        """Tell whether a compressed carrier serves all who may read a file of ``mode``."""
+        path = object_path(compressed_carrier(digest))
+        status = _lstat(path, self._objects)
+        if (
+            status is None
+            or not stat.S_ISREG(status.st_mode)
+            or (status.st_uid, status.st_gid) != self._owner
+            or mode & _READ_BITS & ~status.st_mode
+        ):
             return False
-        if self._is_good(status, mode, entry.size):
-            return True
-        status = _lstat(object_path(further), self._objects)
-        return status is not None and self._is_good(status, mode, entry.size)
+        try:
+            with disk.Closing(disk.open_file(path, self._objects)) as fd:
+                return content_size(fd) == size
+        except (FrameError, FileNotFoundError):
+            return False
 
     def _is_good(self, status: os.stat_result, mode: int, size: int) -> bool:
         return (
@@ -179,6 +210,9 @@ class Stager:
         )
 
     def _stage(self, name: str, mode: int, file: OpenFile, entry: Entry, *, inside: bool) -> Wanted:
+        packed = self._packed(name, mode, file, entry)
+        if packed is not None:
+            return _wanted(entry, mode, b"", packed, unpacked_size=entry.size)
         why_not = self._why_not_link(entry, inside=inside)
         if not why_not:
             if self._options.fsync_each:
@@ -205,6 +239,28 @@ class Stager:
             raise HaltedError("a staged file is not what it should be", path=name)
         return status
 
+    def _packed(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result | None:
+        """Return the status of a compressed copy in the pool; None where it is to stay plain.
+
+        That is so where it does not pay, has holes, or has a carrier already: one of another
+        mode, or a compressed one that not all may read who may read this.
+        """
+        if self._packer is None or not self._packer.size_max(entry.size):
+            return None
+        for carrier in (entry.digest, compressed_carrier(entry.digest)):
+            if _lstat(object_path(carrier), self._objects) is not None:
+                return None
+        if has_holes(file.fd, entry.size):
+            return None
+        fill = partial(pack_and_read_back, self._packer, file, entry)
+        pooled = compressed_carrier(name)
+        while True:
+            status = _lstat(staged_path(pooled), self._pool)
+            if status is not None:
+                return status
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                return self._make(pooled, mode, entry, fill)
+
     def _why_not_link(self, entry: Entry, *, inside: bool) -> str:
         """Say why the legacy inode must not become a carrier; empty if it may."""
         if not self._may_link:
@@ -220,16 +276,39 @@ class Stager:
         return ""
 
     def _copy(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
-        """Stage by reflink or copy, complete and checked before the pool shows it."""
+        """Stage by reflink or copy."""
+
+        def fill(target: int) -> bool:
+            if not self._reflink(file.fd, target, entry):
+                write_and_read_back(file, target, entry)
+            return True
+
+        made = self._make(name, mode, entry, fill)
+        if made is None:
+            raise HaltedError("a copy that was not made", path=name)
+        return made
+
+    def _make(
+        self, name: str, mode: int, entry: Entry, fill: Callable[[int], bool]
+    ) -> os.stat_result | None:
+        """Make a file in the pool, complete and checked before the pool shows it.
+
+        Args:
+            name: What it is called there.
+            mode: Its mode.
+            entry: The file whose bytes it is to hold.
+            fill: Gives it these; False if it is not to be made after all.
+        """
         shared = staged_path(name)
         private = f"{shared[:2]}.{os.getpid()}"
         with disk.Closing(self._create(private)) as target:
-            if not self._reflink(file.fd, target, entry):
-                _write_and_read_back(file, target, entry)
+            if not fill(target):
+                disk.unlink(private, self._pool)
+                return None
             if self._is_root:
                 os.fchown(target, *self._owner)
             os.fchmod(target, mode)
-            _drop_inherited_acl(target)
+            drop_inherited_acl(target)
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
             if self._options.fsync_each:
                 disk.fsync(target)
@@ -274,7 +353,9 @@ def facts(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_mode
 
 
-def _wanted(entry: Entry, mode: int, source: bytes, status: os.stat_result) -> Wanted:
+def _wanted(
+    entry: Entry, mode: int, source: bytes, status: os.stat_result, *, unpacked_size: int = 0
+) -> Wanted:
     return Wanted(
         bytes.fromhex(entry.digest),
         mode,
@@ -284,6 +365,7 @@ def _wanted(entry: Entry, mode: int, source: bytes, status: os.stat_result) -> W
         status.st_mtime_ns,
         status.st_ctime_ns,
         disk.allocated(status),
+        unpacked_size,
     )
 
 
@@ -292,26 +374,3 @@ def _lstat(name: str, at: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=at, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _write_and_read_back(file: OpenFile, target: int, entry: Entry) -> None:
-    """Copy, then compare what the copy holds with the digest of what was read."""
-    is_sparse = disk.allocated(file.before) < entry.size
-    if file.content is not None and not is_sparse:
-        disk.write_all(target, file.content)
-        good = os.pread(target, len(file.content) + 1, 0) == file.content
-    else:
-        disk.copy_bytes(file.fd, target, entry.size)
-        os.lseek(target, 0, os.SEEK_SET)
-        good = hash_fd(target) == (entry.digest, entry.size)
-    if not good:
-        raise PackageError(
-            "a copy does not hold the bytes that were read",
-            path=entry.path,
-            advice="Memory or disk may be failing; check both before going on.",
-        )
-
-
-def _drop_inherited_acl(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.removexattr(fd, "system.posix_acl_access")

@@ -51,6 +51,14 @@ def further_carrier(digest: str, mode: int) -> str:
     return f"{digest}.m{mode:04o}"
 
 
+def compressed_carrier(name: str) -> str:
+    """Return the name of the carrier that holds the bytes of the one named ``name`` compressed.
+
+    In ``objects/`` an object has at the most one, named by the digest.
+    """
+    return f"{name}.zst"
+
+
 def staged_path(name: str) -> str:
     """Return where the staged carrier ``name`` waits below ``temp/<run>/objects``.
 

@@ -202,7 +202,7 @@ def _decompressed(raw: Stream, window_bytes_max: int) -> Iterator[bytes]:
     """
     while head := raw.peek(4):
         if head == _ZSTD:
-            yield from _frame(raw, window_bytes_max)
+            yield from frame(raw, window_bytes_max)
         elif _is_skippable(head):
             raw.take(4)
             for _ in raw.chunks(int.from_bytes(raw.take(4), "little")):
@@ -211,7 +211,7 @@ def _decompressed(raw: Stream, window_bytes_max: int) -> Iterator[bytes]:
             raise ArchiveError("an archive with something behind its compressed data")
 
 
-def _frame(raw: Stream, window_bytes_max: int) -> Iterator[bytes]:
+def frame(raw: Stream, window_bytes_max: int) -> Iterator[bytes]:
     """Yield the content of a frame, block by block.
 
     The library is given one block at a time. So no more than a block's 128 KiB can come

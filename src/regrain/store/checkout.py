@@ -23,6 +23,7 @@ from regrain.model.entry import Entry, Kind, is_inside
 from regrain.store.cursor import Cursor
 from regrain.store.destination import Destination
 from regrain.store.dress import LABELS, dress, dress_symlink
+from regrain.store.frames import pour
 from regrain.store.objects import hash_fd
 from regrain.store.share import LINK_IMPOSSIBLE
 from regrain.store.source import MovedError
@@ -39,6 +40,8 @@ __all__ = ["LABELS", "WHOLE", "Part", "checkout", "find_part"]
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NEVER_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS})
 """Of what FICLONE answers: what it will answer for the next file, too."""
+
+_DAMAGED = frozenset({errno.EIO, errno.EBADMSG})
 
 
 class Part(NamedTuple):
@@ -269,12 +272,15 @@ class _Copier:
         if not entry.size:
             return
         try:
-            content = self._source.open_content(entry)
+            content, is_compressed = self._source.open_stored(entry)
         except OSError as error:
             raise self._unreadable(entry, error) from error
         with disk.Closing(content):
             try:
-                arrived = self._copy(content, target, entry)
+                if is_compressed:
+                    arrived = pour(content, target)
+                else:
+                    arrived = self._copy(content, target, entry)
             except disk.SourceReadError as error:
                 raise self._unreadable(entry, error) from error
             if entry.digest:
@@ -317,7 +323,7 @@ class _Copier:
     def _unreadable(self, entry: Entry, error: OSError) -> Exception:
         if isinstance(error, FileNotFoundError):
             return MovedError(errno.ENOENT, "the package moved", self._source.hash)
-        kind = CorruptionError if error.errno == errno.EIO else RegrainError
+        kind = CorruptionError if error.errno in _DAMAGED else RegrainError
         return kind(
             "cannot read a file of the package",
             path=entry.path,

@@ -15,7 +15,7 @@ from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import MANIFEST
 from regrain.model.manifest import Manifest, parse_manifest
 from regrain.model.phase import Layout
-from regrain.store.objects import hash_fd
+from regrain.store.objects import Stored, hash_fd
 from regrain.store.source import MovedError
 
 if TYPE_CHECKING:
@@ -240,6 +240,10 @@ class LegacyPackage:
         parent, _, name = entry.path.rpartition(b"/")
         with disk.Closing(disk.descend(parent, self._held.fd)) as at:
             return disk.open_file(name, at)
+
+    def open_stored(self, entry: Entry) -> Stored:
+        """Open the bytes of a file's entry, which are never compressed here."""
+        return Stored(self.open_content(entry))
 
     def manifest(self) -> Manifest:
         """Return the package's own manifest."""

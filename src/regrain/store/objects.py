@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from blake3 import blake3
 
 from regrain import disk
-from regrain.errors import CorruptionError
-from regrain.model.layout import SHARDS, carrier_mode, further_carrier, parse_carrier
+from regrain.errors import CorruptionError, reason
+from regrain.model.layout import (
+    SHARDS,
+    carrier_mode,
+    compressed_carrier,
+    further_carrier,
+    parse_carrier,
+)
+from regrain.store.frames import FrameError, content_size, hash_frame, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +27,12 @@ if TYPE_CHECKING:
     from regrain.store.root import Owner
 
 
-_NO_CARRIER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
+_NO_CARRIER = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EBADMSG}
+)
 """What opening answers where something else than a carrier has its name."""
+
+_COMPRESSED = ".zst"
 
 
 class Carrier(NamedTuple):
@@ -31,6 +42,29 @@ class Carrier(NamedTuple):
     digest: str
     mode_in_name: int | None
     status: os.stat_result
+    is_compressed: bool = False
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its name is the digest alone."""
+        return self.name == self.digest
+
+    @property
+    def mode(self) -> int:
+        """The mode of its inode."""
+        return stat.S_IMODE(self.status.st_mode)
+
+    @property
+    def key(self) -> tuple[bytes, int, bool]:
+        """What its row in the ledger goes by: raw digest, mode, whether it is compressed."""
+        return bytes.fromhex(self.digest), self.mode, self.is_compressed
+
+
+class Stored(NamedTuple):
+    """An open carrier: the bytes themselves, or a zstd frame that holds them."""
+
+    fd: int
+    is_compressed: bool = False
 
 
 def object_path(name: str) -> str:
@@ -41,6 +75,9 @@ def object_path(name: str) -> str:
 def open_object(objects: int, digest: str, mode: int, size: int) -> int:
     """Open the bytes named ``digest`` for reading; a carrier of ``mode`` is preferred.
 
+    Where only a compressed carrier serves, they are decompressed into a file without a name,
+    and compared with the digest before anybody sees them.
+
     Args:
         objects: The open ``objects`` directory.
         digest: The object's name.
@@ -48,12 +85,44 @@ def open_object(objects: int, digest: str, mode: int, size: int) -> int:
         size: The bytes that are expected.
 
     Raises:
+        CorruptionError: There is no carrier of that size, or the compressed one is broken.
+        PermissionError: Carriers exist, none may be read.
+    """
+    found = open_stored(objects, digest, mode, size)
+    if not found.is_compressed:
+        return found.fd
+    with disk.Closing(found.fd):
+        try:
+            target, arrived = unpacked(found.fd)
+        except disk.SourceReadError as error:
+            raise _damaged(digest, reason(error)) from error
+        if arrived == (digest, size):
+            return target
+        os.close(target)
+        raise _damaged(digest, f"it hashes to {arrived[0]}")
+
+
+def _damaged(digest: str, why: str) -> CorruptionError:
+    return CorruptionError(
+        "an object does not hold the bytes of its name",
+        path=f"objects/{object_path(compressed_carrier(digest))}",
+        why=why,
+        advice="Run 'regrain verify' to find what else is damaged.",
+    )
+
+
+def open_stored(objects: int, digest: str, mode: int, size: int) -> Stored:
+    """Open a carrier of ``digest`` as it is; a plain one is preferred, and of ``mode``.
+
+    A representation that is being changed exists twice until the old one goes: plain ones are
+    looked for, then the compressed one, then plain ones again.
+
+    Raises:
         CorruptionError: There is no carrier of that size.
         PermissionError: Carriers exist, none may be read.
     """
     denied: OSError | None = None
-    wanted = further_carrier(digest, carrier_mode(mode))
-    for name in (digest, wanted):
+    for name in (digest, further_carrier(digest, carrier_mode(mode)), compressed_carrier(digest)):
         try:
             return _open_carrier(objects, name, size)
         except PermissionError as error:
@@ -73,11 +142,18 @@ def open_object(objects: int, digest: str, mode: int, size: int) -> int:
     )
 
 
-def _open_carrier(objects: int, name: str, size: int) -> int:
+def _open_carrier(objects: int, name: str, size: int) -> Stored:
     fd = disk.open_file(object_path(name), objects)
-    status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode) and status.st_size == size:
-        return fd
+    try:
+        status = os.fstat(fd)
+        is_compressed = name.endswith(_COMPRESSED)
+        if stat.S_ISREG(status.st_mode):
+            found = content_size(fd) if is_compressed else status.st_size
+            if found == size:
+                return Stored(fd, is_compressed)
+    except BaseException:
+        os.close(fd)
+        raise
     os.close(fd)
     raise FileNotFoundError(errno.ENOENT, "wrong size", name)
 
@@ -109,7 +185,7 @@ def _carriers(shard: int, names: list[str]) -> Iterator[Carrier]:
         if parsed is not None:
             with contextlib.suppress(FileNotFoundError):  # collected meanwhile
                 status = os.stat(name, dir_fd=shard, follow_symlinks=False)
-                yield Carrier(name, parsed[0], parsed[1], status)
+                yield Carrier(name, *parsed[:2], status, parsed[2])
 
 
 def all_carriers(objects: int) -> Iterator[Carrier]:
@@ -126,6 +202,30 @@ def hash_fd(fd: int) -> tuple[str, int]:
         hasher.update(piece)
         size += len(piece)
     return hasher.hexdigest(), size
+
+
+def hash_carrier(objects: int, carrier: Carrier) -> tuple[str, int]:
+    """Read a carrier; return the digest of what it holds, decompressed, and its size.
+
+    Raises:
+        OSError: It cannot be read, or (``FrameError``) is no whole frame.
+    """
+    with disk.Closing(disk.open_file(object_path(carrier.name), objects)) as fd:
+        return hash_frame(fd) if carrier.is_compressed else hash_fd(fd)
+
+
+def size_of(objects: int, carrier: Carrier) -> int:
+    """Return the size of the object that a carrier holds, by its inode or its frame's header.
+
+    A frame that is broken gives -1, which is no object's.
+    """
+    if not carrier.is_compressed:
+        return carrier.status.st_size
+    try:
+        with disk.Closing(disk.open_file(object_path(carrier.name), objects)) as fd:
+            return content_size(fd)
+    except (FrameError, FileNotFoundError):
+        return -1
 
 
 def carrier_flaw(carrier: Carrier, owner: Owner) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import FILE_LIST, MANIFEST
 from regrain.model.manifest import Manifest, parse_manifest
 from regrain.model.phase import Layout
-from regrain.store.objects import open_object
+from regrain.store.objects import Stored, open_object, open_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,22 +100,45 @@ class FileLevelPackage:
         return None
 
     def open_content(self, entry: Entry) -> int:
-        """Open the bytes of a file's entry.
+        """Open the bytes of a file's entry, decompressed where only that serves.
 
         Raises:
             CorruptionError: No carrier of the right size is there.
         """
+        if not self._has_object(entry):
+            return _nothing()
+        with self._telling(entry):
+            return open_object(self._objects, entry.digest, entry.mode, entry.size)
+
+    def open_stored(self, entry: Entry) -> Stored:
+        """Open what holds the bytes of a file's entry, as it is.
+
+        Raises:
+            CorruptionError: No carrier of the right size is there.
+        """
+        if not self._has_object(entry):
+            return Stored(_nothing())
+        with self._telling(entry):
+            return open_stored(self._objects, entry.digest, entry.mode, entry.size)
+
+    def _has_object(self, entry: Entry) -> bool:
         if entry.kind is not Kind.FILE:
             raise UnknownPackageError("not a file", path=entry.path, package=self.hash)
-        if entry.size == 0:
-            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return entry.size > 0
+
+    @contextlib.contextmanager
+    def _telling(self, entry: Entry) -> Iterator[None]:
+        """Say of damage which package and file need the object."""
         try:
-            return open_object(self._objects, entry.digest, entry.mode, entry.size)
+            yield
         except CorruptionError as error:
             error.package = self.hash
-            error.why = f"'{os.fsdecode(entry.path)}' needs it".encode(
-                "utf-8", "backslashreplace"
-            ).decode()
+            words = f"'{os.fsdecode(entry.path)}' needs it"
+            error.why = (
+                (f"{error.why}; {words}" if error.why else words)
+                .encode("utf-8", "backslashreplace")
+                .decode()
+            )
             raise
 
     def manifest(self) -> Manifest:
@@ -158,6 +182,10 @@ class FileLevelPackage:
             pieces.append(piece)
             start += len(piece)
         return b"".join(pieces)
+
+
+def _nothing() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def published(packages: int) -> list[str]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from regrain.model.manifest import Manifest
     from regrain.model.phase import Layout
+    from regrain.store.objects import Stored
 
 _SYMLINKS_MAX = 40
 
@@ -40,6 +41,10 @@ class PackageSource(Protocol):
 
     def open_content(self, entry: Entry) -> int:
         """Open the bytes of a file's entry; the caller closes the descriptor."""
+        ...
+
+    def open_stored(self, entry: Entry) -> Stored:
+        """Open what holds the bytes of a file's entry, compressed perhaps; likewise."""
         ...
 
     def manifest(self) -> Manifest:

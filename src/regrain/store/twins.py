@@ -20,6 +20,7 @@ from regrain.store.objects import (
     Carrier,
     carrier_flaw,
     carriers_of,
+    hash_carrier,
     hash_fd,
     object_path,
 )
@@ -146,19 +147,18 @@ class Twins:
         flaw = carrier_flaw(carrier, self._root.owner)
         if flaw:
             return flaw
-        if status.st_size != entry.size:
+        if not carrier.is_compressed and status.st_size != entry.size:
             return f"its size is {status.st_size}, not {entry.size}"
         inode = (status.st_dev, status.st_ino)
         facts = (carrier.digest, status.st_mtime_ns, status.st_ctime_ns)
         if read.get(inode) == carrier.digest or self._good.get(inode) == facts:
             return ""
         try:
-            with disk.Closing(disk.open_file(object_path(carrier.name), self._root.objects)) as fd:
-                digest = hash_fd(fd)[0]
+            digest, size = hash_carrier(self._root.objects, carrier)
         except OSError as error:
             return f"it cannot be read: {reason(error)}"
-        if digest != carrier.digest:
-            return f"its bytes hash to {digest}"
+        if (digest, size) != (carrier.digest, entry.size):
+            return f"its {size} bytes hash to {digest}"
         if len(self._good) >= _CARRIERS_REMEMBERED_MAX:
             self._good.clear()
         self._good[inode] = facts
