@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.coverage import Known, lacking, last_backup
 from regrain.app.integrity import PROVEN
 from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
 from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
 from regrain.maintain.need import cost_of_undoing
-from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
+from regrain.migrate.cutover import BACKUP_MARKED
 from regrain.model.phase import Layout, Phase
 from regrain.model.status import Status
 from regrain.store import dual
@@ -40,6 +41,8 @@ class Matters:
         is_proven: Whether a deep verification of the whole store found nothing after the
             last package was completed.
         marked_at: When a backup was last marked; None if never.
+        backup: The last one that was created; None if none was.
+        is_backed_up: Whether a cutover would be content with the mark or the backup.
         undo_bytes: What a rollback would take on disk now, at the most.
         undo_inodes: Likewise inodes.
     """
@@ -55,13 +58,10 @@ class Matters:
     unverified: int = 0
     is_proven: bool = False
     marked_at: int | None = None
+    backup: Known | None = None
+    is_backed_up: bool = False
     undo_bytes: int = 0
     undo_inodes: int = 0
-
-    @property
-    def is_backed_up(self) -> bool:
-        """Whether a cutover would take the last mark."""
-        return self.marked_at is not None and is_fresh(self.marked_at)
 
 
 def matters(root: StoreRoot, ledger: Ledger) -> Matters:
@@ -85,6 +85,8 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
         unverified=sum(s.status is Status.COMPLETED and s.verified_at is None for s in mine),
         is_proven=proven is not None and proven.at >= ledger.last_completed(),
         marked_at=None if marked is None else marked.at,
+        backup=last_backup(ledger),
+        is_backed_up=not lacking(root, ledger),
         undo_bytes=undo_bytes,
         undo_inodes=undo_inodes,
     )

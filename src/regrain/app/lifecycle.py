@@ -1,4 +1,4 @@
-"""The facade of the cutover: ask the gate, switch; and the marks that stand for a backup."""
+"""The facade of the cutover: ask the gate, switch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app import integrity
+from regrain.app.coverage import lacking
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import LockedError, RefusedError, UsageError
+from regrain.errors import LockedError, RefusedError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
@@ -207,14 +208,12 @@ def _evidence(
         and is_published(root.packages, name)
         and is_published(root.fd, name)
     ]
-    marked = ledger.last_event(gate.BACKUP_MARKED)
     return gate.Evidence(
         standings=standings,
         concerns={name: concern.what for name, concern in ledger.concerns().items()},
         found=found,
         unverified=frozenset(unverified),
-        marked_at=None if marked is None else marked.at,
-        wants_backup=not no_backup,
+        without_backup="" if no_backup else lacking(root, ledger),
         critical=critical_issues(root, settings),
         comparison=compare(root, both, root.store_id),
     )
@@ -251,20 +250,3 @@ def _verify_rest(
     if dry_run:
         return set(integrity.findings(found))
     return set(names) - integrity.record(root, ledger, names, found, Level.DEEP)
-
-
-# backup marks
-
-
-def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
-    """Write down that a backup was made; the gate takes the word for a day."""
-    if not note.strip():
-        raise UsageError("a mark needs a note", advice="Say where the backup is, or what made it.")
-    check_owner(root)
-    if dry_run:
-        return
-    ledger = open_ledger(root.path)
-    try:
-        ledger.remember(gate.BACKUP_MARKED, detail=note)
-    finally:
-        ledger.close()

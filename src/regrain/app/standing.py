@@ -123,7 +123,7 @@ def _before_cutover(state: State) -> str:
     matters = state.matters
     if matters.unverified or not matters.is_proven:
         return "regrain verify --level deep"
-    return "regrain cutover" if matters.is_backed_up else "regrain backup mark NOTE"
+    return "regrain cutover" if matters.is_backed_up else "regrain backup create DEST"
 
 
 def progress(state: State) -> Progress:
@@ -173,6 +173,9 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "foreign_names": state.matters.foreign,
         "unverified_packages": state.matters.unverified,
         "backup_marked_at": state.matters.marked_at,
+        "backup_created_at": backup.at if (backup := state.matters.backup) else None,
+        "backup_path": backup.path if backup else None,
+        "is_backed_up": state.matters.is_backed_up,
         "integrity": [
             {"package_hash": name, "what": concern.what, "found_at": concern.found_at}
             for name, concern in state.matters.concerns.items()

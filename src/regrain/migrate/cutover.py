@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 BACKUP_MARKED = "backup_marked"
 """The event of the history by which somebody said that a backup was made."""
 
+BACKUP_ADVICE = (
+    "Make one with 'regrain backup create DEST'; or, if it is made otherwise, say 'regrain "
+    "backup mark NOTE'; or give --no-backup."
+)
+
 MARK_SECONDS_MAX = 24 * 3600
 _UNFINISHED = {
     Status.PENDING: ("pending", "Run 'regrain migrate'."),
@@ -89,8 +94,7 @@ class Evidence:
         concerns: What stands against packages, by hash.
         found: A full reconciliation, made just now.
         unverified: Packages whose published copy was not compared with its source.
-        marked_at: When a backup was last marked; None if never.
-        wants_backup: Whether one is asked for.
+        without_backup: Why no backup covers the store; empty if one does, or none is asked for.
         critical: What health calls critical, integrity left out.
         comparison: Of both layouts.
     """
@@ -99,8 +103,7 @@ class Evidence:
     concerns: dict[str, str]
     found: Reconciliation
     unverified: frozenset[str]
-    marked_at: int | None
-    wants_backup: bool
+    without_backup: str
     critical: tuple[str, ...]
     comparison: Comparison = field(default_factory=Comparison)
 
@@ -112,7 +115,7 @@ def judge(evidence: Evidence) -> list[Failure]:
         *_unreconciled(evidence.found, evidence.standings),
         *_concerned(evidence),
         *_unverified(evidence.unverified),
-        *_without_backup(evidence),
+        *_without_backup(evidence.without_backup),
         *(
             Failure("health", text, "Mend it; 'regrain doctor' says more.")
             for text in evidence.critical
@@ -199,21 +202,8 @@ def _unverified(names: frozenset[str]) -> list[Failure]:
     ]
 
 
-def _without_backup(evidence: Evidence) -> list[Failure]:
-    if not evidence.wants_backup:
-        return []
-    marked = evidence.marked_at
-    if marked is not None and is_fresh(marked):
-        return []
-    return [
-        Failure(
-            "backup",
-            "no backup was marked"
-            if marked is None
-            else f"the last backup was marked {(clock.now() - marked) // 3600} h ago",
-            "Make one and say 'regrain backup mark NOTE', or give --no-backup.",
-        )
-    ]
+def _without_backup(why: str) -> list[Failure]:
+    return [Failure("backup", why, BACKUP_ADVICE)] if why else []
 
 
 def _compared(comparison: Comparison) -> list[Failure]:

@@ -25,6 +25,7 @@ class _StoreFile(msgspec.Struct, frozen=True):
     hash: str
     store_id: str
     phase: Phase
+    backup_of: str = ""
 
 
 class Owner(NamedTuple):
@@ -129,6 +130,11 @@ class StoreRoot:
         """What tells this store from every other."""
         return self._file.store_id
 
+    @property
+    def backup_of(self) -> str:
+        """The id of the store that this one is a backup of; empty where it is none."""
+        return self._file.backup_of
+
     def phase(self) -> Phase:
         """Return the phase as it is now; one ``stat`` unless it changed."""
         if self._stamp_now() != self._stamp:
@@ -215,13 +221,15 @@ def _give_to_owner(name: str, at: int) -> None:
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=at, follow_symlinks=False)
 
 
-def write_store_file(fd: int, store_id: str, phase: Phase) -> None:
+def write_store_file(fd: int, store_id: str, phase: Phase, backup_of: str = "") -> None:
     """Replace ``store.toml``: the one commit point of a change of phase."""
     mode = stat.S_IMODE(os.fstat(fd).st_mode) & 0o444 | 0o200
     text = (
         f'format = {layout.FORMAT}\nhash = "blake3"\n'
         f'store_id = "{store_id}"\nphase = "{phase.value}"\n'
     )
+    if backup_of:
+        text += f'backup_of = "{backup_of}"\n'
     with disk.Closing(disk.open_directory(layout.TEMP, fd)) as temp:
         disk.write_atomic(layout.STORE_FILE, text.encode(), fd, mode, via=temp)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import RefusedError, UsageError, reason
 from regrain.model import layout
-from regrain.store.objects import carriers_of, object_path
+from regrain.store.frames import unpacked
+from regrain.store.objects import Carrier, carriers_of, object_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +59,18 @@ class Vault:
             )
 
     def objects(self, digest: str) -> Iterator[int]:
-        """Yield what has the name of an object, each open for reading."""
+        """Yield what has the name of an object, each open for reading, decompressed."""
         for carrier in carriers_of(self._objects.fd, digest):
             if stat.S_ISREG(carrier.status.st_mode):
                 with contextlib.suppress(OSError):
-                    yield disk.open_file(object_path(carrier.name), self._objects.fd)
+                    yield self._open(carrier)
+
+    def _open(self, carrier: Carrier) -> int:
+        fd = disk.open_file(object_path(carrier.name), self._objects.fd)
+        if not carrier.is_compressed:
+            return fd
+        with disk.Closing(fd):
+            return unpacked(fd)[0]
 
     def file_list(self, package_hash: str) -> int | None:
         """Open the file list of a package; None where there is none."""
