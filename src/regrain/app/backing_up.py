@@ -16,8 +16,7 @@ from regrain.app.backup_places import (
     check_apart,
     check_room,
     check_same,
-    is_half_made,
-    is_vacant,
+    is_to_be_made,
     make_store,
     open_backup,
 )
@@ -87,7 +86,7 @@ class Backup:
 def foresee_backup(root: StoreRoot, place: str) -> Backup:
     """Say what ``create_backup`` would copy; write nothing."""
     check_apart(root.path, place)
-    target = None if is_vacant(place) else open_backup(place)
+    target = None if is_to_be_made(place) else open_backup(place)
     if target is not None:
         check_same(target, root.store_id)
     manifest = _prepare(root, target)
@@ -163,7 +162,7 @@ def create_backup(
     """
     check_apart(root.path, place)
     with _reading(root) as (ledger, lock):
-        if is_vacant(place) or is_half_made(place):
+        if is_to_be_made(place):
             make_store(place, root, store_root.new_id(), root.store_id)
         target = open_backup(place)
         check_same(target, root.store_id)

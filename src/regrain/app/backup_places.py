@@ -7,12 +7,23 @@ import os
 
 from regrain import disk
 from regrain.app.initialising import own_ledger
-from regrain.errors import NoSpaceError, RefusedError, RegrainError, UsageError, reason
+from regrain.errors import (
+    NoSpaceError,
+    NotAStoreError,
+    RefusedError,
+    RegrainError,
+    UsageError,
+    reason,
+    shown,
+)
 from regrain.ledger import open_ledger
 from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.store import root as store_root
 from regrain.store.root import StoreRoot
+
+_NOT_OURS = frozenset({"lost+found"})
+"""What a fresh file system has at its top."""
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -37,16 +48,21 @@ def open_backup(path: str) -> StoreRoot:
     """Open a backup.
 
     Raises:
-        NotAStoreError: There is no store.
+        NotAStoreError: There is none.
         UsageError: It is a store, but no backup.
     """
-    root = StoreRoot(path)
+    advice = "Name a directory that 'regrain backup create' was given."
+    try:
+        root = StoreRoot(path)
+    except NotAStoreError as error:
+        why = error.why or error.what
+        raise NotAStoreError("no backup there", path=path, why=why, advice=advice) from error
     if not root.backup_of:
         raise UsageError(
             "a store, but no backup",
             path=path,
             why="its store.toml does not say of which store it is a copy",
-            advice="Name a directory that 'regrain backup create' was given.",
+            advice=advice,
         )
     return root
 
@@ -73,7 +89,7 @@ def is_vacant(path: str) -> bool:
         UsageError: It is no directory, or cannot be looked into.
     """
     try:
-        return not set(os.listdir(path)) - {"lost+found"}
+        return not set(os.listdir(path)) - _NOT_OURS
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -121,10 +137,27 @@ def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> Sto
     return StoreRoot(path)
 
 
-def is_half_made(place: str) -> bool:
-    """Tell whether a backup was being made there when somebody was killed."""
-    names = set(os.listdir(place)) - {"lost+found"}
-    return layout.STORE_FILE not in names and names <= layout.OWN_NAMES
+def is_to_be_made(place: str) -> bool:
+    """Tell whether a backup is still to be made of a directory.
+
+    It is absent or empty, or somebody was killed while making one there.
+
+    Raises:
+        UsageError: It holds something else.
+    """
+    if is_vacant(place):
+        return True
+    names = set(os.listdir(place)) - _NOT_OURS
+    if layout.STORE_FILE in names:
+        return False
+    if names <= layout.OWN_NAMES:
+        return True
+    raise UsageError(
+        "neither empty nor a backup",
+        path=place,
+        why=f"'{shown(min(names - layout.OWN_NAMES))}' is there",
+        advice="Name an absent or empty directory, or a backup of this store.",
+    )
 
 
 def check_room(target: StoreRoot, size: int, inodes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,18 +10,16 @@ from regrain.app.backup_places import (
     check_apart,
     check_room,
     check_same,
-    is_half_made,
-    is_vacant,
+    is_to_be_made,
     make_store,
     open_backup,
 )
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
-from regrain.errors import NotAStoreError
+from regrain.errors import NotAStoreError, UsageError
 from regrain.ledger import open_ledger
 from regrain.migrate.replica import Replicator
 from regrain.migrate.replica_plan import prepare
-from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock, run_lock
@@ -94,9 +91,9 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         RefusedError: It is the backup of another store, or there is too little space.
         LockedError: Another run holds the store.
     """
-    backup = open_backup(place)
     check_apart(path, place)
-    if is_vacant(path) or (layout.STORE_FILE not in os.listdir(path) and is_half_made(path)):
+    backup = open_backup(place)
+    if _is_to_be_made(path):
         done = Restored(created=True)
         names = [name for name in published(backup.packages) if is_package_hash(name)]
         if dry_run:
@@ -129,6 +126,23 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         return done
     _copy_back(root, backup, names, settings, done, on_event, stopping)
     return done
+
+
+def _is_to_be_made(path: str) -> bool:
+    """Tell whether there is no store yet; a directory of legacy packages is not for this.
+
+    Raises:
+        NotAStoreError: It is such a one, or another that is not empty.
+    """
+    try:
+        return is_to_be_made(path)
+    except UsageError as error:
+        raise NotAStoreError(
+            "not an initialised store",
+            path=path,
+            why=error.why,
+            advice="Name a store, or an absent or empty directory to make one of.",
+        ) from error
 
 
 def _opened(path: str, *, dry_run: bool) -> StoreRoot:

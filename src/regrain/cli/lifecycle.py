@@ -44,7 +44,8 @@ def cutover(context: Context, wait: float, *, no_backup: bool, dry_run: bool, as
     The gate: every package migrated and verified, nothing new, nothing changed, a backup that
     covers every package or was marked within 24 h ('regrain backup'), health not critical, and
     packages read from both layouts, side by side, equal and not slower. All that is open is
-    listed at once, exit code 5. Legacy directories stay where they are; 'regrain rollback' leads back.
+    listed at once, exit code 5. Legacy directories stay where they are; 'regrain rollback' leads
+    back.
 
     Example: regrain --store /opt/pm/store cutover --wait 600
     """
