@@ -11,6 +11,7 @@ from regrain.app.recovery import check_owner
 from regrain.errors import RegrainError, UsageError
 from regrain.ledger import Ledger, open_ledger
 from regrain.migrate.cutover import BACKUP_MARKED, is_fresh
+from regrain.model import clock
 from regrain.model.digest import is_package_hash
 from regrain.store.packages import published
 from regrain.store.root import StoreRoot, legacy_names
@@ -68,9 +69,11 @@ def lacking(root: StoreRoot, ledger: Ledger) -> str:
     if marked is not None and is_fresh(marked.at):
         return ""
     known = last_backup(ledger)
-    if known is None:
-        return "no backup was made or marked" if marked is None else "the last mark is too old"
-    return _flaw(root, ledger, known.path)
+    if known is not None:
+        return _flaw(root, ledger, known.path)
+    if marked is None:
+        return "no backup was made or marked"
+    return f"the last backup was marked {(clock.now() - marked.at) // 3600} h ago"
 
 
 def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
