@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from regrain.app.coverage import Known, lacking, last_backup
+from regrain.app.coverage import Known, last_backup, seems_covered
 from regrain.app.integrity import PROVEN
 from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
@@ -42,7 +42,7 @@ class Matters:
             last package was completed.
         marked_at: When a backup was last marked; None if never.
         backup: The last one that was created; None if none was.
-        is_backed_up: Whether a cutover would be content with the mark or the backup.
+        is_backed_up: Whether a cutover may be expected to be content with one of them.
         undo_bytes: What a rollback would take on disk now, at the most.
         undo_inodes: Likewise inodes.
     """
@@ -86,7 +86,7 @@ def matters(root: StoreRoot, ledger: Ledger) -> Matters:
         is_proven=proven is not None and proven.at >= ledger.last_completed(),
         marked_at=None if marked is None else marked.at,
         backup=last_backup(ledger),
-        is_backed_up=not lacking(root, ledger),
+        is_backed_up=seems_covered(ledger),
         undo_bytes=undo_bytes,
         undo_inodes=undo_inodes,
     )

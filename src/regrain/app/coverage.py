@@ -35,10 +35,12 @@ class Known(NamedTuple):
     Attributes:
         path: Where.
         at: When, in Unix seconds.
+        is_whole: Whether every package could be copied.
     """
 
     path: str
     at: int
+    is_whole: bool
 
 
 def detail_of(place: str, backup: StoreRoot, failed: Iterable[str]) -> str:
@@ -53,9 +55,22 @@ def last_backup(ledger: Ledger) -> Known | None:
     if event is None:
         return None
     try:
-        return Known(msgspec.json.decode(event.detail, type=_Detail).path, event.at)
+        detail = msgspec.json.decode(event.detail, type=_Detail)
     except msgspec.MsgspecError:
         return None
+    return Known(detail.path, event.at, not detail.failed)
+
+
+def seems_covered(ledger: Ledger) -> bool:
+    """Tell whether a backup may be expected to cover the store, without looking at it.
+
+    For ``status``, which must not wait for a disk that is not there; ``lacking`` decides.
+    """
+    marked = ledger.last_event(BACKUP_MARKED)
+    if marked is not None and is_fresh(marked.at):
+        return True
+    known = last_backup(ledger)
+    return known is not None and known.is_whole and known.at >= ledger.last_completed()
 
 
 def lacking(root: StoreRoot, ledger: Ledger) -> str:
