@@ -121,7 +121,14 @@ def assert_switches(regrain: Regrain, *options: str) -> None:
 
 
 def test_no_backup(ready: Regrain) -> None:
-    assert_only(failures(ready), "backup", "no backup was marked", "backup mark", "--no-backup")
+    assert_only(
+        failures(ready),
+        "backup",
+        "no backup was made or marked",
+        "backup create",
+        "backup mark",
+        "--no-backup",
+    )
     assert_switches(ready, "--no-backup")
 
 

@@ -51,7 +51,7 @@ def test_the_next_command_leads_on(regrain: Regrain, seed: int) -> None:
                 assert regrain("cleanup", "--execute").text.endswith(f"Next: {next_of(regrain)}\n")
             if words == ["verify"]:
                 break
-    verified, marked = "verify --level deep", "backup mark NOTE"
+    verified, marked = "verify --level deep", "backup create DEST"
     once = ["migrate", verified, marked, "cutover", "cleanup", "verify"]
     assert said == [*once, "migrate", "cleanup", "verify"]
     assert not [path for path in regrain.store.iterdir() if len(path.name) == 64]

@@ -82,7 +82,7 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
         try:
             store_root.prepare(fd)
             ledger = open_ledger(path, create=created)
-            _own_ledger(fd)
+            own_ledger(fd)
             if created:
                 store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
         except OSError as error:
@@ -135,7 +135,7 @@ def _queue_legacy(
     return Initialised(created, queued, len(names), foreign)
 
 
-def _own_ledger(fd: int) -> None:
+def own_ledger(fd: int) -> None:
     """Give the ledger to the store's owner, readable by whom the store is."""
     status = os.fstat(fd)
     with disk.Closing(disk.open_file(layout.LEDGER, fd)) as ledger:

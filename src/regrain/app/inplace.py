@@ -15,7 +15,8 @@ from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
 from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate import room
-from regrain.migrate.cutover import BACKUP_MARKED, lacking_backup
+from regrain.migrate.backed_up import why_not_backed_up
+from regrain.migrate.cutover import lacking_backup
 from regrain.migrate.plan import INODES_A_PACKAGE
 from regrain.migrate.room import Space
 from regrain.migrate.staging import staging_error
@@ -74,10 +75,9 @@ def check(root: StoreRoot, settings: Settings, *, delete_legacy: bool, no_backup
 def _check_backup(root: StoreRoot) -> None:
     ledger = open_ledger(root.path, read_only=True)
     try:
-        marked = ledger.last_event(BACKUP_MARKED)
+        lacking = lacking_backup(why_not_backed_up(root, ledger))
     finally:
         ledger.close()
-    lacking = lacking_backup(None if marked is None else marked.at)
     if lacking:
         raise RefusedError(
             "legacy directories are not deleted without a backup",

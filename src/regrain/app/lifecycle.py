@@ -1,4 +1,4 @@
-"""The facade of the cutover: ask the gate, switch; and the marks that stand for a backup."""
+"""The facade of the cutover: ask the gate, switch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from regrain.app import integrity
 from regrain.app.health import critical_issues
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import LockedError, RefusedError, UsageError
+from regrain.errors import LockedError, RefusedError
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
 from regrain.migrate import phases
-from regrain.migrate.backed_up import BACKUP_MARKED, why_not_backed_up
+from regrain.migrate.backed_up import why_not_backed_up
 from regrain.migrate.reconcile import look, reconcile
 from regrain.migrate.recover import recover
 from regrain.migrate.shadow import Comparison, compare
@@ -249,20 +249,3 @@ def _verify_rest(
     if dry_run:
         return set(integrity.findings(found))
     return set(names) - integrity.record(root, ledger, names, found, Level.DEEP)
-
-
-# backup marks
-
-
-def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
-    """Write down that a backup was made; the gate takes the word for a day."""
-    if not note.strip():
-        raise UsageError("a mark needs a note", advice="Say where the backup is, or what made it.")
-    check_owner(root)
-    if dry_run:
-        return
-    ledger = open_ledger(root.path)
-    try:
-        ledger.remember(BACKUP_MARKED, detail=note)
-    finally:
-        ledger.close()

@@ -106,7 +106,7 @@ def _before_cutover(state: State) -> str:
     matters = state.matters
     if matters.unverified or not matters.is_proven:
         return "regrain verify --level deep"
-    return "regrain cutover" if matters.is_backed_up else "regrain backup mark NOTE"
+    return "regrain cutover" if matters.is_backed_up else "regrain backup create DEST"
 
 
 def progress(state: State) -> Progress:
@@ -161,6 +161,7 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         "backup_path": state.matters.backup_path,
         "backup_event": state.matters.backup.event if state.matters.backup else None,
         "backup_at": state.matters.backup.at if state.matters.backup else None,
+        "is_backed_up": state.matters.is_backed_up,
         "integrity": [
             {"package_hash": name, "what": concern.what, "found_at": concern.found_at}
             for name, concern in state.matters.concerns.items()

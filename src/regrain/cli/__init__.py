@@ -44,7 +44,7 @@ VERBS = {
     "doctor": "caring:doctor",
     "cutover": "lifecycle:cutover",
     "why": "lifecycle:why",
-    "backup": "lifecycle:backup",
+    "backup": "backing_up:backup",
 }
 
 

@@ -1,4 +1,4 @@
-"""Verbs of the lifecycle: cutover, why, and the marks of backups."""
+"""Verbs of the lifecycle: cutover and why."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ _PACKAGES_SHOWN_MAX = 3
 def cutover(context: Context, wait: float, *, no_backup: bool, dry_run: bool, as_json: bool) -> int:
     """Let all reads go to the file level, if everything speaks for it.
 
-    The gate: every package migrated and verified, nothing new, nothing changed, a backup
-    marked within 24 h ('regrain backup mark'), health not critical, and packages read from
-    both layouts, side by side, equal and not slower. All that is open is listed at once, exit
-    code 5. Legacy directories stay where they are; 'regrain rollback' leads back.
+    The gate: every package migrated and verified, nothing new, nothing changed, a backup that
+    covers every package or was marked within 24 h ('regrain backup'), health not critical, and
+    packages read from both layouts, side by side, equal and not slower. All that is open is
+    listed at once, exit code 5. Legacy directories stay where they are; 'regrain rollback' leads
+    back.
 
     Example: regrain --store /opt/pm/store cutover --wait 600
     """
@@ -222,33 +223,3 @@ def _moment(seconds: int | None) -> str:
     if seconds is None:
         return "never"
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-
-
-@click.group()
-def backup() -> None:
-    """Backups, or the word that one was made.
-
-    Example: regrain --store /opt/pm/store backup mark "tape 17, 22 November"
-    """
-
-
-@backup.command()
-@click.argument("note")
-@dry_run_option
-@json_option
-@pass_context
-def mark(context: Context, note: str, *, dry_run: bool, as_json: bool) -> int:
-    """Say that a backup was made; 'regrain cutover' takes the word for 24 h.
-
-    Example: regrain --store /opt/pm/store backup mark "tape 17, 22 November"
-    """
-    from regrain.app.lifecycle import mark_backup
-
-    mark_backup(context.store.root, note, dry_run=dry_run)
-    command = next_command(context)
-    if as_json:
-        output.document("summary", note=note, dry_run=dry_run, next_command=command)
-        return 0
-    click.echo("would be marked" if dry_run else "marked; good for 24 h")
-    click.echo(f"\nNext: {command}")
-    return 0

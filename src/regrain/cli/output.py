@@ -71,6 +71,11 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, word: str) -> str:
+    """Return a number with its noun, as ``1 package`` or ``2,000 packages``."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people read it."""
     whole = round(seconds)

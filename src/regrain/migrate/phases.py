@@ -31,7 +31,7 @@ def switch(root: StoreRoot, ledger: Ledger, target: Phase) -> None:
             advice="'regrain status' names the command that can be given.",
         )
     catch_up(root, ledger)
-    write_store_file(root.fd, root.store_id, target)
+    write_store_file(root.fd, root.store_id, target, backup_of=root.backup_of)
     ledger.remember(EVENT, detail=target.value)
 
 

@@ -59,7 +59,7 @@ class Vault:
             )
 
     def objects(self, digest: str) -> Iterator[int]:
-        """Yield what has the name of an object, each open for reading."""
+        """Yield what has the name of an object, each open for reading, decompressed."""
         for carrier in carriers_of(self._objects.fd, digest):
             if stat.S_ISREG(carrier.status.st_mode):
                 with contextlib.suppress(OSError):

@@ -1,0 +1,366 @@
+"""The facade of ``backup``: an independent copy of a store, and the way back from it.
+
+A backup is a store of its own, at the file level, whose ``store.toml`` says of which store it
+is a copy: ``list``, ``verify``, ``checkout`` and all the rest work on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from regrain.app.backup_places import (
+    check_apart,
+    check_room,
+    check_same,
+    is_to_be_made,
+    make_store,
+    open_backup,
+)
+from regrain.app.recovery import check_owner
+from regrain.app.undoing import ignore, single_run
+from regrain.app.verification import Verdict, verify
+from regrain.errors import (
+    HaltedError,
+    NoSpaceError,
+    RegrainError,
+    UsageError,
+)
+from regrain.ledger import open_ledger
+from regrain.maintain.audit import Audit, Level
+from regrain.maintain.remove import finish_one
+from regrain.migrate.add import Adder, Tree
+from regrain.migrate.backed_up import (
+    BACKUP_CHECKED,
+    BACKUP_CREATED,
+    BACKUP_DAMAGED,
+    BACKUP_MARKED,
+    covers,
+    detail_of,
+)
+from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.journal import Journal
+from regrain.migrate.replica import Replicated, Replicator, read_back
+from regrain.migrate.replica_plan import Manifest, prepare
+from regrain.model.digest import is_package_hash
+from regrain.model.events import PackageCompleted, PackageFailed
+from regrain.store import dual
+from regrain.store import root as store_root
+from regrain.store.locks import RunDirectory, StoreLock
+from regrain.store.packages import is_published, published
+from regrain.store.root import StoreRoot, legacy_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.ledger import Ledger
+    from regrain.model.events import Event
+    from regrain.settings import Settings
+
+COMMAND = "regrain backup create"
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(slots=True)
+class Backup:
+    """What a backup did, or would do.
+
+    Attributes:
+        path: Where it is.
+        packages: Packages that were copied.
+        present: Packages that were there before.
+        objects: Objects that were copied.
+        size: Their bytes.
+        legacy: Of the packages copied, those that only had a legacy directory.
+        allocated: What it takes on disk at the most; only where nothing was copied yet.
+        inodes: Likewise.
+        failed: Packages that could not be copied, each with the reason.
+        stopped: Whether it was ended early.
+    """
+
+    path: str
+    packages: int = 0
+    present: int = 0
+    objects: int = 0
+    size: int = 0
+    legacy: int = 0
+    allocated: int = 0
+    inodes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+
+
+def foresee_backup(root: StoreRoot, place: str) -> Backup:
+    """Say what ``create_backup`` would copy; write nothing."""
+    check_apart(root.path, place)
+    target = None if is_to_be_made(place) else open_backup(place)
+    if target is not None:
+        check_same(target, root.store_id)
+    manifest = _prepare(root, target)
+    old = _legacy_only(root)
+    legacy = [name for name in old if not _is_there(target, name)]
+    found = _foreseen(place, manifest)
+    found.present += len(old) - len(legacy)
+    found.packages += len(legacy)
+    found.legacy = len(legacy)
+    size, inodes = _legacy_needs(root, legacy)
+    found.allocated, found.inodes = found.allocated + size, found.inodes + inodes
+    return found
+
+
+def _foreseen(place: str, manifest: Manifest) -> Backup:
+    return Backup(
+        place,
+        packages=len(manifest.parcels),
+        present=len(manifest.present),
+        objects=manifest.objects,
+        size=manifest.size,
+        allocated=manifest.allocated,
+        inodes=manifest.inodes,
+        failed=dict(manifest.failed),
+    )
+
+
+def _is_there(target: StoreRoot | None, name: str) -> bool:
+    return target is not None and is_published(target.packages, name)
+
+
+def _prepare(root: StoreRoot, target: StoreRoot | None) -> Manifest:
+    names = [name for name in published(root.packages) if is_package_hash(name)]
+    return prepare(root, target, names)
+
+
+def _legacy_only(root: StoreRoot) -> list[str]:
+    return [n for n in legacy_names(root.fd)[0] if not is_published(root.packages, n)]
+
+
+def _legacy_needs(root: StoreRoot, names: list[str]) -> tuple[int, int]:
+    """Return what packages take at the most that only have a legacy directory."""
+    if not names:
+        return 0, 0
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        sizes = ledger.legacy_sizes()
+    finally:
+        ledger.close()
+    found = [sizes.get(name, (0, 0)) for name in names]
+    return sum(size for size, _ in found), sum(inodes for _, inodes in found)
+
+
+def create_backup(
+    root: StoreRoot,
+    settings: Settings,
+    place: str,
+    *,
+    on_event: Callable[[Event], None] = ignore,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Backup:
+    """Copy all that a backup lacks into it, verified by reading it back from the disk.
+
+    Packages that only have a legacy directory are brought in from there. What the store does
+    not have any more stays in the backup.
+
+    Raises:
+        UsageError: The directory is neither empty nor a backup, or lies in the store.
+        RefusedError: It is the backup of another store, or too small.
+        LockedError: Another run holds the store, or the backup.
+        NoSpaceError: It is full.
+        HaltedError: A disk failed.
+    """
+    check_apart(root.path, place)
+    with _reading(root) as (ledger, lock):
+        if is_to_be_made(place):
+            make_store(place, root, store_root.new_id(), root.store_id)
+        target = open_backup(place)
+        check_same(target, root.store_id)
+        _heal_from(target, root, settings)
+        with single_run(target, COMMAND) as theirs, StoreLock(target, exclusive=False) as held:
+            manifest = _prepare(root, target)
+            old = _legacy_only(root)
+            legacy = [name for name in old if not _is_there(target, name)]
+            size, inodes = _legacy_needs(root, legacy)
+            check_room(target, manifest.allocated + size, manifest.inodes + inodes)
+            journal = Journal(root)
+
+            def emit(event: Event) -> None:
+                if isinstance(event, PackageFailed):
+                    journal(event)
+                on_event(event)
+
+            with RunDirectory(target) as run:
+                copier = Replicator(root, target, run, theirs, [lock, held], emit, stopping)
+                jobs = settings.store.migration_parallel_files
+                done = _summed(place, manifest, copier.copy(manifest, jobs))
+                done.present += len(old) - len(legacy)
+                bring = _Bringer(root, target, theirs, run, emit)
+                for name in legacy:
+                    if stopping():
+                        done.stopped = True
+                        break
+                    bring(name, done)
+        if not done.stopped and not done.failed:
+            detail = detail_of(os.path.abspath(place), done.packages + done.present)
+            ledger.remember(BACKUP_CREATED, detail=detail)
+    return done
+
+
+@contextlib.contextmanager
+def _reading(root: StoreRoot) -> Iterator[tuple[Ledger, StoreLock]]:
+    """Hold what keeps other runs and collections out while a store is copied."""
+    with single_run(root, COMMAND) as ledger, StoreLock(root, exclusive=False) as lock:
+        yield ledger, lock
+
+
+def _heal_from(target: StoreRoot, root: StoreRoot, settings: Settings) -> None:
+    """Heal what a check found damaged in a backup, from the store."""
+    from regrain.app.repairing import Order, repair
+
+    ledger = open_ledger(target.path, read_only=True)
+    try:
+        concerned = sorted(ledger.concerns())
+    finally:
+        ledger.close()
+    if concerned:
+        repair(target, settings, Order(texts=concerned, places=(root.path,)))
+
+
+def _summed(place: str, manifest: Manifest, copied: Replicated) -> Backup:
+    return Backup(
+        place,
+        packages=copied.packages,
+        present=len(manifest.present),
+        objects=copied.objects,
+        size=copied.size,
+        failed=copied.failed,
+        stopped=copied.stopped,
+    )
+
+
+class _Bringer:
+    """Brings packages that only have a legacy directory into a backup, by copy."""
+
+    def __init__(
+        self,
+        root: StoreRoot,
+        target: StoreRoot,
+        ledger: Ledger,
+        run: RunDirectory,
+        emit: Callable[[Event], None],
+    ) -> None:
+        options = Options(
+            ingest=Ingest.COPY,
+            can_reflink=False,
+            can_link=False,
+            link_outside=False,
+            fsync_each=False,
+            verify=True,
+        )
+        self._root, self._target, self._emit = root, target, emit
+        self._adder = Adder(target, run, ledger, options, partial(finish_one, target, ledger))
+
+    def __call__(self, name: str, done: Backup) -> None:
+        """Bring one in; one that cannot be is told, and the others go on."""
+        if not is_published(self._root.fd, name):
+            return  # removed, or migrated, meanwhile
+        try:
+            added = self._adder.add(Tree(self._root.fd, name, is_ours=False), name)
+            read_back(self._target, name)
+        except (NoSpaceError, HaltedError):
+            raise
+        except RegrainError as error:
+            done.failed[name] = str(error)
+            self._emit(PackageFailed(name, "", "", str(error), error.path))
+            return
+        done.packages += 1
+        done.legacy += 1
+        done.objects += added.new_objects
+        done.size += added.added_bytes
+        self._emit(PackageCompleted(name, "", "", added.files, added.size, 0, 0))
+
+
+# check
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was found of a backup.
+
+    Attributes:
+        verdict: What every byte of it says.
+        store: The store that was compared with it; empty where none was.
+        absent: Packages of that store that the backup lacks.
+    """
+
+    verdict: Verdict
+    store: str = ""
+    absent: list[str] = field(default_factory=list)
+
+
+def check_backup(
+    root: StoreRoot | None,
+    settings: Settings,
+    place: str,
+    *,
+    on_result: Callable[[Audit], None] = ignore,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Checked:
+    """Read every byte of a backup, and say which packages of a store it lacks.
+
+    What is damaged stands against its package in the backup's ledger until it is healed: the
+    gate of the cutover asks that, and the next ``create_backup`` copies it anew.
+
+    Raises:
+        RefusedError: It is the backup of another store.
+    """
+    backup = open_backup(place)
+    if root is not None:
+        check_same(backup, root.store_id)
+    verdict = verify(
+        backup,
+        settings,
+        [],
+        level=Level.DEEP,
+        subset=None,
+        on_result=on_result,
+        stopping=stopping,
+    )
+    if root is None or verdict.audit.stopped:
+        return Checked(verdict)
+    _remember(root, backup, verdict)
+    absent = [str(name) for name in dual.package_hashes(root) if not covers(root, backup, name)]
+    return Checked(verdict, root.path, absent)
+
+
+def _remember(root: StoreRoot, backup: StoreRoot, verdict: Verdict) -> None:
+    """Tell the store's history what a check found; one who may not write there only reads."""
+    if os.geteuid() not in (0, root.owner.uid):
+        return
+    event = BACKUP_DAMAGED if verdict.is_damaged else BACKUP_CHECKED
+    with contextlib.suppress(RegrainError):  # it concerns the backup, not this ledger
+        ledger = open_ledger(root.path)
+        try:
+            detail = detail_of(os.path.abspath(backup.path), verdict.audit.packages)
+            ledger.remember(event, detail=detail)
+        finally:
+            ledger.close()
+
+
+# the word of somebody else
+
+
+def mark_backup(root: StoreRoot, note: str, *, dry_run: bool = False) -> None:
+    """Write down that a backup was made; the gate takes the word for a day."""
+    if not note.strip():
+        raise UsageError("a mark needs a note", advice="Say where the backup is, or what made it.")
+    check_owner(root)
+    if dry_run:
+        return
+    ledger = open_ledger(root.path)
+    try:
+        ledger.remember(BACKUP_MARKED, detail=note)
+    finally:
+        ledger.close()

@@ -1,0 +1,178 @@
+"""The two directories of a backup: apart, of one store, made if they are not there yet."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from regrain import disk
+from regrain.app.initialising import own_ledger
+from regrain.errors import (
+    NoSpaceError,
+    NotAStoreError,
+    RefusedError,
+    RegrainError,
+    UsageError,
+    reason,
+    shown,
+)
+from regrain.ledger import open_ledger
+from regrain.model import layout
+from regrain.model.phase import Phase
+from regrain.store import root as store_root
+from regrain.store.root import StoreRoot
+
+_NOT_OURS = frozenset({"lost+found"})
+"""What a fresh file system has at its top."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def check_apart(store: str, place: str) -> None:
+    """Refuse a backup inside its store, or a store inside its backup.
+
+    Raises:
+        UsageError: They are not apart.
+    """
+    here, there = os.path.realpath(store), os.path.realpath(place)
+    if os.path.commonpath((here, there)) in (here, there):
+        raise UsageError(
+            "a store and its backup must not lie in each other",
+            path=place,
+            why=f"the store is '{store}'",
+            advice="Name a directory elsewhere, best on another disk.",
+        )
+
+
+def open_backup(path: str) -> StoreRoot:
+    """Open a backup.
+
+    Raises:
+        NotAStoreError: There is none.
+        UsageError: It is a store, but no backup.
+    """
+    advice = "Name a directory that 'regrain backup create' was given."
+    try:
+        root = StoreRoot(path)
+    except NotAStoreError as error:
+        why = error.why or error.what
+        raise NotAStoreError("no backup there", path=path, why=why, advice=advice) from error
+    if not root.backup_of:
+        raise UsageError(
+            "a store, but no backup",
+            path=path,
+            why="its store.toml does not say of which store it is a copy",
+            advice=advice,
+        )
+    return root
+
+
+def check_same(backup: StoreRoot, store_id: str) -> None:
+    """Refuse the backup of another store.
+
+    Raises:
+        RefusedError: It is that.
+    """
+    if backup.backup_of != store_id:
+        raise RefusedError(
+            "the backup of another store",
+            path=backup.path,
+            why=f"it is of the store {backup.backup_of}, this one is {store_id}",
+            advice="Name the backup of this store, or another directory.",
+        )
+
+
+def is_vacant(path: str) -> bool:
+    """Tell whether a directory is absent or empty; ``lost+found`` does not count.
+
+    Raises:
+        UsageError: It is no directory, or cannot be looked into.
+    """
+    try:
+        return not set(os.listdir(path)) - _NOT_OURS
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise UsageError(
+            "no directory for a backup", path=path, why=reason(error), advice="Name another."
+        ) from error
+
+
+def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> StoreRoot:
+    """Make an empty store, at the file level, of an absent or empty directory.
+
+    Args:
+        path: The directory.
+        like: The store whose owner and mode it gets.
+        store_id: Its id.
+        backup_of: Of which store it is a backup; empty for none.
+
+    Raises:
+        NoSpaceError: There is no room.
+        RegrainError: The directory cannot be made.
+    """
+    try:
+        if not os.path.lexists(path):
+            os.mkdir(path, 0o700)
+        with disk.Closing(store_root.open_top(path)) as fd:
+            status = os.fstat(like.fd)
+            if os.geteuid() == 0:
+                os.fchown(fd, status.st_uid, status.st_gid)
+            os.fchmod(fd, status.st_mode & 0o755 | 0o700)
+            store_root.prepare(fd)
+            open_ledger(path, create=True).close()
+            own_ledger(fd)
+            store_root.write_store_file(fd, store_id, Phase.CLEAN, backup_of=backup_of)
+        parent = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+        with disk.Closing(parent) as above:
+            disk.fsync(above)
+    except OSError as error:
+        kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
+        raise kind(
+            "cannot make a store of the directory",
+            path=path,
+            why=reason(error),
+            advice="Mend that and run it again; it goes on where it was.",
+        ) from error
+    return StoreRoot(path)
+
+
+def is_to_be_made(place: str) -> bool:
+    """Tell whether a backup is still to be made of a directory.
+
+    It is absent or empty, or somebody was killed while making one there.
+
+    Raises:
+        UsageError: It holds something else.
+    """
+    if is_vacant(place):
+        return True
+    names = set(os.listdir(place)) - _NOT_OURS
+    if layout.STORE_FILE in names:
+        return False
+    if names <= layout.OWN_NAMES:
+        return True
+    raise UsageError(
+        "neither empty nor a backup",
+        path=place,
+        why=f"'{shown(min(names - layout.OWN_NAMES))}' is there",
+        advice="Name an absent or empty directory, or a backup of this store.",
+    )
+
+
+def check_room(target: StoreRoot, size: int, inodes: int) -> None:
+    """Refuse what cannot fit.
+
+    Raises:
+        RefusedError: It does not; the message has the figures.
+    """
+    space = os.fstatvfs(target.fd)
+    free = space.f_bavail * space.f_frsize
+    if size > free or (space.f_files and inodes > space.f_favail):
+        raise RefusedError(
+            "too little space for the backup",
+            path=target.path,
+            why=f"it takes {size} bytes and {inodes} inodes at the most; "
+            f"{free} bytes and {space.f_favail} inodes are free",
+            advice="Free some, or name a directory on a larger disk.",
+        )

@@ -1,0 +1,257 @@
+"""Copy carriers from one store into another; what worker processes do.
+
+Two turns, with a flush of the target's file system between them: ``stage`` writes copies into
+the run's pool, ``publish`` reads each back from the disk and gives it its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from regrain import disk
+from regrain.errors import HaltedError, NoSpaceError, RegrainError, reason
+from regrain.migrate.staging import staging_error
+from regrain.model import layout
+from regrain.model.layout import carrier_mode, staged_path
+from regrain.store.frames import FrameError, hash_frame
+from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path, size_of
+from regrain.store.quarantine import quarantine
+from regrain.store.root import StoreRoot
+from regrain.store.workers import signals, spawn_executor
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+class Wish(NamedTuple):
+    """An object that the target lacks.
+
+    Attributes:
+        digest: Its name.
+        size: Its bytes.
+    """
+
+    digest: str
+    size: int
+
+
+class Copy(NamedTuple):
+    """What became of one object.
+
+    Attributes:
+        digest: The object.
+        carrier: Its name in the pool, later in ``objects/``; empty where there is none.
+        mode: Of its inode.
+        mtime_ns: Likewise.
+        size: Of the object.
+        allocated: What it takes on disk.
+        is_new: Whether it got its name now; else a whole one had it.
+        flaw: Why it could not be copied; empty if it could.
+    """
+
+    digest: str
+    carrier: str = ""
+    mode: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    allocated: int = 0
+    is_new: bool = True
+    flaw: str = ""
+
+
+class Route(NamedTuple):
+    """From where to where; plain values, so that they can be sent to a worker."""
+
+    source: str
+    target: str
+    run: str
+
+
+class _Copier:
+    """What one worker process keeps open."""
+
+    def __init__(self, route: Route, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+        self._stop = stop
+        self._source, self._target = StoreRoot(route.source), StoreRoot(route.target)
+        self._pool = disk.descend(
+            f"{layout.TEMP}/{route.run}/{layout.OBJECTS}".encode(), self._target.fd
+        )
+        self._shards: set[str] = set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return bool(self._stop.value)
+
+    def stage(self, wish: Wish) -> Copy:
+        """Write a copy of one carrier of an object into the pool."""
+        for carrier in carriers_of(self._source.objects, wish.digest):
+            if not stat.S_ISREG(carrier.status.st_mode):
+                continue
+            try:
+                if size_of(self._source.objects, carrier) == wish.size:
+                    return self._stage(wish, carrier)
+            except disk.SourceReadError as error:
+                return Copy(wish.digest, flaw=f"it cannot be read: {reason(error)}")
+        return Copy(wish.digest, flaw="no carrier of the right size is there")
+
+    def _stage(self, wish: Wish, carrier: Carrier) -> Copy:
+        # The bare name in the target, whatever it was here: it is the first carrier there.
+        name = carrier.name if carrier.is_compressed else carrier.digest
+        place = staged_path(name)
+        self._make_shard(place[:1])
+        try:
+            opened = disk.open_file(object_path(carrier.name), self._source.objects)
+        except OSError as error:
+            raise disk.SourceReadError(*error.args) from error
+        with disk.Closing(opened) as fd:
+            status = os.fstat(fd)
+            mode = carrier_mode(stat.S_IMODE(status.st_mode))
+            with contextlib.suppress(FileNotFoundError):  # a try in this run that did not succeed
+                disk.unlink(place, self._pool)
+            with disk.Closing(disk.create(place, self._pool)) as target:
+                disk.copy_bytes(fd, target, status.st_size)
+                if os.geteuid() == 0:
+                    os.fchown(target, *self._target.owner)
+                os.fchmod(target, mode)
+                os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        return Copy(wish.digest, name, mode, status.st_mtime_ns, wish.size)
+
+    def _make_shard(self, shard: str) -> None:
+        if shard not in self._shards:
+            with contextlib.suppress(FileExistsError):  # another worker was faster
+                disk.make_directory(shard, self._pool, 0o700)
+            self._shards.add(shard)
+
+    def publish(self, copy: Copy) -> Copy:
+        """Read a flushed copy back from the disk, and give it its name if it is whole."""
+        place = staged_path(copy.carrier)
+        found, allocated = cold_hash(place, self._pool, is_compressed=_is_compressed(copy))
+        if found != (copy.digest, copy.size):
+            disk.unlink(place, self._pool)
+            return copy._replace(flaw=self._whose_fault(copy))
+        path = object_path(copy.carrier)
+        is_new = True
+        try:
+            disk.rename_noreplace(place.encode(), self._pool, path.encode(), self._target.objects)
+        except FileExistsError:
+            is_new = not self._is_whole(path, copy)
+            if is_new:
+                quarantine(self._target.fd, layout.OBJECTS, path)
+                disk.rename_noreplace(
+                    place.encode(), self._pool, path.encode(), self._target.objects
+                )
+            else:
+                disk.unlink(place, self._pool)
+        return copy._replace(allocated=allocated, is_new=is_new)
+
+    def _whose_fault(self, copy: Copy) -> str:
+        for carrier in carriers_of(self._source.objects, copy.digest):
+            with contextlib.suppress(OSError):
+                found, _ = cold_hash(
+                    object_path(carrier.name),
+                    self._source.objects,
+                    is_compressed=carrier.is_compressed,
+                )
+                if found == (copy.digest, copy.size):
+                    return "the copy does not hold what was written: memory or disk may be failing"
+        return "it is damaged where it comes from: 'regrain verify --repair' there may heal it"
+
+    def _is_whole(self, path: str, copy: Copy) -> bool:
+        """Tell whether what has the name holds the object; it is read, since it has no row."""
+        try:
+            found, _ = cold_hash(path, self._target.objects, is_compressed=_is_compressed(copy))
+        except OSError:
+            return False
+        return found == (copy.digest, copy.size)
+
+
+def _is_compressed(copy: Copy) -> bool:
+    return copy.carrier != copy.digest
+
+
+def cold_hash(path: str, at: int, *, is_compressed: bool) -> tuple[tuple[str, int], int]:
+    """Hash what lies on the disk: clean pages that the system remembers are let go of first.
+
+    Returns:
+        Digest and size of the content, decompressed; and the bytes the file takes on disk.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with disk.Closing(disk.open_file(path, at)) as fd:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        allocated = disk.allocated(os.fstat(fd))
+        try:
+            return (hash_frame(fd) if is_compressed else hash_fd(fd)), allocated
+        except FrameError:
+            return ("", 0), allocated
+
+
+_copier: _Copier | RegrainError | None = None
+
+
+def _start(route: Route, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+    global _copier  # noqa: PLW0603 -- an executor gives its processes no other place
+    try:
+        _copier = _Copier(route, stop)
+    except (OSError, RegrainError) as error:
+        _copier = HaltedError("a worker cannot open both stores", why=str(error))
+
+
+def make_executor(jobs: int, route: Route) -> tuple[Executor, Any]:
+    """Return an executor of ``jobs`` workers, and the byte that stops them when set."""
+    stop = signals()
+    return spawn_executor(jobs, _start, route, stop), stop
+
+
+def _here() -> _Copier:
+    if isinstance(_copier, _Copier):
+        return _copier
+    raise _copier or HaltedError("a worker process without its stores")
+
+
+def stage(wishes: list[Wish]) -> list[Copy]:
+    """Copy objects into the pool of the run; fewer than asked for where it is to stop.
+
+    Raises:
+        NoSpaceError, HaltedError: The target's disk refused.
+    """
+    copier = _here()
+    done = []
+    for wish in wishes:
+        if copier.is_stopping:
+            break
+        try:
+            done.append(copier.stage(wish))
+        except OSError as error:
+            raise _told(error, wish.digest) from error
+    return done
+
+
+def publish(copies: list[Copy]) -> list[Copy]:
+    """Give copies their names, each read back from the disk before.
+
+    Raises:
+        NoSpaceError, HaltedError: The target's disk refused.
+    """
+    copier = _here()
+    done = []
+    for copy in copies:
+        try:
+            done.append(copier.publish(copy))
+        except OSError as error:
+            raise _told(error, copy.digest) from error
+    return done
+
+
+def _told(error: OSError, digest: str) -> RegrainError:
+    told = staging_error(error, digest.encode())
+    told.advice = (
+        "Free space or inodes there, then run the command again; it goes on."
+        if isinstance(told, NoSpaceError)
+        else "Check that disk, then run the command again; it goes on."
+    )
+    return told

@@ -1,0 +1,159 @@
+"""What a store lacks of another: packages by their file lists, objects by name and size."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.errors import CorruptionError, UnknownFormatError, reason
+from regrain.ledger import Outcome
+from regrain.migrate.added import no_claim
+from regrain.model.entry import Kind
+from regrain.store.objects import carriers_of, size_of
+from regrain.store.packages import FileLevelPackage, is_published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from regrain.store.root import StoreRoot
+
+_BLOCK = 4096
+_INODES_A_LIST = 3
+"""The directory, the list and the manifest, roughly: the bytes are counted."""
+
+
+class Parcel:
+    """A package that the target lacks.
+
+    Attributes:
+        package_hash: It.
+        outcome: What the target's ledger is to know of it.
+        lacking: Its distinct objects that were not in the target when it was looked at.
+    """
+
+    def __init__(self, package_hash: str, outcome: Outcome, lacking: dict[str, int]) -> None:
+        self.package_hash = package_hash
+        self.outcome = outcome
+        self.lacking = lacking
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What is to be copied.
+
+    Attributes:
+        parcels: Packages, the target lacks them.
+        present: Packages that are there, with the same file list.
+        failed: Packages that cannot be copied, each with the reason.
+        objects: Objects that are to be copied.
+        size: Their bytes.
+        allocated: What all of it takes on disk at the most.
+        inodes: Likewise inodes.
+    """
+
+    parcels: list[Parcel] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    objects: int = 0
+    size: int = 0
+    allocated: int = 0
+    inodes: int = 0
+
+
+def prepare(source: StoreRoot, target: StoreRoot | None, names: Iterable[str]) -> Manifest:
+    """Read the file lists of packages, and say what the target lacks.
+
+    Args:
+        source: Where they are published.
+        target: None where there is none yet.
+        names: Packages; those that are not published any more are left out.
+    """
+    found = Manifest()
+    seen: set[str] = set()
+    for name in names:
+        try:
+            if target is not None and is_published(target.packages, name):
+                _compare(source, target, name, found)
+                continue
+            parcel = _parcel(source, target, name, seen)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except (CorruptionError, UnknownFormatError) as error:
+            found.failed[name] = str(error)
+            continue
+        except OSError as error:
+            found.failed[name] = reason(error)
+            continue
+        found.parcels.append(parcel)
+        found.objects += len(parcel.lacking)
+        found.size += sum(parcel.lacking.values())
+        found.allocated += sum(-(-size // _BLOCK) * _BLOCK for size in parcel.lacking.values())
+        found.allocated += _list_bytes(source, name)
+        found.inodes += len(parcel.lacking) + _INODES_A_LIST
+    return found
+
+
+def _compare(source: StoreRoot, target: StoreRoot, name: str, found: Manifest) -> None:
+    here = FileLevelPackage(source.packages, source.objects, name).list_hash()
+    try:
+        there = FileLevelPackage(target.packages, target.objects, name).list_hash()
+    except (CorruptionError, UnknownFormatError) as error:
+        found.failed[name] = f"what has its name in '{target.path}' is damaged: {error.what}"
+        return
+    if here == there:
+        found.present.append(name)
+    else:
+        found.failed[name] = (
+            f"another tree has its name in '{target.path}': 'regrain --store {target.path} remove "
+            f"{name} --execute' makes room for it"
+        )
+
+
+def _list_bytes(source: StoreRoot, name: str) -> int:
+    with disk.Closing(disk.open_directory(name, source.packages)) as fd:
+        sizes = (os.stat(one, dir_fd=fd, follow_symlinks=False).st_size for one in os.listdir(fd))
+        return sum(-(-size // _BLOCK) * _BLOCK for size in sizes) + _BLOCK
+
+
+def _parcel(source: StoreRoot, target: StoreRoot | None, name: str, seen: set[str]) -> Parcel:
+    """Read a file list; ``seen`` are objects that an earlier package brings."""
+    package = FileLevelPackage(source.packages, source.objects, name)
+    sizes: dict[str, int] = {}
+    files = size = named = 0
+    for entry in package.entries():
+        if entry.kind is Kind.FILE:
+            files, size = files + 1, size + entry.size
+            if entry.size:
+                named += 1
+                sizes[entry.digest] = entry.size
+    lacking = {
+        digest: length
+        for digest, length in sizes.items()
+        if digest not in seen and not (target is not None and _has(target, digest, length))
+    }
+    seen.update(lacking)
+    outcome = Outcome(
+        no_claim(name),
+        tree_hash=package.tree_hash,
+        list_hash=package.list_hash(),
+        digests=sorted(bytes.fromhex(digest) for digest in sizes),
+        files=files,
+        size=size,
+        added=0,
+        deduplicated=named - len(lacking),
+        verified=True,
+    )
+    return Parcel(name, outcome, lacking)
+
+
+def _has(target: StoreRoot, digest: str, size: int) -> bool:
+    """Tell whether an object is there by name, kind, size and owner; checking reads it."""
+    return any(
+        stat.S_ISREG(carrier.status.st_mode)
+        and (carrier.status.st_uid, carrier.status.st_gid) == target.owner
+        and size_of(target.objects, carrier) == size
+        for carrier in carriers_of(target.objects, digest)
+    )
