@@ -41,6 +41,7 @@ VERBS = {
     "cutover": "lifecycle:cutover",
     "why": "lifecycle:why",
     "backup": "lifecycle:backup",
+    "rehearse": "rehearsing:rehearse",
 }
 
 

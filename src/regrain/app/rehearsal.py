@@ -1,0 +1,179 @@
+"""The facade of ``rehearse``: a sample, space for it, the full circle, and a verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.app.circle import Cast, Circle
+from regrain.app.recovery import check_owner
+from regrain.app.survey import Foreseen, Wanted, is_inside, survey
+from regrain.errors import NotAStoreError, RegrainError
+from regrain.migrate.estimate import Estimate, Total, estimate, growth
+from regrain.migrate.specimen import Source
+from regrain.store.locks import RunDirectory
+from regrain.store.root import StoreRoot, open_top
+from regrain.store.scan import Usage
+from regrain.store.scratch import Scratch, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.app.circle import Course, Stage
+    from regrain.settings import Settings
+
+_COPY = "store"
+"""The copy's name in its scratch directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a rehearsal found.
+
+    Attributes:
+        foreseen: What was asked of it.
+        course: The steps it made.
+        estimate: What they say of the whole store; None if it did not come to the end.
+        problems: All that speaks against a migration.
+        kept: Where the copy is, empty if it was removed.
+        swept: What earlier ones that were killed had left, and this one removed.
+        stopped: Whether it was ended early, and so says nothing.
+    """
+
+    foreseen: Foreseen
+    course: Course
+    estimate: Estimate | None
+    problems: list[str]
+    kept: str
+    swept: list[str]
+    stopped: bool
+
+    @property
+    def is_go(self) -> bool:
+        """Whether nothing speaks against a migration."""
+        return not (self.problems or self.stopped)
+
+
+def _ignore(*_: object) -> None:
+    """Take whatever comes."""
+
+
+def foresee(
+    path: str,
+    settings: Settings,
+    wanted: Wanted,
+    on_package: Callable[[Usage], None] = _ignore,
+) -> Foreseen:
+    """Say what a rehearsal would take; write nothing.
+
+    Raises:
+        NotAStoreError: There is no directory.
+        RefusedError: There is too little space for it, no package, or no place.
+        RegrainError: The store belongs to another user.
+    """
+    with _opened(path) as source:
+        return survey(source, path, settings, wanted, on_package)
+
+
+def rehearse(
+    path: str,
+    settings: Settings,
+    wanted: Wanted,
+    *,
+    on_package: Callable[[Usage], None] = _ignore,
+    on_stage: Callable[[int, int, str | Stage], None] = _ignore,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Rehearsal:
+    """Take a sample of a store, or of legacy packages, around the full circle.
+
+    What is in the store stays as it is; the copy lies in a directory of its own, which is
+    removed at the end.
+
+    Args:
+        path: The store, or a directory of legacy packages that is none yet.
+        settings: The settings in force.
+        wanted: What is asked for.
+        on_package: Told each package that was measured.
+        on_stage: Told each step, see ``Circle``.
+        stopping: Asked often; True ends it.
+
+    Raises:
+        NotAStoreError: There is no directory.
+        RefusedError: There is too little space for it, no package, or no place.
+        RegrainError: The store belongs to another user.
+    """
+    with _opened(path) as source:
+        foreseen = survey(source, path, settings, wanted, on_package)
+        swept = [] if is_inside(source, wanted) else sweep(foreseen.place)
+        with _scratch(source, foreseen.place, wanted) as scratch:
+            copy = f"{scratch}/{_COPY}"
+            cast = Cast(source, foreseen.sample, wanted.seed)
+            course = Circle(cast, copy, settings, on_stage, stopping).go()
+    problems = [*foreseen.problems, *course.problems, *_of_latency(course, settings)]
+    return Rehearsal(
+        foreseen,
+        course,
+        _estimate(foreseen, course, wanted.seed),
+        problems,
+        copy if wanted.keep else "",
+        swept,
+        stopping(),
+    )
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Source]:
+    """Open where the packages are, and see to it that this user may write there."""
+    with disk.Closing(open_top(path)) as top:
+        try:
+            root = StoreRoot(os.path.abspath(path))
+        except NotAStoreError:
+            root = None
+        if root is not None:
+            check_owner(root)
+        elif os.geteuid() not in (0, os.fstat(top).st_uid):
+            raise RegrainError(
+                "the directory belongs to another user",
+                path=path,
+                why=f"user {os.fstat(top).st_uid}",
+                advice="Run as that user, or as root.",
+            )
+        yield Source(top, root)
+
+
+@contextlib.contextmanager
+def _scratch(source: Source, place: str, wanted: Wanted) -> Iterator[str]:
+    """Make a private directory, and remove it at the end."""
+    if source.root is not None and is_inside(source, wanted):
+        with RunDirectory(source.root, marks_errors=False) as run:
+            yield f"{place}/{run.name}"
+        return
+    with Scratch(place, keep=wanted.keep) as scratch:
+        yield scratch.path
+
+
+# the verdict
+
+
+def _of_latency(course: Course, settings: Settings) -> list[str]:
+    """Say whether readers were slowed down by more than is tolerated."""
+    tolerated = settings.migration.latency_slowdown_max
+    if tolerated is None or course.latency is None:
+        return []
+    alone, beside = course.latency
+    if not alone.middle or beside.middle <= alone.middle * tolerated:
+        return []
+    times = beside.middle / alone.middle
+    return [f"reads took {times:.1f} times as long while migrating; {tolerated:g} is tolerated"]
+
+
+def _estimate(foreseen: Foreseen, course: Course, seed: int) -> Estimate | None:
+    if course.taken is None:
+        return None
+    copied = [one.candidate for one in course.specimens]
+    seconds = {stage.name: stage.seconds for stage in course.stages if stage.name != "copy"}
+    exponent = growth([one.contents for one in course.specimens], seed)
+    return estimate(Total.of(copied), foreseen.whole, seconds, course.taken, exponent)

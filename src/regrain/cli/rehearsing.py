@@ -1,0 +1,386 @@
+"""The verb that tries it all on a copy first: rehearse."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+import click
+
+from regrain.cli import output
+from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.progress import Bar
+from regrain.errors import UsageError
+
+if TYPE_CHECKING:
+    from regrain.app.circle import Course, Stage
+    from regrain.app.rehearsal import Rehearsal
+    from regrain.app.survey import Foreseen
+    from regrain.migrate.estimate import Estimate, Range, Total
+    from regrain.migrate.foreground import Latency
+    from regrain.migrate.sample import Share
+    from regrain.store.scan import Usage
+
+EXIT_NO_GO = 5
+_SEEDS = 1_000_000
+
+
+@click.command()
+@click.option(
+    "--sample",
+    metavar="SHARE",
+    default="5%",
+    show_default=True,
+    help="How many packages: a share of all (10%), or a number; 3 at the least.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Draw the same sample again.")
+@click.option("--keep", is_flag=True, help="Leave the copy, beside the store, to look at.")
+@click.option(
+    "--scratch",
+    metavar="DIR",
+    default="",
+    help="Make the copy in this directory, on the same file system.",
+)
+@dry_run_option
+@json_option
+@pass_context
+def rehearse(
+    context: Context,
+    sample: str,
+    *,
+    seed: int | None,
+    keep: bool,
+    scratch: str,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Take copies of some packages around the full circle; say what that took, and go or no go.
+
+    Works before init, too. Copies of a sample are migrated, verified, read from both layouts,
+    switched over, cleaned up, rolled back and compared with what they were, to the last
+    attribute. The store is left as it is; the copies are removed. What was measured is scaled
+    to the whole store.
+
+    Exit code 0: go. 5: no go, with the reasons; or too little space for the copies.
+
+    Example: regrain --store /opt/pm/store rehearse --sample 10%
+    """
+    from regrain.app import rehearsal
+    from regrain.app.survey import Wanted
+
+    wanted = Wanted(
+        _share(sample), secrets.randbelow(_SEEDS) if seed is None else seed, scratch, keep
+    )
+    if dry_run:
+        found = rehearsal.foresee(context.path, context.settings, wanted)
+        _foreseen(found, wanted.seed, as_json=as_json)
+        return EXIT_NO_GO if found.problems else 0
+    stop = Stop()
+    telling = _Telling(as_json=as_json)
+    stop.listen(lambda: output.note("stopping; the copies are removed"))
+    try:
+        done = rehearsal.rehearse(
+            context.path,
+            context.settings,
+            wanted,
+            on_package=telling.package,
+            on_stage=telling.stage,
+            stopping=stop,
+        )
+    finally:
+        telling.end()
+    command = _next(context, done)
+    if as_json:
+        _document(done, wanted.seed, command)
+    else:
+        _show(done, wanted.seed, command)
+    if done.stopped:
+        return stop.exit_code
+    return 0 if done.is_go else EXIT_NO_GO
+
+
+def _share(text: str) -> Share:
+    """Return what ``5%``, ``0.5%`` or ``12`` mean.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    from regrain.migrate.sample import Share
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
+    number = float(match[1]) if match else 0.0
+    if match is not None and match[2] and 0 < number <= 100:
+        return Share(part=number / 100)
+    if match is not None and not match[2] and number >= 1 and number.is_integer():
+        return Share(packages=int(number))
+    raise UsageError(
+        f"'{text}' is no sample", advice="Write a share such as 5%, or a number of packages."
+    )
+
+
+def _next(context: Context, done: Rehearsal) -> str:
+    from regrain.cli.telling import next_command
+    from regrain.errors import NotAStoreError
+
+    if not done.is_go:
+        return "regrain rehearse"
+    try:
+        return next_command(context)
+    except NotAStoreError:
+        return "regrain init"
+
+
+class _Telling:
+    """Tells which step it is at: a bar on a terminal, else a line for each step that is done."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._bar = Bar(total=None, hidden=as_json)
+        self._packages = self._bytes = 0
+
+    def package(self, usage: Usage) -> None:
+        """Take a package that was measured."""
+        self._packages += 1
+        self._bytes += usage.size
+        self._bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+
+    def stage(self, number: int, total: int, stage: str | Stage) -> None:
+        """Take a step: its name before it, all of it after it."""
+        if isinstance(stage, str):
+            self._bar.update(f"step {number} of {total}: {stage}", 0, None)
+        elif self._as_json:
+            output.document("status", step=number, steps=total, **_step(stage))
+        else:
+            self._bar.say(
+                f"step {number} of {total}: {stage.name}, {_time(stage.seconds)}: {stage.what}"
+            )
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+# for programs
+
+
+def _step(stage: Stage) -> dict[str, object]:
+    return {
+        "name": stage.name,
+        "seconds": stage.seconds,
+        "allocated_bytes": stage.allocated,
+        "inodes": stage.inodes,
+        "free_bytes": stage.free_bytes,
+        "what": stage.what,
+        "ok": stage.is_well,
+    }
+
+
+def _figures(total: Total) -> dict[str, int]:
+    return {
+        "packages": total.packages,
+        "files": total.files,
+        "inodes": total.inodes,
+        "bytes": total.size,
+        "allocated_bytes": total.allocated,
+    }
+
+
+def _foreseen_fields(found: Foreseen, seed: int) -> dict[str, object]:
+    return {
+        "seed": seed,
+        "sample": _figures(found.chosen),
+        "store": _figures(found.whole),
+        "package_hashes": [one.package_hash for one in found.sample],
+        "needed_bytes": found.needed_bytes,
+        "needed_inodes": found.needed_inodes,
+        "usable_bytes": found.free_bytes,
+        "usable_inodes": found.free_inodes,
+        "scratch": output.shown(found.place),
+    }
+
+
+def _latency_fields(latency: Latency) -> dict[str, object]:
+    return {
+        "reads": latency.reads,
+        "median_seconds": latency.middle,
+        "p95_seconds": latency.slow,
+    }
+
+
+def _estimate_fields(found: Estimate, whole: Total) -> dict[str, object]:
+    return {
+        "seconds": {name: list(took) for name, took in found.seconds.items()},
+        "after_bytes": list(found.after_bytes),
+        "saved_bytes": list(found.saved_bytes),
+        "saved_share": list(found.saved_share(whole)),
+        "rough": found.is_rough,
+    }
+
+
+def _document(done: Rehearsal, seed: int, command: str) -> None:
+    course, seen = done.course, done.course.comparison
+    peak = max(course.stages, key=lambda stage: stage.allocated, default=None)
+    output.document(
+        "summary",
+        dry_run=False,
+        go=done.is_go,
+        stopped=done.stopped,
+        problems=[output.shown(one) for one in done.problems],
+        **_foreseen_fields(done.foreseen, seed),
+        steps=[_step(stage) for stage in course.stages],
+        peak_allocated_bytes=peak.allocated if peak else None,
+        peak_inodes=max((stage.inodes for stage in course.stages), default=None),
+        latency=None
+        if course.latency is None
+        else {
+            "alone": _latency_fields(course.latency[0]),
+            "while_migrating": _latency_fields(course.latency[1]),
+        },
+        slowdown=None if seen is None else seen.slowdown,
+        estimate=None
+        if done.estimate is None
+        else _estimate_fields(done.estimate, done.foreseen.whole),
+        kept=output.shown(done.kept),
+        swept=[output.shown(name) for name in done.swept],
+        next_command=command,
+    )
+
+
+# for people
+
+
+def _foreseen(found: Foreseen, seed: int, *, as_json: bool) -> None:
+    command = f"regrain rehearse --seed {seed}"
+    if as_json:
+        output.document(
+            "summary",
+            dry_run=True,
+            problems=[output.shown(one) for one in found.problems],
+            **_foreseen_fields(found, seed),
+            next_command=command,
+        )
+        return
+    click.echo(f"would rehearse with {_sample(found, seed)}")
+    inodes = "" if found.free_inodes is None else f" and {found.free_inodes:,} inodes"
+    output.pairs(
+        [
+            ("in", output.shown(found.place)),
+            (
+                "needs at most",
+                f"{output.size(found.needed_bytes)} and {found.needed_inodes:,} inodes",
+            ),
+            ("can use", f"{output.size(found.free_bytes)}{inodes}"),
+        ]
+    )
+    _problems("speaks against a migration", found.problems)
+    click.echo(f"\nNext: {command}")
+
+
+def _sample(found: Foreseen, seed: int) -> str:
+    chosen, whole = found.chosen, found.whole
+    share = chosen.size / whole.size if whole.size else 1.0
+    return (
+        f"{chosen.packages:,} of {whole.packages:,} packages, {output.size(chosen.size)} of "
+        f"{output.size(whole.size)} ({share:.0%}); seed {seed}"
+    )
+
+
+def _show(done: Rehearsal, seed: int, command: str) -> None:
+    click.echo(f"rehearsed with {_sample(done.foreseen, seed)}\n")
+    _show_stages(done.course)
+    _show_readers(done.course)
+    if done.estimate is not None:
+        _show_estimate(done.estimate, done.foreseen.whole)
+    for name in done.swept:
+        click.echo(f"\nremoved what a rehearsal that was killed had left: {output.shown(name)}")
+    if done.kept:
+        click.echo(f"\nthe copy is kept: {output.shown(done.kept)}")
+    if done.stopped:
+        click.echo("\nstopped; no verdict")
+    elif done.is_go:
+        click.echo("\ngo: every package came back as it was, and nothing speaks against it")
+    else:
+        _problems("no go", done.problems)
+    click.echo(f"\nNext: {command}")
+
+
+def _show_stages(course: Course) -> None:
+    output.table(
+        ("step", "took", "on disk", "inodes", ""),
+        (
+            (
+                stage.name,
+                _time(stage.seconds),
+                output.size(stage.allocated),
+                f"{stage.inodes:,}",
+                stage.what,
+            )
+            for stage in course.stages
+        ),
+    )
+    if course.stages:
+        first, last = course.stages[0], course.stages[-1]
+        peak = max(stage.allocated for stage in course.stages)
+        click.echo(
+            f"\non disk: {output.size(first.allocated)} before, {output.size(peak)} at the most "
+            f"after a step, {output.size(last.allocated)} at the end"
+        )
+
+
+def _show_readers(course: Course) -> None:
+    if course.latency is not None and course.latency[0].middle:
+        alone, beside = course.latency
+        click.echo(
+            f"a reader: {_time(alone.middle)} a read when alone, {_time(beside.middle)} beside "
+            f"the migration ({beside.middle / alone.middle:.1f} times as long; one in twenty took "
+            f"over {_time(beside.slow)}; {beside.reads:,} reads)"
+        )
+    seen = course.comparison
+    if seen is not None and seen.files:
+        click.echo(
+            f"reading from the file level takes {seen.slowdown:.2f} times as long as from legacy"
+        )
+
+
+def _show_estimate(found: Estimate, whole: Total) -> None:
+    share = found.saved_share(whole)
+    click.echo(
+        f"\nscaled to all {whole.packages:,} packages, {output.size(whole.allocated)} on disk:"
+    )
+    for name in ("init", "migrate", "verify deep", "cutover", "cleanup", "rollback"):
+        if name in found.seconds:
+            click.echo(f"  {name:<12} {_between(found.seconds[name])}")
+    click.echo(
+        f"  {'without legacy':<12} {_sizes(found.after_bytes)}, which saves "
+        f"{_sizes(found.saved_bytes)} ({share.low:.0%} to {share.high:.0%}): the less if the other "
+        "packages share no more than these, the more if sharing goes on growing"
+    )
+    if found.is_rough:
+        click.echo("  the sample was too small for more than a rough guess of times: --sample 20%")
+
+
+def _between(seconds: Range) -> str:
+    low, high = output.duration(seconds.low), output.duration(seconds.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _sizes(count: Range) -> str:
+    low, high = output.size(count.low), output.size(count.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _problems(title: str, problems: list[str]) -> None:
+    if problems:
+        click.echo(f"\n{title}:")
+    for problem in problems:
+        click.echo(f"  {output.shown(problem)}")
+
+
+def _time(seconds: float) -> str:
+    """Return a short time as people read it."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else output.duration(seconds)
