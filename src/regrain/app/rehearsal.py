@@ -107,12 +107,13 @@ def rehearse(
     """
     with _opened(path) as source:
         foreseen = survey(source, path, settings, wanted, on_package)
-        swept = [] if is_inside(source, wanted) else sweep(foreseen.place)
+        beside = os.path.dirname(os.path.realpath(path))
+        swept = [name for place in {beside, foreseen.place} for name in sweep(place)]
         with _scratch(source, foreseen.place, wanted) as scratch:
             copy = f"{scratch}/{_COPY}"
             cast = Cast(source, foreseen.sample, wanted.seed)
             course = Circle(cast, copy, settings, on_stage, stopping).go()
-    problems = [*foreseen.problems, *course.problems, *_of_latency(course, settings)]
+    problems = [*foreseen.problems, *course.problems, *against_latency(course, settings)]
     return Rehearsal(
         foreseen,
         course,
@@ -158,7 +159,7 @@ def _scratch(source: Source, place: str, wanted: Wanted) -> Iterator[str]:
 # the verdict
 
 
-def _of_latency(course: Course, settings: Settings) -> list[str]:
+def against_latency(course: Course, settings: Settings) -> list[str]:
     """Say whether readers were slowed down by more than is tolerated."""
     tolerated = settings.migration.latency_slowdown_max
     if tolerated is None or course.latency is None:

@@ -77,8 +77,7 @@ def rehearse(
         _foreseen(found, wanted.seed, as_json=as_json)
         return EXIT_NO_GO if found.problems else 0
     stop = Stop()
-    telling = _Telling(as_json=as_json)
-    stop.listen(lambda: output.note("stopping; the copies are removed"))
+    telling = _Telling(stop, as_json=as_json)
     try:
         done = rehearsal.rehearse(
             context.path,
@@ -134,7 +133,8 @@ def _next(context: Context, done: Rehearsal) -> str:
 class _Telling:
     """Tells which step it is at: a bar on a terminal, else a line for each step that is done."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, stop: Stop, *, as_json: bool) -> None:
+        self._stop = stop
         self._as_json = as_json
         self._bar = Bar(total=None, hidden=as_json)
         self._packages = self._bytes = 0
@@ -148,6 +148,8 @@ class _Telling:
     def stage(self, number: int, total: int, stage: str | Stage) -> None:
         """Take a step: its name before it, all of it after it."""
         if isinstance(stage, str):
+            if number == 1:  # until there are copies to remove, a signal may end it at once
+                self._stop.listen(lambda: self._bar.say("stopping; the copies are removed"))
             self._bar.update(f"step {number} of {total}: {stage}", 0, None)
         elif self._as_json:
             output.document("status", step=number, steps=total, **_step(stage))
@@ -344,20 +346,24 @@ def _show_readers(course: Course) -> None:
 
 
 def _show_estimate(found: Estimate, whole: Total) -> None:
-    share = found.saved_share(whole)
     click.echo(
         f"\nscaled to all {whole.packages:,} packages, {output.size(whole.allocated)} on disk:"
     )
     for name in ("init", "migrate", "verify deep", "cutover", "cleanup", "rollback"):
         if name in found.seconds:
             click.echo(f"  {name:<12} {_between(found.seconds[name])}")
+    share = found.saved_share(whole)
     click.echo(
-        f"  {'without legacy':<12} {_sizes(found.after_bytes)}, which saves "
-        f"{_sizes(found.saved_bytes)} ({share.low:.0%} to {share.high:.0%}): the less if the other "
-        "packages share no more than these, the more if sharing goes on growing"
+        f"  {'disk':<12} {_sizes(found.after_bytes)} without legacy directories, "
+        f"{_sizes(found.saved_bytes)} less than now ({_shares(share)})"
     )
+    if _shares(share) != _shares(share._replace(high=share.low)):
+        click.echo(
+            "  The larger saving if sharing goes on growing with the packages as it did within\n"
+            "  the sample, the smaller if the others share no more than these."
+        )
     if found.is_rough:
-        click.echo("  the sample was too small for more than a rough guess of times: --sample 20%")
+        click.echo("  The times are rough: so small a sample is mostly starting and ending.")
 
 
 def _between(seconds: Range) -> str:
@@ -367,6 +373,11 @@ def _between(seconds: Range) -> str:
 
 def _sizes(count: Range) -> str:
     low, high = output.size(count.low), output.size(count.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _shares(share: Range) -> str:
+    low, high = f"{share.low:.0%}", f"{share.high:.0%}"
     return low if low == high else f"{low} to {high}"
 
 

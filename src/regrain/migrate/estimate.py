@@ -122,7 +122,7 @@ def estimate(
 
 
 def growth(contents: Sequence[Mapping[str, int]], seed: int) -> float:
-    """Return the exponent by which distinct bytes grow with packages; 1: nothing is shared.
+    """Return the exponent by which distinct bytes grow with all bytes; 1: nothing is shared.
 
     Random halves of the sample are compared with all of it: where half the packages hold all
     of the bytes, twice as many would bring nothing new.
@@ -131,18 +131,20 @@ def growth(contents: Sequence[Mapping[str, int]], seed: int) -> float:
         contents: Of every package the digests, each with the bytes of its file.
         seed: Of the halves.
     """
-    whole = _distinct(contents)
-    if len(contents) < 2 or not whole:
-        return 1.0
+    whole, gross = _distinct(contents), _gross(contents)
     random = Random(seed)  # noqa: S311 -- a sample, no secret
-    found = []
-    for _ in range(_HALVINGS):
+    # Packages differ in size, so halves are measured by bytes, not by packages.
+    grown = of_grown = 0.0
+    for _ in range(_HALVINGS if len(contents) > 1 and whole else 0):
         half = random.sample(list(contents), len(contents) // 2)
-        part = _distinct(half) / whole
-        if part:
-            found.append(math.log(part) / math.log(len(half) / len(contents)))
-    exponent = sum(found) / len(found) if found else 1.0
-    return min(1.0, max(_GROWTH_MIN, exponent))
+        if 0 < _gross(half) < gross:
+            grown += math.log(_distinct(half) / whole)
+            of_grown += math.log(_gross(half) / gross)
+    return min(1.0, max(_GROWTH_MIN, grown / of_grown)) if of_grown else 1.0
+
+
+def _gross(contents: Sequence[Mapping[str, int]]) -> int:
+    return sum(sum(one.values()) for one in contents)
 
 
 def _distinct(contents: Sequence[Mapping[str, int]]) -> int:

@@ -87,13 +87,14 @@ def left_over(parent: str) -> list[str]:
 
 def sweep(parent: str) -> list[str]:
     """Remove what dead ones left behind; return their names."""
-    swept = []
+    swept, dead = [], _dead(parent)
+    if not dead:
+        return []
     with disk.Closing(os.open(parent, _DIRECTORY)) as fd:
-        for name, lock in _dead(parent):
+        for name, _lock in dead:  # held until it is gone
             with contextlib.suppress(FileNotFoundError):  # its owner was at it himself
                 disk.remove_tree(name, fd)
                 swept.append(name)
-            del lock
     return sorted(swept)
 
 
