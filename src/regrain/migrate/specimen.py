@@ -106,7 +106,9 @@ def prove(package: PackageSource) -> tuple[str, dict[str, int]]:
     hasher = blake3()
     contents: dict[str, int] = {}
     for entry in read(package):
-        hasher.update(repr(entry if entry.xattrs else replace(entry, xattrs=None)).encode())
+        # Attributes come in any order, and none is none, however that is said.
+        xattrs = dict(sorted(entry.xattrs.items())) if entry.xattrs else None
+        hasher.update(repr(replace(entry, xattrs=xattrs)).encode())
         if entry.digest:
             contents[entry.digest] = entry.size
     return hasher.hexdigest(), contents
