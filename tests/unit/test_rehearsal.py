@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from regrain.app.circle import Course
 from regrain.app.rehearsal import against_latency
-from regrain.migrate.estimate import Range, Taken, Total, estimate, growth
+from regrain.migrate.estimate import Content, Range, Taken, Total, estimate, sharing
 from regrain.migrate.foreground import Latency
 from regrain.migrate.sample import PACKAGES_MIN, Candidate, Share, choose, size_class
 from regrain.settings import Migration, Settings
@@ -73,7 +73,7 @@ def test_neighbours_of_several_families(seed: int) -> None:
     """Single releases would share nothing with each other; one family says little of others."""
     drawn = [one for one in choose(store(), Share(packages=20), seed) if size_class(one.size) == 0]
     families = {one.name for one in drawn}
-    assert 2 < len(families) < len(drawn) / 2
+    assert 2 < len(families) <= len(drawn) / 2 + 1
     for name in families:
         found = sorted(int(one.version[2:]) for one in drawn if one.name == name)
         gaps = [after - before for before, after in pairwise(found)]
@@ -83,37 +83,56 @@ def test_neighbours_of_several_families(seed: int) -> None:
 # the figures
 
 
-def test_growth_tells_sharing_from_none() -> None:
-    alone = [{f"{package}-{number}": 100 + package for number in range(5)} for package in range(8)]
-    same = [{f"{number}": 100 for number in range(5)} for _ in range(8)]
-    half = [
-        {f"{number if number < 5 else (package, number)}": 100 for number in range(10)}
-        for package in range(8)
+def content(name: str, release: int, files: dict[str, int]) -> Content:
+    return Content(candidate(name, release, sum(files.values())), files)
+
+
+def family(name: str, own: int, common: int, releases: int) -> list[Content]:
+    """Releases with so many bytes of their own, and so many in common."""
+    return [
+        content(name, release, {f"{name}-{release}": own, name: common})
+        for release in range(releases)
     ]
-    assert growth(alone, seed=1) == pytest.approx(1.0)
-    assert growth(same, seed=1) < growth(half, seed=1) < 0.95
-    assert growth(alone[:1], seed=1) == growth([], seed=1) == 1.0
+
+
+def test_sharing_of_releases_goes_on_in_their_family() -> None:
+    ten = family("shared", 10, 90, 10)
+    whole = [one.candidate for one in ten]
+    assert sharing(ten, whole) == Range(1.0, 1.0)
+    pair = sharing(ten[4:6], whole)  # 110 of 200 bytes are distinct; of all, 190 of 1000
+    assert pair.high == pytest.approx(1.0)
+    assert pair.low * 0.55 == pytest.approx(0.19)
+    assert sharing(ten[4:5], whole) == Range(1.0, 1.0)  # a single one says nothing of sharing
+
+
+def test_the_margin_is_of_families() -> None:
+    shared, alone = family("shared", 10, 90, 10), family("alone", 100, 0, 10)
+    whole = [one.candidate for one in (*shared, *alone)]
+    assert tuple(sharing(alone[4:6], whole)) == pytest.approx((1.0, 1.0))
+    found = sharing([*shared[4:6], *alone[4:6]], whole)
+    truth = (190 + 1000) / 2000 / (310 / 400)
+    assert found.low < truth < 1.0 < found.high
+    assert sharing([], []) == Range(1.0, 1.0)
 
 
 def test_figures_are_scaled() -> None:
     sample = Total(packages=10, files=100, inodes=150, size=1000, allocated=2000)
     whole = Total(packages=100, files=500, inodes=1500, size=10_000, allocated=20_000)
-    found = estimate(sample, whole, {"migrate": 20.0}, Taken(50, 2000, 1250, 1000), 0.5)
+    taken = Taken(50, 2000, 1250, 1000)
+    found = estimate(sample, whole, {"migrate": 20.0}, taken, Range(0.5, 1.1))
     assert found.seconds == {"migrate": Range(100.0, 200.0)}  # by files five times, by bytes ten
     lists = 200 * 5
-    assert found.after_bytes == pytest.approx(
-        Range(50 + lists + 1000 * 10**0.5, 50 + lists + 10_000)
-    )
+    assert tuple(found.after_bytes) == pytest.approx((50 + lists + 5000, 50 + lists + 11_000))
     assert found.saved_bytes.low == pytest.approx(20_000 - found.after_bytes.high)
     assert found.saved_share(whole).low == pytest.approx(found.saved_bytes.low / 20_000)
     assert not found.is_rough
-    assert estimate(sample, whole, {"migrate": 2.0}, Taken(0, 1, 1, 1), 1.0).is_rough
+    assert estimate(sample, whole, {"migrate": 2.0}, taken, Range(1.0, 1.0)).is_rough
 
 
 def test_the_whole_store_needs_no_scaling() -> None:
     whole = Total(packages=10, files=100, inodes=150, size=1000, allocated=2000)
-    found = estimate(whole, whole, {"migrate": 2.0}, Taken(50, 2000, 1250, 1000), 0.5)
-    assert found.after_bytes == pytest.approx(Range(1250, 1250))
+    found = estimate(whole, whole, {"migrate": 2.0}, Taken(50, 2000, 1250, 1000), Range(1.0, 1.0))
+    assert tuple(found.after_bytes) == pytest.approx((1250, 1250))
     assert found.seconds == {"migrate": Range(2.0, 2.0)}
     assert not found.is_rough
 

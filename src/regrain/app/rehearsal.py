@@ -12,7 +12,7 @@ from regrain.app.circle import Cast, Circle
 from regrain.app.recovery import check_owner
 from regrain.app.survey import Foreseen, Wanted, is_inside, survey
 from regrain.errors import NotAStoreError, RegrainError
-from regrain.migrate.estimate import Estimate, Total, estimate, growth
+from regrain.migrate.estimate import Content, Estimate, Total, estimate, sharing
 from regrain.migrate.specimen import Source
 from regrain.store.locks import RunDirectory
 from regrain.store.root import StoreRoot, open_top
@@ -117,7 +117,7 @@ def rehearse(
     return Rehearsal(
         foreseen,
         course,
-        _estimate(foreseen, course, wanted.seed),
+        _estimate(foreseen, course),
         problems,
         copy if wanted.keep else "",
         swept,
@@ -171,10 +171,11 @@ def against_latency(course: Course, settings: Settings) -> list[str]:
     return [f"reads took {times:.1f} times as long while migrating; {tolerated:g} is tolerated"]
 
 
-def _estimate(foreseen: Foreseen, course: Course, seed: int) -> Estimate | None:
+def _estimate(foreseen: Foreseen, course: Course) -> Estimate | None:
     if course.taken is None:
         return None
-    copied = [one.candidate for one in course.specimens]
+    contents = [Content(one.candidate, one.contents) for one in course.specimens]
+    copied = Total.of([one.candidate for one in contents])
     seconds = {stage.name: stage.seconds for stage in course.stages if stage.name != "copy"}
-    exponent = growth([one.contents for one in course.specimens], seed)
-    return estimate(Total.of(copied), foreseen.whole, seconds, course.taken, exponent)
+    shared = sharing(contents, foreseen.known)
+    return estimate(copied, foreseen.whole, seconds, course.taken, shared)

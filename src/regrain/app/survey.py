@@ -49,7 +49,8 @@ class Foreseen(NamedTuple):
     """What a rehearsal would do.
 
     Attributes:
-        sample: The packages it takes.
+        known: All packages.
+        sample: Those of them it takes.
         chosen: What they hold.
         whole: What all packages hold.
         needed_bytes: What it takes on disk, at the most.
@@ -60,6 +61,7 @@ class Foreseen(NamedTuple):
         problems: What is known to speak against a migration before anything was copied.
     """
 
+    known: list[Candidate]
     sample: list[Candidate]
     chosen: Total
     whole: Total
@@ -115,6 +117,7 @@ def survey(
     space = os.statvfs(place)
     limits = settings.migration
     found = Foreseen(
+        known,
         sample,
         chosen,
         whole,

@@ -359,8 +359,8 @@ def _show_estimate(found: Estimate, whole: Total) -> None:
     )
     if _shares(share) != _shares(share._replace(high=share.low)):
         click.echo(
-            "  The larger saving if sharing goes on growing with the packages as it did within\n"
-            "  the sample, the smaller if the others share no more than these."
+            "  From what is saved if other packages share no more than these, to what is saved if\n"
+            "  all releases of a family share as these do, give or take a family of the sample."
         )
     if found.is_rough:
         click.echo("  The times are rough: so small a sample is mostly starting and ending.")

@@ -1,8 +1,8 @@
 """Which packages a rehearsal takes: of every size, in families, chosen by a seed.
 
 Releases of one product share most of their files, so a sample of single packages would show
-next to no savings. What is drawn are therefore neighbours: a few successive releases of a
-family, a family of every stretch of the list, in every class of size.
+next to no savings. What is drawn are therefore neighbours: two or more successive releases of a
+family, then of another, in every class of size.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PACKAGES_MIN = 3
-NEIGHBOURS_MAX = 4
-"""So many releases of one family in a row."""
+NEIGHBOURS_MIN, NEIGHBOURS_MAX = 2, 4
+"""So many releases of one family in a row, the more the larger the sample is."""
 
 _CLASSES = (1 << 20, 16 << 20, 256 << 20)
 """Where one class of size ends and the next begins, in bytes."""
@@ -82,55 +82,59 @@ def choose(candidates: Iterable[Candidate], share: Share, seed: int) -> list[Can
         The sample, sorted by hash. Every class of size is in it, if there are so many places.
     """
     random = Random(seed)  # noqa: S311 -- a sample, no secret
-    listed = sorted(candidates, key=lambda one: one.package_hash)
+    listed = sorted(candidates, key=lambda one: (one.family, one.version, one.package_hash))
     wanted = share.of(len(listed))
-    classes: dict[int, list[Candidate]] = {}
-    for one in listed:
-        classes.setdefault(size_class(one.size), []).append(one)
-    places = _places({number: len(members) for number, members in classes.items()}, wanted)
-    drawn = [
-        one
-        for number, members in sorted(classes.items())
-        for one in _draw(members, places[number], random)
-    ]
+    length = min(NEIGHBOURS_MAX, max(NEIGHBOURS_MIN, wanted // 8))
+    classes: dict[int, list[_Run]] = {}
+    for run in _runs(listed, length, random):
+        mean = sum(one.size for one in run.members) // len(run.members)
+        classes.setdefault(size_class(mean), []).append(run)
+    sizes = {
+        number: sum(len(run.members) for run in runs) for number, runs in sorted(classes.items())
+    }
+    places = _places(sizes, wanted, length)
+    drawn = [one for number in sizes for one in _draw(classes[number], places[number], random)]
     return sorted(drawn, key=lambda one: one.package_hash)
 
 
-def _places(sizes: dict[int, int], wanted: int) -> dict[int, int]:
-    """Share out so many places: one to every class, largest first, the others by size."""
-    order = sorted(sizes, key=lambda number: (-sizes[number], number))
-    places = {number: int(rank < wanted) for rank, number in enumerate(order)}
+class _Run(NamedTuple):
+    """Successive releases of a family; ``rank`` of its runs came before this one."""
+
+    rank: int
+    members: list[Candidate]
+
+
+def _runs(listed: list[Candidate], length: int, random: Random) -> Iterator[_Run]:
+    """Cut every family into runs, beginning anywhere in it."""
+    for _, found in groupby(listed, key=lambda one: one.family):
+        family = list(found)
+        start = random.randrange(len(family))
+        turned = family[start:] + family[:start]
+        for rank, at in enumerate(range(0, len(turned), length)):
+            yield _Run(rank, turned[at : at + length])
+
+
+def _places(sizes: dict[int, int], wanted: int, length: int) -> dict[int, int]:
+    """Share out so many places: a run to every class, the largest first, the others by size."""
+    places = dict.fromkeys(sizes, 0)
+    left = wanted
+    for number in sorted(sizes, key=lambda number: -sizes[number]):
+        places[number] = min(length, sizes[number], left)
+        left -= places[number]
     total = sum(sizes.values())
-    for _ in range(wanted - sum(places.values())):
-        open_ones = [number for number in order if places[number] < sizes[number]]
+    for _ in range(left):
+        open_ones = [number for number in sizes if places[number] < sizes[number]]
         poorest = max(open_ones, key=lambda number: sizes[number] * wanted / total - places[number])
         places[poorest] += 1
     return places
 
 
-def _draw(members: list[Candidate], count: int, random: Random) -> list[Candidate]:
-    """Draw from one class: runs of releases, of one family after the other, in random order."""
-    runs = list(_runs(members, count, random))
-    random.shuffle(runs)
+def _draw(runs: list[_Run], count: int, random: Random) -> list[Candidate]:
+    """Draw from one class: of one family after the other, in random order."""
+    shuffled = random.sample(runs, len(runs))
     # A family comes again only once every other one was asked.
-    runs.sort(key=lambda run: run[0])
+    shuffled.sort(key=lambda run: run.rank)
     drawn: list[Candidate] = []
-    for _, run in runs:
-        drawn += run[: count - len(drawn)]
-        if len(drawn) == count:
-            break
+    for run in shuffled:
+        drawn += run.members[: count - len(drawn)]
     return drawn
-
-
-def _runs(
-    members: list[Candidate], count: int, random: Random
-) -> Iterator[tuple[int, list[Candidate]]]:
-    """Yield runs of neighbouring releases, with how many of the family came before."""
-    length = max(1, min(NEIGHBOURS_MAX, count // 2))
-    ordered = sorted(members, key=lambda one: (one.family, one.version, one.package_hash))
-    for _, found in groupby(ordered, key=lambda one: one.family):
-        family = list(found)
-        start = random.randrange(len(family))
-        turned = family[start:] + family[:start]
-        for rank, at in enumerate(range(0, len(turned), length)):
-            yield rank, turned[at : at + length]
