@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from regrain.store.scan import Usage
 
 EXIT_NO_GO = 5
+_SAMPLE = "5%"
 _SEEDS = 1_000_000
 
 
@@ -30,7 +31,7 @@ _SEEDS = 1_000_000
 @click.option(
     "--sample",
     metavar="SHARE",
-    default="5%",
+    default=_SAMPLE,
     show_default=True,
     help="How many packages: a share of all (10%), or a number; 3 at the least.",
 )
@@ -74,7 +75,9 @@ def rehearse(
     )
     if dry_run:
         found = rehearsal.foresee(context.path, context.settings, wanted)
-        _foreseen(found, wanted.seed, as_json=as_json)
+        again = "" if sample == _SAMPLE else f" --sample {sample}"
+        command = f"regrain rehearse{again} --seed {wanted.seed}"
+        _foreseen(found, wanted.seed, command, as_json=as_json)
         return EXIT_NO_GO if found.problems else 0
     stop = Stop()
     telling = _Telling(stop, as_json=as_json)
@@ -252,8 +255,7 @@ def _document(done: Rehearsal, seed: int, command: str) -> None:
 # for people
 
 
-def _foreseen(found: Foreseen, seed: int, *, as_json: bool) -> None:
-    command = f"regrain rehearse --seed {seed}"
+def _foreseen(found: Foreseen, seed: int, command: str, *, as_json: bool) -> None:
     if as_json:
         output.document(
             "summary",

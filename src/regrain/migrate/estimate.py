@@ -2,10 +2,10 @@
 
 Times are scaled twice, by bytes and by files: the truth of a mixture lies between. Of what the
 store will take there are two ends as well. The one: all other packages share no more than those
-of the sample do. The other: every further release of a family brings as little that is new as those of
-the sample did. Both ends are those of the sample without the one family that moves
-them furthest, which is the margin that the choice of families leaves. What families share with
-each other counts in neither, so a store may well save more.
+of the sample do. The other: every further release of a family brings as little that is new as
+those of the sample did. Both ends are those of the sample without the one family that moves them
+furthest, which is the margin that the choice of families leaves. What families of which none is
+in the sample share with others counts in neither, so a store may well save more.
 """
 
 from __future__ import annotations
