@@ -11,9 +11,10 @@ from regrain import disk
 from regrain.app.circle import Cast, Circle
 from regrain.app.recovery import check_owner
 from regrain.app.survey import Foreseen, Wanted, is_inside, survey
-from regrain.errors import NotAStoreError, RegrainError
+from regrain.errors import RegrainError, reason
 from regrain.migrate.estimate import Content, Estimate, Total, estimate, sharing
 from regrain.migrate.specimen import Source
+from regrain.model import layout
 from regrain.store.locks import RunDirectory
 from regrain.store.root import StoreRoot, open_top
 from regrain.store.scan import Usage
@@ -129,10 +130,8 @@ def rehearse(
 def _opened(path: str) -> Iterator[Source]:
     """Open where the packages are, and see to it that this user may write there."""
     with disk.Closing(open_top(path)) as top:
-        try:
-            root = StoreRoot(os.path.abspath(path))
-        except NotAStoreError:
-            root = None
+        is_store = layout.STORE_FILE in os.listdir(top)
+        root = StoreRoot(os.path.abspath(path)) if is_store else None
         if root is not None:
             check_owner(root)
         elif os.geteuid() not in (0, os.fstat(top).st_uid):
@@ -148,12 +147,23 @@ def _opened(path: str) -> Iterator[Source]:
 @contextlib.contextmanager
 def _scratch(source: Source, place: str, wanted: Wanted) -> Iterator[str]:
     """Make a private directory, and remove it at the end."""
+    try:
+        made = _make_scratch(source, place, wanted)
+    except OSError as error:
+        raise RegrainError(
+            "cannot make a directory for the copies",
+            path=place,
+            why=reason(error),
+            advice="Mend that, or name another on the packages' file system with --scratch.",
+        ) from error
+    with made:
+        yield made.path if isinstance(made, Scratch) else f"{place}/{made.name}"
+
+
+def _make_scratch(source: Source, place: str, wanted: Wanted) -> Scratch | RunDirectory:
     if source.root is not None and is_inside(source, wanted):
-        with RunDirectory(source.root, marks_errors=False) as run:
-            yield f"{place}/{run.name}"
-        return
-    with Scratch(place, keep=wanted.keep) as scratch:
-        yield scratch.path
+        return RunDirectory(source.root, marks_errors=False)
+    return Scratch(place, keep=wanted.keep)
 
 
 # the verdict
