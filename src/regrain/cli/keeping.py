@@ -201,7 +201,12 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
             directory_bytes=removal.directory_bytes,
             objects=removal.objects,
             object_bytes=removal.object_bytes,
+            finished=removal.was_begun,
         )
+        return 0
+    if removal.was_begun:
+        click.echo(f"finished the removal of {removal.package_hash}, which was begun before")
+        click.echo("Next: regrain gc")
         return 0
     places = " and ".join(where.value.replace("_", " ") for where in removal.layouts)
     places = places or "in neither layout any more"

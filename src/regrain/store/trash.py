@@ -121,6 +121,12 @@ def empty_discarded(root: StoreRoot, package_hash: str | None = None) -> None:
             disk.fsync(trash)
 
 
+def discarded(root: StoreRoot) -> set[str]:
+    """Return the packages of which something in the trash never comes back."""
+    with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
+        return {name.partition(".")[0] for name in os.listdir(trash) if _is_discarded(name, None)}
+
+
 def _is_discarded(name: str, package_hash: str | None) -> bool:
     owner, _, rest = name.partition(".")
     return rest.startswith(f"{_REMOVED}.") and package_hash in {None, owner}
