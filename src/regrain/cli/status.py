@@ -69,7 +69,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     state = health["status"] if isinstance(health, dict) else ""
     rate, left = figures["rate_bytes_per_second"], figures["estimated_time_remaining_seconds"]
     done, total = count("bytes_done"), count("bytes_total")
-    undone = count("rolled_back_packages")
+    undone, claimed = count("rolled_back_packages"), count("in_progress_packages")
     lines = [
         ("phase", phase),
         ("running", str(figures["running"] or "nothing")),
@@ -78,7 +78,8 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
             (
                 f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
                 f"{count('failed_packages'):,} failed, "
-                f"{count('pending_packages') + count('in_progress_packages'):,} pending"
+                f"{count('pending_packages'):,} pending"
+                + (f", {count('in_progress_packages'):,} in progress" * bool(claimed))
                 + (f", {count('rolled_back_packages'):,} rolled back" * bool(undone))
             ),
         ),
