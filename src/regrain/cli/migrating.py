@@ -40,7 +40,7 @@ class _Scanning:
     def __call__(self, usage: Usage) -> None:
         self._packages += 1
         self._bytes += usage.size
-        self._bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+        self._bar.update(f"looked at {output.count(self._packages, 'package')}", self._bytes, None)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -115,8 +115,8 @@ def _show_plan(found: Plan, command: str) -> None:
             (
                 "files",
                 (
-                    f"{found.files:,} in {found.directories:,} directories, "
-                    f"{found.symlinks:,} symbolic links"
+                    f"{found.files:,} in {output.count(found.directories, 'directory')}, "
+                    f"{output.count(found.symlinks, 'symbolic link')}"
                 ),
             ),
             ("bytes", f"{output.size(found.size)}; {output.size(found.allocated)} on disk"),
@@ -124,19 +124,24 @@ def _show_plan(found: Plan, command: str) -> None:
             (
                 "needs at most",
                 (
-                    f"{output.size(found.extra_bytes)} and {found.extra_inodes:,} inodes more "
+                    f"{output.size(found.extra_bytes)} and "
+                    f"{output.count(found.extra_inodes, 'inode')} more "
                     "while both layouts exist"
                 ),
             ),
-            ("free", f"{output.size(found.free_bytes)} and {found.free_inodes:,} inodes"),
+            (
+                "free",
+                f"{output.size(found.free_bytes)} and {output.count(found.free_inodes, 'inode')}",
+            ),
             (
                 "copied",
                 (
-                    f"{found.copied_files:,} files ({output.size(found.copied_bytes)}); "
+                    f"{output.count(found.copied_files, 'file')} "
+                    f"({output.size(found.copied_bytes)}); "
                     "all others share their bytes with the legacy tree"
                 ),
             ),
-            ("linked from outside", f"{found.linked_outside:,} files"),
+            ("linked from outside", f"{output.count(found.linked_outside, 'file')}"),
         ]
     )
     click.echo(
@@ -203,11 +208,11 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
 
 def _show_init(done: Initialised, *, dry_run: bool) -> None:
     if dry_run:
-        click.echo(f"would queue {done.queued:,} packages; nothing was written")
+        click.echo(f"would queue {output.count(done.queued, 'package')}; nothing was written")
     elif done.created:
-        click.echo(f"initialised; {done.queued:,} packages queued")
+        click.echo(f"initialised; {output.count(done.queued, 'package')} queued")
     else:
-        click.echo(f"this is a store already; {done.queued:,} new packages queued")
+        click.echo(f"this is a store already; {output.count(done.queued, 'new package')} queued")
     section("not packages, left alone", [output.shown(name) for name in done.foreign])
     click.echo("\nNext: regrain migrate")
 
@@ -302,7 +307,7 @@ def migrate(
         )
     else:
         click.echo(
-            f"{summary.completed:,} packages migrated"
+            f"{output.count(summary.completed, 'package')} migrated"
             + (f", {failed:,} failed" if failed else "")
             + f"; {state.totals.count(Status.PENDING):,} pending"
             + (" (stopped)" if summary.stopped else "")
@@ -332,9 +337,10 @@ def _would_migrate(found: Foresight, *, as_json: bool) -> int:
         )
         return 0
     if found.rolled_back:
-        click.echo(f"would compare {found.rolled_back:,} packages that were rolled back")
+        click.echo(f"would compare {output.count(found.rolled_back, 'package')} rolled back before")
     click.echo(
-        f"would migrate {found.packages:,} packages, {found.files:,} files: "
+        f"would migrate {output.count(found.packages, 'package')}, "
+        f"{output.count(found.files, 'file')}: "
         f"{output.size(found.size)}"
     )
     click.echo("\nNext: regrain migrate")

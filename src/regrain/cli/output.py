@@ -71,6 +71,13 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
+def count(amount: int, noun: str) -> str:
+    """Return how many there are of something, in words that agree: one package, two packages."""
+    if amount != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{amount:,} {noun}"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people read it."""
     whole = round(seconds)
@@ -120,6 +127,7 @@ def note(text: str, level: str = "info") -> None:
 
 
 __all__ = [
+    "count",
     "document",
     "duration",
     "exit_error",

@@ -11,13 +11,14 @@ import click
 from regrain.cli import output
 from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
 from regrain.cli.progress import Bar
+from regrain.cli.rehearsed import brief_time, show, show_foreseen
 from regrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from regrain.app.circle import Course, Stage
+    from regrain.app.circle import Stage
     from regrain.app.rehearsal import Rehearsal
     from regrain.app.survey import Foreseen
-    from regrain.migrate.estimate import Estimate, Range, Total
+    from regrain.migrate.estimate import Estimate, Total
     from regrain.migrate.foreground import Latency
     from regrain.migrate.sample import Share
     from regrain.store.scan import Usage
@@ -77,7 +78,8 @@ def rehearse(
         found = rehearsal.foresee(context.path, context.settings, wanted)
         again = "" if sample == _SAMPLE else f" --sample {sample}"
         command = f"regrain rehearse{again} --seed {wanted.seed}"
-        _foreseen(found, wanted.seed, command, as_json=as_json)
+        tell = _foreseen_document if as_json else show_foreseen
+        tell(found, wanted.seed, command)
         return EXIT_NO_GO if found.problems else 0
     stop = Stop()
     telling = _Telling(stop, as_json=as_json)
@@ -96,7 +98,7 @@ def rehearse(
     if as_json:
         _document(done, wanted.seed, command)
     else:
-        _show(done, wanted.seed, command)
+        show(done, wanted.seed, command)
     if done.stopped:
         return stop.exit_code
     return 0 if done.is_go else EXIT_NO_GO
@@ -146,7 +148,7 @@ class _Telling:
         """Take a package that was measured."""
         self._packages += 1
         self._bytes += usage.size
-        self._bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+        self._bar.update(f"looked at {output.count(self._packages, 'package')}", self._bytes, None)
 
     def stage(self, number: int, total: int, stage: str | Stage) -> None:
         """Take a step: its name before it, all of it after it."""
@@ -158,7 +160,7 @@ class _Telling:
             output.document("status", step=number, steps=total, **_step(stage))
         else:
             self._bar.say(
-                f"step {number} of {total}: {stage.name}, {_time(stage.seconds)}: {stage.what}"
+                f"step {number} of {total}: {stage.name}, {brief_time(stage.seconds)}: {stage.what}"
             )
 
     def end(self) -> None:
@@ -252,148 +254,11 @@ def _document(done: Rehearsal, seed: int, command: str) -> None:
     )
 
 
-# for people
-
-
-def _foreseen(found: Foreseen, seed: int, command: str, *, as_json: bool) -> None:
-    if as_json:
-        output.document(
-            "summary",
-            dry_run=True,
-            problems=[output.shown(one) for one in found.problems],
-            **_foreseen_fields(found, seed),
-            next_command=command,
-        )
-        return
-    click.echo(f"would rehearse with {_sample(found, seed)}")
-    inodes = "" if found.free_inodes is None else f" and {found.free_inodes:,} inodes"
-    output.pairs(
-        [
-            ("in", output.shown(found.place)),
-            (
-                "needs at most",
-                f"{output.size(found.needed_bytes)} and {found.needed_inodes:,} inodes",
-            ),
-            ("can use", f"{output.size(found.free_bytes)}{inodes}"),
-        ]
+def _foreseen_document(found: Foreseen, seed: int, command: str) -> None:
+    output.document(
+        "summary",
+        dry_run=True,
+        problems=[output.shown(one) for one in found.problems],
+        **_foreseen_fields(found, seed),
+        next_command=command,
     )
-    _problems("speaks against a migration", found.problems)
-    click.echo(f"\nNext: {command}")
-
-
-def _sample(found: Foreseen, seed: int) -> str:
-    chosen, whole = found.chosen, found.whole
-    share = chosen.size / whole.size if whole.size else 1.0
-    return (
-        f"{chosen.packages:,} of {whole.packages:,} packages, {output.size(chosen.size)} of "
-        f"{output.size(whole.size)} ({share:.0%}); seed {seed}"
-    )
-
-
-def _show(done: Rehearsal, seed: int, command: str) -> None:
-    click.echo(f"rehearsed with {_sample(done.foreseen, seed)}\n")
-    _show_stages(done.course)
-    _show_readers(done.course)
-    if done.estimate is not None:
-        _show_estimate(done.estimate, done.foreseen.whole)
-    for name in done.swept:
-        click.echo(f"\nremoved what a rehearsal that was killed had left: {output.shown(name)}")
-    if done.kept:
-        click.echo(f"\nthe copy is kept: {output.shown(done.kept)}")
-    if done.stopped:
-        click.echo("\nstopped; no verdict")
-    elif done.is_go:
-        click.echo("\ngo: every package came back as it was, and nothing speaks against it")
-    else:
-        _problems("no go", done.problems)
-    click.echo(f"\nNext: {command}")
-
-
-def _show_stages(course: Course) -> None:
-    output.table(
-        ("step", "took", "on disk", "inodes", ""),
-        (
-            (
-                stage.name,
-                _time(stage.seconds),
-                output.size(stage.allocated),
-                f"{stage.inodes:,}",
-                stage.what,
-            )
-            for stage in course.stages
-        ),
-    )
-    if course.stages:
-        first, last = course.stages[0], course.stages[-1]
-        peak = max(stage.allocated for stage in course.stages)
-        click.echo(
-            f"\non disk: {output.size(first.allocated)} before, {output.size(peak)} at the most "
-            f"after a step, {output.size(last.allocated)} at the end"
-        )
-
-
-def _show_readers(course: Course) -> None:
-    if course.latency is not None and course.latency[0].middle:
-        alone, beside = course.latency
-        click.echo(
-            f"a reader: {_time(alone.middle)} a read when alone, {_time(beside.middle)} beside "
-            f"the migration ({beside.middle / alone.middle:.1f} times as long; one in twenty took "
-            f"over {_time(beside.slow)}; {beside.reads:,} reads)"
-        )
-    seen = course.comparison
-    if seen is not None and seen.files:
-        click.echo(
-            f"reading from the file level takes {seen.slowdown:.2f} times as long as from legacy"
-        )
-
-
-def _show_estimate(found: Estimate, whole: Total) -> None:
-    click.echo(
-        f"\nscaled to all {whole.packages:,} packages, {output.size(whole.allocated)} on disk:"
-    )
-    for name in ("init", "migrate", "verify deep", "cutover", "cleanup", "rollback"):
-        if name in found.seconds:
-            click.echo(f"  {name:<12} {_between(found.seconds[name])}")
-    share = found.saved_share(whole)
-    click.echo(
-        f"  {'disk':<12} {_sizes(found.after_bytes)} without legacy directories, "
-        f"{_sizes(found.saved_bytes)} less than now ({_shares(share)})"
-    )
-    if _shares(share) != _shares(share._replace(high=share.low)):
-        click.echo(
-            "  From what is saved if other packages share no more than these, to what is saved if\n"
-            "  all releases of a family share as these do, give or take a family of the sample."
-        )
-    if found.is_rough:
-        click.echo("  The times are rough: so small a sample is mostly starting and ending.")
-
-
-def _between(seconds: Range) -> str:
-    low, high = output.duration(seconds.low), output.duration(seconds.high)
-    return low if low == high else f"{low} to {high}"
-
-
-def _sizes(count: Range) -> str:
-    low, high = output.size(count.low), output.size(count.high)
-    return low if low == high else f"{low} to {high}"
-
-
-def _shares(share: Range) -> str:
-    low, high = f"{share.low:.0%}", f"{share.high:.0%}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _problems(title: str, problems: list[str]) -> None:
-    if problems:
-        click.echo(f"\n{title}:")
-    for problem in problems:
-        click.echo(f"  {output.shown(problem)}")
-
-
-def _time(seconds: float) -> str:
-    """Return a short time as people read it."""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    return f"{seconds:.1f} s" if seconds < 60 else output.duration(seconds)

@@ -51,10 +51,10 @@ def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int
 
 
 _ASIDE = {
-    "excluded_packages": ("set aside", "packages, read from their legacy directories"),
-    "unqueued_directories": ("new", "legacy directories; the next migrate looks at them"),
-    "unverified_packages": ("unverified", "packages; cutover verifies them"),
-    "foreign_names": ("foreign", "names at the top that are no packages, left alone"),
+    "excluded_packages": ("set aside", "package", ", read from the legacy layout"),
+    "unqueued_directories": ("new", "legacy directory", ", for the next migrate to look at"),
+    "unverified_packages": ("unverified", "package", ", to be verified by cutover"),
+    "foreign_names": ("foreign", "name", " at the top, left alone"),
 }
 """What ``status`` tells only where there is something to tell."""
 
@@ -111,5 +111,5 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     ]
     for key, words in _ASIDE.items():
         if count(key):
-            lines.append((words[0], f"{count(key):,} {words[1]}"))
+            lines.append((words[0], output.count(count(key), words[1]) + words[2]))
     output.pairs(lines)
