@@ -19,7 +19,7 @@ from tests.system.calling import call, judge, state
 from tests.verbs import PACKAGE, SHORT, UNKNOWN, VERBS, Model, make_model
 
 ALL = list(VERBS)
-BEFORE_INIT = {"plan", "init"}
+BEFORE_INIT = {"plan", "init", "rehearse"}
 NAMED = [verb for verb, row in VERBS.items() if row.named is not None]
 LEDGER = {verb for verb, row in VERBS.items() if row.ledger}
 

@@ -24,6 +24,9 @@ from tests.verbs import PACKAGE, VERBS, Model, make_model
 
 ALL = list(VERBS)
 TYPES = {"status", "package", "summary", "exit_error", "owners", "doctor"}
+UNTOUCHED = {"init", "rehearse"}
+"""What leaves that store as it is: there is nothing new to queue, and copies are rehearsed with."""
+
 COMMON = {"status", "package", "summary", "exit_error"}
 
 
@@ -146,7 +149,7 @@ def test_dry_runs(model: Model, copied: Model, workplace: Path, verb: str) -> No
         judge(call(copied.path, [*words, "-n"]), 0)
         assert state(copied.path) == before
     assert call(copied.path, copied.words(verb, workplace / "out")).code == 0
-    assert state(copied.path) != before or (workplace / "out").exists() or verb == "init"
+    assert state(copied.path) != before or (workplace / "out").exists() or verb in UNTOUCHED
 
 
 def test_where_options_may_stand(model: Model) -> None:

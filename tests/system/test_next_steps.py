@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,19 @@ def test_a_process_that_opens_and_closes_is_seen(workplace: Path) -> None:
                 assert [pid for pid, _ in found] == [process.pid]
         finally:
             process.kill()
+
+
+def test_text_and_json_agree_on_what_is_in_progress(regrain: Regrain) -> None:
+    """As after a SIGKILL: claimed by a run that is no more."""
+    name = next(iter(statuses(regrain.store)))
+    with closing(sqlite3.connect(regrain.store / "state.sqlite")) as ledger:
+        for status in ("pending", "in_progress"):
+            ledger.execute(
+                "UPDATE store_migration SET status = ? WHERE package_hash = ?", (status, name)
+            )
+        ledger.commit()
+    found = regrain("status", "--json").document
+    assert (found["pending_packages"], found["in_progress_packages"]) == (0, 1)
+    assert "2 of 3 migrated, 0 failed, 0 pending, 1 in progress\n" in regrain("status").text
+    regrain("migrate")
+    assert "0 pending\n" in regrain("status").text

@@ -17,7 +17,9 @@ from tests.system.calling import call, judge, state
 from tests.verbs import PACKAGE, SHORT, VERBS, Model, another_user, make_model
 
 ALL = list(VERBS)
-CHANGING = {verb for verb, row in VERBS.items() if row.changes}
+CHANGING = {verb for verb, row in VERBS.items() if row.changes} | {"rehearse"}
+"""Those that write; a rehearsal does beside all that it leaves alone."""
+
 FLOOR = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": "0", "REGRAIN_MIGRATION__FREE_INODES_MIN": "0"}
 
 

@@ -362,7 +362,7 @@ def test_the_command(regrain: Regrain, plain_store: Packages, jq: LegacyPackage)
     regrain("exclude", jq.hash, "-n")
     assert keeping.excluded(PackageStore.open(regrain.store).root) == set()
     regrain("exclude", jq.hash)
-    assert "set aside  1 packages" in regrain("status").text
+    assert "set aside  1 package," in regrain("status").text
     regrain("exclude", "0" * 64, code=1)
     assert regrain("remove", jq.hash, "--execute", "--json").document["executed"] is True
     regrain("show", jq.hash, code=1)

@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from regrain.model.phase import Phase
-from regrain.store.root import StoreRoot
+from regrain.store.root import StoreRoot, write_store_file
 from tests import awkward
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
@@ -125,6 +125,34 @@ def test_what_is_off_goes_back_to_its_place(owned: Path, nobody: Mapping[str, st
     assert (owned / name / "opt" / "new").exists()
     assert os.stat(owned / name).st_mode & 0o777 == 0o555
     assert not list((owned / "trash").iterdir())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("where", ["in its place", "in the trash", "rolling back", "nothing begun"])
+def test_the_right_to_write_was_lent(owned: Path, nobody: Mapping[str, str], where: str) -> None:
+    """As a process leaves it that is killed while it moves a read-only directory."""
+    before = {path.name: snapshot(path) for path in owned.iterdir()}
+    run = {**nobody, **AT_ONCE}
+    for words in (["init"], ["migrate"], ["cutover", "--no-backup"]):
+        judge(call(owned, words, nobody=run), 0)
+    name = "01" * 32
+    (owned / name).chmod(0o755)
+    if where == "rolling back":
+        root = StoreRoot(str(owned))
+        write_store_file(root.fd, root.store_id, Phase.ROLLING_BACK)
+    elif where == "nothing begun":  # it is somebody else's doing, and stays
+        assert call(owned, ["cleanup", "--execute"], nobody=run).code == 3
+        assert os.stat(owned / name).st_mode & 0o777 == 0o755
+        return
+    else:
+        if where == "in the trash":
+            (owned / name).rename(owned / "trash" / f"{name}.legacy.0")
+        intend(owned, name)
+        said = call(owned, ["cleanup", "--execute"], nobody=run)
+        assert (said.code, said.stderr) == (0, ""), said
+        assert phase_of(owned) is Phase.CLEAN
+    judge(call(owned, ["rollback"], nobody=run), 0)
+    assert changes(owned, before) == []
 
 
 def intend(path: Path, name: str) -> None:
@@ -293,7 +321,7 @@ def test_a_rollback_that_is_stopped(
 DEAF = """
 import signal, sys
 from regrain.store.locks import run_lock
-from regrain.store.root import StoreRoot
+from regrain.store.root import StoreRoot, write_store_file
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with run_lock(StoreRoot(sys.argv[1]), "regrain migrate"):
     print("ready", flush=True)

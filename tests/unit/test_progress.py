@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from regrain.cli import output
 from regrain.migrate.progress import KNOWN_AFTER_SECONDS, WINDOW_SECONDS, Tracker
 from regrain.model.events import Progress
 
@@ -106,3 +107,17 @@ def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:
         clock.turn(0.5)
         tracker.read(1)
     assert len(tracker._samples) <= 2 * WINDOW_SECONDS + 2
+
+
+@pytest.mark.parametrize(
+    ("amount", "noun", "words"),
+    [
+        (0, "package", "0 packages"),
+        (1, "package", "1 package"),
+        (1, "legacy directory", "1 legacy directory"),
+        (1_000, "legacy directory", "1,000 legacy directories"),
+        (2, "entry", "2 entries"),
+    ],
+)
+def test_counts_agree_with_their_nouns(amount: int, noun: str, words: str) -> None:
+    assert output.count(amount, noun) == words

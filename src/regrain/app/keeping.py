@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
 from regrain.app.compression import ingest_compression
-from regrain.app.naming import known_hash
-from regrain.app.recovery import finish_begun, storage_error, writing
+from regrain.app.naming import being_removed, known_hash
+from regrain.app.recovery import check_owner, finish_begun, storage_error, writing
 from regrain.errors import (
     ArchiveError,
     ConfigurationError,
@@ -265,13 +265,22 @@ def remove_package(root: StoreRoot, text: str) -> removing.Removal:
     """Remove a package from both layouts.
 
     Its objects stay until ``collect`` takes those that no other package holds. A migration
-    that has the package in hand drops it.
+    that has the package in hand drops it. Where a killed process had begun with it, this
+    finishes it.
 
     Raises:
         UnknownPackageError: There is no such package.
     """
-    with writing(root) as ledger:
-        return removing.remove(root, ledger, known_hash(root, ledger, text))
+    check_owner(root)
+    begun = being_removed(root, text)
+    with writing(root) as ledger:  # which finishes what was begun
+        try:
+            name = known_hash(root, ledger, text)
+        except UnknownPackageError:
+            if begun is None:
+                raise
+            return removing.Removal(begun, was_begun=True)
+        return removing.remove(root, ledger, name)
 
 
 def exclude(root: StoreRoot, text: str, *, undo: bool = False, dry_run: bool = False) -> bool:

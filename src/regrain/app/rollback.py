@@ -28,6 +28,7 @@ from regrain.migrate.phases import catch_up, switch
 from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.store.locks import RunDirectory, StoreLock, is_running
+from regrain.store.trash import take_back_right
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,9 @@ def _begin(root: StoreRoot, ledger: Ledger, settings: Settings) -> None:
     if root.phase() is not Phase.ROLLING_BACK:
         with StoreLock(root, exclusive=True):
             switch(root, ledger, Phase.ROLLING_BACK)
+        return
+    for name in rolling.with_both(root):  # it was begun before, and perhaps killed as it moved one
+        take_back_right(root, name)
 
 
 def _check_space(root: StoreRoot, settings: Settings, package_hashes: list[str]) -> Need:

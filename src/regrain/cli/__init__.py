@@ -45,6 +45,7 @@ VERBS = {
     "cutover": "lifecycle:cutover",
     "why": "lifecycle:why",
     "backup": "backing_up:backup",
+    "rehearse": "rehearsing:rehearse",
 }
 
 

@@ -99,8 +99,8 @@ def create(context: Context, dest: str, *, dry_run: bool, as_json: bool) -> int:
         )
     else:
         click.echo(
-            f"{output.counted(done.packages, 'package')} copied, {done.present:,} there before; "
-            f"{output.counted(done.objects, 'object')}, {output.size(done.size)}"
+            f"{output.count(done.packages, 'package')} copied, {done.present:,} there before; "
+            f"{output.count(done.objects, 'object')}, {output.size(done.size)}"
             + (f"; {len(done.failed):,} failed" if done.failed else "")
             + (" (stopped)" if done.stopped else "")
         )
@@ -127,9 +127,9 @@ def _show_foreseen(found: Backup, *, as_json: bool) -> None:
         )
         return
     click.echo(
-        f"would copy {output.counted(found.packages, 'package')} "
+        f"would copy {output.count(found.packages, 'package')} "
         f"({found.legacy:,} from legacy directories), {found.present:,} are there; "
-        f"at the most {output.size(found.allocated)}, {output.counted(found.inodes, 'inode')}"
+        f"at the most {output.size(found.allocated)}, {output.count(found.inodes, 'inode')}"
     )
     for name, why in found.failed.items():
         click.echo(f"cannot be copied: package {name}: {output.shown(why)}")
@@ -196,8 +196,8 @@ def _check_document(found: Checked, dest: str) -> None:
 def _show_check(found: Checked) -> None:
     audit = found.verdict.audit
     click.echo(
-        f"{output.counted(audit.packages, 'package')}, "
-        f"{output.counted(audit.carriers, 'object')}, {output.size(audit.bytes_hashed)} read"
+        f"{output.count(audit.packages, 'package')}, "
+        f"{output.count(audit.carriers, 'object')}, {output.size(audit.bytes_hashed)} read"
     )
     for one in audit.damages:
         where = f"package {one.package_hash}: '{output.shown(one.path)}': " * bool(one.package_hash)
@@ -287,9 +287,9 @@ def _show_restored(done: Restored, *, dry_run: bool) -> None:
     if done.created:
         click.echo(f"the store {'would be' if dry_run else 'was'} made anew, at the file level")
     click.echo(
-        f"{output.counted(done.copied, 'package')} {would}brought back, "
-        f"{output.counted(done.objects, 'object')}, {output.size(done.size)}; "
-        f"{output.counted(done.healed, 'damaged thing')} {would}healed"
+        f"{output.count(done.copied, 'package')} {would}brought back, "
+        f"{output.count(done.objects, 'object')}, {output.size(done.size)}; "
+        f"{output.count(done.healed, 'damaged thing')} {would}healed"
         + (f"; {len(done.failed):,} failed" if done.failed else "")
         + (" (stopped)" if done.stopped else "")
     )

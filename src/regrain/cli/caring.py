@@ -148,7 +148,7 @@ class _Measuring:
     def __call__(self, usage: Usage) -> None:
         self._packages += 1
         self._bytes += usage.size
-        self.bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+        self.bar.update(f"looked at {output.count(self._packages, 'package')}", self._bytes, None)
 
 
 def _rebuild(context: Context, *, dry_run: bool, as_json: bool) -> int:
@@ -192,7 +192,7 @@ def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
     if dry_run:
         click.echo(
             f"would record {done.published:,} published packages, {done.pending:,} pending ones "
-            f"and {done.carriers:,} objects; would move to quarantine/: "
+            f"and {output.count(done.carriers, 'object')}; would move to quarantine/: "
             f"{', '.join(done.aside) or 'nothing'}"
         )
         return
@@ -204,7 +204,7 @@ def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
         click.echo(f"and {len(done.problems) - _SHOWN_MAX:,} more (--json lists all)")
     click.echo(
         f"the ledger was rebuilt: {done.published:,} published packages, {done.pending:,} "
-        f"pending, {done.carriers:,} objects ({done.orphans:,} named by no package), "
+        f"pending, {output.count(done.carriers, 'object')} ({done.orphans:,} named by no package), "
         f"{done.history:,} lines of history kept"
     )
     if done.aside:

@@ -100,7 +100,7 @@ def _show_cleaning(root: StoreRoot, found: Cleaning, command: str, *, as_json: b
         click.echo(f"no legacy directory is left; the phase is '{phase.label}'")
     else:
         click.echo(
-            f"would remove {len(found.going):,} legacy directories: "
+            f"would remove {output.count(len(found.going), 'legacy directory')}: "
             f"{output.size(found.freed_bytes)}; {len(found.staying):,} stay"
         )
     _section("these stay", [f"{one.package_hash}: {one.why}" for one in found.staying])
@@ -126,7 +126,8 @@ def _show_cleanup(root: StoreRoot, done: Cleanup, command: str, *, as_json: bool
         )
         return
     click.echo(
-        f"removed {done.packages:,} legacy directories: {output.size(done.freed_bytes)}"
+        f"removed {output.count(done.packages, 'legacy directory')}: "
+        f"{output.size(done.freed_bytes)}"
         + (f"; {len(done.kept):,} are kept, since something is off" if done.kept else "")
         + (" (stopped)" if done.stopped else "")
     )

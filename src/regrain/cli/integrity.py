@@ -101,9 +101,14 @@ def verify(
         return code
     show_findings(verdict)
     click.echo(
-        f"{level}: {found.packages:,} packages, {found.entries:,} entries, "
-        f"{found.carriers:,} objects hashed ({output.size(found.bytes_hashed)})"
-        + (f"; {verdict.not_migrated:,} packages not migrated yet" if verdict.not_migrated else "")
+        f"{level}: {output.count(found.packages, 'package')}, "
+        f"{output.count(found.entries, 'entry')}, "
+        f"{output.count(found.carriers, 'object')} hashed ({output.size(found.bytes_hashed)})"
+        + (
+            f"; {output.count(verdict.not_migrated, 'package')} not migrated yet"
+            if verdict.not_migrated
+            else ""
+        )
     )
     if stop():
         click.echo("stopped before the end: what was not looked at is not judged")

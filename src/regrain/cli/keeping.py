@@ -168,8 +168,10 @@ def _show_added(path: str, added: Added, *, as_json: bool) -> None:
         click.echo(f"{added.package_hash} already_present")
     else:
         click.echo(
-            f"{added.package_hash} added: {added.files:,} files, {output.size(added.size)}; "
-            f"{added.new_objects:,} new objects, {output.size(added.added_bytes)} on disk"
+            f"{added.package_hash} added: {output.count(added.files, 'file')}, "
+            f"{output.size(added.size)}; "
+            f"{output.count(added.new_objects, 'new object')}, {output.size(added.added_bytes)} "
+            "on disk"
         )
 
 
@@ -201,13 +203,19 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
             directory_bytes=removal.directory_bytes,
             objects=removal.objects,
             object_bytes=removal.object_bytes,
+            finished=removal.was_begun,
         )
+        return 0
+    if removal.was_begun:
+        click.echo(f"finished the removal of {removal.package_hash}, which was begun before")
+        click.echo("Next: regrain gc")
         return 0
     places = " and ".join(where.value.replace("_", " ") for where in removal.layouts)
     places = places or "in neither layout any more"
     click.echo(
         f"{'removed' if execute else 'would remove'} {removal.package_hash} ({places}): "
-        f"{output.size(removal.directory_bytes)} at once, {removal.objects:,} objects of "
+        f"{output.size(removal.directory_bytes)} at once, "
+        f"{output.count(removal.objects, 'object')} of "
         f"{output.size(removal.object_bytes)} with gc"
     )
     click.echo(
@@ -322,7 +330,7 @@ def gc(
         )
         return 0
     click.echo(
-        f"{'collected' if execute else 'would collect'} {found.objects:,} objects, "
+        f"{'collected' if execute else 'would collect'} {output.count(found.objects, 'object')}, "
         f"{output.size(found.allocated)}; {found.waiting:,} more are nobody's "
         f"({output.size(found.waiting_bytes)}) and stay for now"
     )

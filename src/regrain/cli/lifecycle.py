@@ -111,7 +111,8 @@ def _show_cutover(done: Cutover, *, dry_run: bool) -> None:
     if done.comparison is not None and done.comparison.files:
         seen = done.comparison
         click.echo(
-            f"read from both layouts: {seen.files:,} files of {seen.packages:,} packages; the "
+            f"read from both layouts: {output.count(seen.files, 'file')} of "
+            f"{output.count(seen.packages, 'package')}; the "
             f"file level takes {seen.slowdown:.2f} times as long as the legacy layout"
         )
     if done.failures:

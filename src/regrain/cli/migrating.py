@@ -40,7 +40,7 @@ class _Scanning:
     def __call__(self, usage: Usage) -> None:
         self._packages += 1
         self._bytes += usage.size
-        self._bar.update(f"looked at {self._packages:,} packages", self._bytes, None)
+        self._bar.update(f"looked at {output.count(self._packages, 'package')}", self._bytes, None)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -122,8 +122,8 @@ def _show_plan(found: Plan, command: str) -> None:
             (
                 "files",
                 (
-                    f"{found.files:,} in {found.directories:,} directories, "
-                    f"{found.symlinks:,} symbolic links"
+                    f"{found.files:,} in {output.count(found.directories, 'directory')}, "
+                    f"{output.count(found.symlinks, 'symbolic link')}"
                 ),
             ),
             ("bytes", f"{output.size(found.size)}; {output.size(found.allocated)} on disk"),
@@ -131,19 +131,24 @@ def _show_plan(found: Plan, command: str) -> None:
             (
                 "needs at most",
                 (
-                    f"{output.size(found.extra_bytes)} and {found.extra_inodes:,} inodes more "
+                    f"{output.size(found.extra_bytes)} and "
+                    f"{output.count(found.extra_inodes, 'inode')} more "
                     "while both layouts exist"
                 ),
             ),
-            ("free", f"{output.size(found.free_bytes)} and {found.free_inodes:,} inodes"),
+            (
+                "free",
+                f"{output.size(found.free_bytes)} and {output.count(found.free_inodes, 'inode')}",
+            ),
             (
                 "copied",
                 (
-                    f"{found.copied_files:,} files ({output.size(found.copied_bytes)}); "
+                    f"{output.count(found.copied_files, 'file')} "
+                    f"({output.size(found.copied_bytes)}); "
                     "all others share their bytes with the legacy tree"
                 ),
             ),
-            ("linked from outside", f"{found.linked_outside:,} files"),
+            ("linked from outside", f"{output.count(found.linked_outside, 'file')}"),
         ]
     )
     if found.in_place:
@@ -215,11 +220,11 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
 
 def _show_init(done: Initialised, command: str, *, dry_run: bool) -> None:
     if dry_run:
-        click.echo(f"would queue {done.queued:,} packages; nothing was written")
+        click.echo(f"would queue {output.count(done.queued, 'package')}; nothing was written")
     elif done.created:
-        click.echo(f"initialised; {done.queued:,} packages queued")
+        click.echo(f"initialised; {output.count(done.queued, 'package')} queued")
     else:
-        click.echo(f"this is a store already; {done.queued:,} new packages queued")
+        click.echo(f"this is a store already; {output.count(done.queued, 'new package')} queued")
     section("not packages, left alone", [output.shown(name) for name in done.foreign])
     click.echo(f"\nNext: {command}")
 
@@ -343,7 +348,7 @@ def migrate(
         click.echo(f"the migration is paused, nothing was done\n\nNext: {command}")
     else:
         click.echo(
-            f"{summary.completed:,} packages migrated"
+            f"{output.count(summary.completed, 'package')} migrated"
             + (f", {failed:,} failed" if failed else "")
             + f"; {state.totals.count(Status.PENDING):,} pending"
             + (" (stopped)" if summary.stopped else "")
@@ -381,9 +386,10 @@ def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
         )
         return 0
     if found.rolled_back:
-        click.echo(f"would compare {found.rolled_back:,} packages that were rolled back")
+        click.echo(f"would compare {output.count(found.rolled_back, 'package')} rolled back before")
     click.echo(
-        f"would migrate {found.packages:,} packages, {found.files:,} files: "
+        f"would migrate {output.count(found.packages, 'package')}, "
+        f"{output.count(found.files, 'file')}: "
         f"{output.size(found.size)}"
     )
     click.echo(f"\nNext: {command}")

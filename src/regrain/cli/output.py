@@ -71,9 +71,11 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
-def counted(count: int, word: str) -> str:
-    """Return a number with its noun, as ``1 package`` or ``2,000 packages``."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def count(amount: int, noun: str) -> str:
+    """Return how many there are of something, in words that agree: one package, two packages."""
+    if amount != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{amount:,} {noun}"
 
 
 def duration(seconds: float) -> str:
@@ -125,6 +127,7 @@ def note(text: str, level: str = "info") -> None:
 
 
 __all__ = [
+    "count",
     "document",
     "duration",
     "exit_error",

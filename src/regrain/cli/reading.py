@@ -89,8 +89,9 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
             (
                 "holds",
                 (
-                    f"{counts[Kind.FILE]:,} files, {counts[Kind.DIRECTORY]:,} directories, "
-                    f"{counts[Kind.SYMLINK]:,} symbolic links"
+                    f"{output.count(counts[Kind.FILE], 'file')}, "
+                    f"{output.count(counts[Kind.DIRECTORY], 'directory')}, "
+                    f"{output.count(counts[Kind.SYMLINK], 'symbolic link')}"
                 ),
             ),
             ("bytes", f"{size:,} ({output.size(size)})"),
@@ -211,4 +212,6 @@ def checkout(
         )
     else:
         verb = "would check out" if dry_run else "checked out"
-        click.echo(f"{verb} {count:,} entries of {found.hash} to {output.shown(destination)}")
+        click.echo(
+            f"{verb} {output.count(count, 'entry')} of {found.hash} to {output.shown(destination)}"
+        )

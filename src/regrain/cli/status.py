@@ -55,10 +55,10 @@ def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int
 
 
 _ASIDE = {
-    "excluded_packages": ("set aside", "packages, read from their legacy directories"),
-    "unqueued_directories": ("new", "legacy directories; the next migrate looks at them"),
-    "unverified_packages": ("unverified", "packages; cutover verifies them"),
-    "foreign_names": ("foreign", "names at the top that are no packages, left alone"),
+    "excluded_packages": ("set aside", "package", ", read from the legacy layout"),
+    "unqueued_directories": ("new", "legacy directory", ", for the next migrate to look at"),
+    "unverified_packages": ("unverified", "package", ", to be verified by cutover"),
+    "foreign_names": ("foreign", "name", " at the top, left alone"),
 }
 """What ``status`` tells only where there is something to tell."""
 
@@ -73,7 +73,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     state = health["status"] if isinstance(health, dict) else ""
     rate, left = figures["rate_bytes_per_second"], figures["estimated_time_remaining_seconds"]
     done, total = count("bytes_done"), count("bytes_total")
-    undone = count("rolled_back_packages")
+    undone, claimed = count("rolled_back_packages"), count("in_progress_packages")
     lines = [
         ("phase", phase),
         ("running", str(figures["running"] or "nothing")),
@@ -83,7 +83,8 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
             (
                 f"{count('migrated_packages'):,} of {count('total_packages'):,} migrated, "
                 f"{count('failed_packages'):,} failed, "
-                f"{count('pending_packages') + count('in_progress_packages'):,} pending"
+                f"{count('pending_packages'):,} pending"
+                + (f", {count('in_progress_packages'):,} in progress" * bool(claimed))
                 + (f", {count('rolled_back_packages'):,} rolled back" * bool(undone))
             ),
         ),
@@ -116,7 +117,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
     ]
     for key, words in _ASIDE.items():
         if count(key):
-            lines.append((words[0], f"{count(key):,} {words[1]}"))
+            lines.append((words[0], output.count(count(key), words[1]) + words[2]))
     output.pairs(lines)
 
 

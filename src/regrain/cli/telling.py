@@ -49,7 +49,9 @@ class Teller:
 
     def check(self, audit: Audit) -> None:
         """Take how far the comparison of legacy directories is."""
-        self._bar.update(f"compared {audit.packages:,} packages", audit.bytes_hashed, None)
+        self._bar.update(
+            f"compared {output.count(audit.packages, 'package')}", audit.bytes_hashed, None
+        )
 
     def end(self) -> None:
         """Take the bar away."""

@@ -109,8 +109,9 @@ def _plan(root: StoreRoot, settings: Settings, *, as_json: bool) -> int:
         )
         return 0
     click.echo(
-        f"would rebuild {found.packages:,} legacy directories, which takes "
-        f"{output.size(found.size)} and {found.inodes:,} inodes, and compare all others"
+        f"would rebuild {output.count(found.packages, 'legacy directory')}, which takes "
+        f"{output.size(found.size)} and {output.count(found.inodes, 'inode')}, and compare all "
+        "others"
     )
     click.echo("\nNext: regrain rollback")
     return 0
@@ -151,7 +152,10 @@ def _show_stopped(root: StoreRoot, done: RolledBack, *, as_json: bool) -> None:
             next_command=command,
         )
         return
-    click.echo(f"stopped; {done.restored:,} legacy directories rebuilt so far\n\nNext: {command}")
+    click.echo(
+        f"stopped; {output.count(done.restored, 'legacy directory')} rebuilt so far\n\nNext: "
+        f"{command}"
+    )
 
 
 def _show_rolled_back(root: StoreRoot, done: RolledBack | None, *, as_json: bool) -> int:
@@ -173,7 +177,8 @@ def _show_rolled_back(root: StoreRoot, done: RolledBack | None, *, as_json: bool
         click.echo("the store is rolled back already; it is read from its legacy directories")
     else:
         click.echo(
-            f"rolled back: {restored:,} legacy directories rebuilt, all others compared; "
+            f"rolled back: {output.count(restored, 'legacy directory')} rebuilt, all others "
+            "compared; "
             "the store is read from them"
         )
     if purged:
@@ -215,7 +220,7 @@ def _purge(context: Context, root: StoreRoot, *, execute: bool, as_json: bool) -
 
 def _purged(done: Purge, *, execute: bool) -> str:
     return (
-        f"{'dropped' if execute else 'would drop'} {done.packages:,} file lists and "
-        f"{done.objects:,} objects: {output.size(done.freed_bytes)}"
+        f"{'dropped' if execute else 'would drop'} {output.count(done.packages, 'file list')} and "
+        f"{output.count(done.objects, 'object')}: {output.size(done.freed_bytes)}"
         + (" (stopped)" if done.stopped else "")
     )

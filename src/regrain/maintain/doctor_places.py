@@ -14,6 +14,7 @@ from regrain.model import clock, layout
 from regrain.model.digest import is_package_hash
 from regrain.store.locks import dead_runs, is_running
 from regrain.store.root import legacy_names
+from regrain.store.scratch import left_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +152,17 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
             f"{len(stray):,} files lie in temp/ itself: {some(stray)}",
             "Run 'regrain migrate': it removes what nobody works with.",
             {"stray_files": listed(stray)},
+        )
+    beside = os.path.dirname(os.path.realpath(root.path))
+    rehearsals = left_over(beside)
+    if rehearsals:
+        yield Finding(
+            "leftovers",
+            Weight.ADVICE,
+            f"{len(rehearsals):,} directories in '{beside}' are left over by rehearsals that "
+            f"were killed: {some(rehearsals)}",
+            "Run 'regrain rehearse', which removes them first, or remove them by hand.",
+            {"rehearsals": listed(rehearsals)},
         )
     yield from _waiting(
         root,

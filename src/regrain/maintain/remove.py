@@ -35,6 +35,8 @@ class Removal:
             that have no other name.
         objects: Objects only this package holds; ``gc`` takes them, after its grace.
         object_bytes: What their carriers take on disk.
+        was_begun: Whether a process that was killed had begun it, and there was only its rest
+            to do; of what that was the figures tell nothing.
     """
 
     package_hash: str
@@ -42,6 +44,7 @@ class Removal:
     directory_bytes: int = 0
     objects: int = 0
     object_bytes: int = 0
+    was_begun: bool = False
 
 
 def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:

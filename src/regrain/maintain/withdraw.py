@@ -26,6 +26,7 @@ from regrain.store.trash import (
     empty_trash,
     in_trash,
     put_back,
+    take_back_right,
     to_trash,
 )
 from regrain.store.twins import Doubt, Twins, mark
@@ -43,6 +44,7 @@ _BECOMES = {Intent.ROLLBACK: Status.ROLLED_BACK, Intent.PURGE: Status.PENDING}
 def withdraw(root: StoreRoot, ledger: Ledger, package_hash: str, action: Intent) -> None:
     """Finish what a killed process had begun, or undo it where that is in doubt."""
     if action is Intent.CLEANUP:
+        take_back_right(root, package_hash)
         list_hash = ledger.recorded_packages().get(package_hash)
         finish_cleanup(root, ledger, Twins(root), package_hash, list_hash)
     elif action is Intent.UNLINK:

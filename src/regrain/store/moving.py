@@ -52,6 +52,23 @@ def _with_leave(rename: Callable[[], None], *directories: tuple[bytes, int]) -> 
             rename()
 
 
+def take_back(name: str, at: int, mode: int) -> None:
+    """Take back from a directory the right to write that a killed process had lent to its owner.
+
+    Args:
+        name: The directory, in the open directory ``at``.
+        at: Where it is.
+        mode: What it should have; it is left alone where more than that right differs.
+    """
+    try:
+        pinned = disk.Closing(os.open(name, _PINNED, dir_fd=at))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with pinned as fd:
+        if not mode & stat.S_IWUSR and stat.S_IMODE(os.fstat(fd).st_mode) == mode | stat.S_IWUSR:
+            os.chmod(b"/proc/self/fd/%d" % fd, mode)
+
+
 @contextlib.contextmanager
 def _times_kept(name: bytes, at: int) -> Iterator[None]:
     """Give a directory its modification time back, durably, if it moves meanwhile."""

@@ -11,9 +11,11 @@ import os
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.model import layout
 from regrain.model.phase import Layout
-from regrain.store.moving import move_directory
+from regrain.store.moving import move_directory, take_back
+from regrain.store.packages import FileLevelPackage
 from regrain.store.quarantine import quarantine
 
 if TYPE_CHECKING:
@@ -97,6 +99,25 @@ def condemn(root: StoreRoot, package_hash: str, where: Layout) -> None:
         for name in in_trash(root, package_hash, where):
             _rename_free(name, trash, f"{package_hash}.{_REMOVED}", trash)
         disk.fsync(trash)
+
+
+def take_back_right(root: StoreRoot, package_hash: str) -> None:
+    """Give a legacy directory the mode its file list has, if a process was killed as it moved it.
+
+    To move it, who may not write to it lends himself that right. Only where that is known to
+    have been begun may this be called: else somebody else may have changed the mode.
+    """
+    try:
+        package = FileLevelPackage(root.packages, root.objects, package_hash)
+        top = package.lookup(b"")
+    except (OSError, CorruptionError, UnknownFormatError):
+        return  # whoever compares them says so
+    if top is None:
+        return
+    take_back(package_hash, root.fd, top.mode)
+    with disk.Closing(disk.open_directory(layout.TRASH, root.fd)) as trash:
+        for name in in_trash(root, package_hash, Layout.LEGACY):
+            take_back(name, trash, top.mode)
 
 
 def empty_trash(root: StoreRoot, package_hash: str, where: Layout) -> None:

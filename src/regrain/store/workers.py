@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from regrain import disk
+from regrain.store.tokens import NamelessContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def spawn_executor(
     """Return an executor of ``jobs`` spawned workers, each begun by ``initializer``."""
     return ProcessPoolExecutor(
         max_workers=jobs,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=NamelessContext(),
         initializer=_begin,
         initargs=(os.getpid(), initializer, arguments),
     )
