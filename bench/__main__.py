@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _several(known: tuple[str, ...]):  # noqa: ANN202 -- what argparse calls a type
+def _several(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         if unknown := set(names) - set(known):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.corpus.chosen import Corpus
 
+Command = list[str | Path]
 READ_ALL = 'find "$0" -type f -print0 | xargs -0 -r -n 2000 cat >/dev/null'
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 LOG_TAIL = 600

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench.corpus.chosen import copy, sources
-from bench.job import BenchError, read_all
+from bench.job import BenchError, Command, read_all
 from bench.trees import usage
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def measure_calls(turns: Turns, place: Path) -> None:
         _run([*REGRAIN, store, verb])
     bare = [sys.executable, "-c", "pass"]
     for words in (["--help"], ["list"], ["status", "--json"]):
-        call = [sys.executable, "-m", "regrain", "--store", store, *words]
+        call: Command = [sys.executable, "-m", "regrain", "--store", store, *words]
         name = f"`regrain {' '.join(words)}`, from start to end"
         add(name, "ms", "`python -c pass`", _in_turn(call, bare))
     largest = max(_packages(store), key=lambda path: usage(path).files)
@@ -93,7 +93,7 @@ def _additions(package: Path, place: Path, form: str, options: list[str]) -> dic
         store, out = place / f"{form}-store", place / "unpacked"
         store.mkdir()
         _run([*REGRAIN, store, "init"])
-        steps = {
+        steps: dict[str, Command] = {
             "ours": [*REGRAIN, store, "add", archive],
             "other": ["sh", "-c", UNPACK, archive, out],
         }

@@ -17,6 +17,9 @@ from bench.table import BASELINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
+
+    Chart = Any  # altair's own types are not there where it is not installed
 
 FIGURES = {"wall": "wall", "cpu": "CPU", "peak_tree": "peak memory"}
 GROWTH = {
@@ -36,17 +39,17 @@ def draw(results: Results, say: Callable[[str], None]) -> list[Path]:
         The files that were written.
     """
     try:
-        import altair
+        import altair as alt
         import vl_convert  # noqa: F401 -- what altair writes SVG with
     except ImportError as error:
         say(f"no plots: {error.name} is not installed (dependency group bench)")
         return []
     document = results.document
     charts = {
-        f"peers-{name.replace(', ', '-')}": _peers(altair, name, part["rounds"])
+        f"peers-{name.replace(', ', '-')}": _peers(alt, name, part["rounds"])
         for name, part in document["parts"].items()
     }
-    charts["scaling"] = _scaling(altair, document["scaling"])
+    charts["scaling"] = _scaling(alt, document["scaling"])
     written = []
     for name, chart in charts.items():
         if chart is not None:
@@ -56,29 +59,27 @@ def draw(results: Results, say: Callable[[str], None]) -> list[Path]:
     return written
 
 
-def _peers(altair: Any, part: str, rounds: list[dict[str, Any]]) -> Any:
+def _peers(alt: ModuleType, part: str, rounds: list[dict[str, Any]]) -> Chart | None:
     """Draw the ratios of each peer to regrain, with their range, one panel a figure."""
     rows = [row for key in FIGURES for row in _ratio_rows(rounds, key)]
     if not rows:
         return None
-    axis = altair.Axis(title="÷ regrain (logarithmic; left of 1 needs less)")
+    axis = alt.Axis(title="÷ regrain (logarithmic; left of 1 needs less)")
     order = [row["step"] for row in rows if row["figure"] == FIGURES["wall"]]
-    y = altair.Y("step:N", sort=order, title=None, axis=altair.Axis(labelLimit=260))
-    base = altair.Chart(altair.Data(values=rows))
-    x = altair.X("median:Q", scale=altair.Scale(type="log"), axis=axis)
+    y = alt.Y("step:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
+    base = alt.Chart(alt.Data(values=rows))
+    x = alt.X("median:Q", scale=alt.Scale(type="log"), axis=axis)
     dots = base.mark_point(filled=True, size=60).encode(
         x=x,
         y=y,
-        color=altair.condition(
-            "datum.median == 1 && datum.low == 1", altair.value(OURS), altair.value(OTHERS)
+        color=alt.condition(
+            "datum.median == 1 && datum.low == 1", alt.value(OURS), alt.value(OTHERS)
         ),
     )
-    ranges = base.mark_rule(color=OTHERS).encode(x=altair.X("low:Q"), x2="high:Q", y=y)
-    one = base.mark_rule(color=OURS, strokeDash=[3, 3]).encode(x=altair.datum(1))
-    layers = altair.layer(one, ranges, dots).properties(
-        width=WIDTH, height=HEIGHT * len(set(order))
-    )
-    columns = altair.Column("figure:N", title=None, sort=list(FIGURES.values()))
+    ranges = base.mark_rule(color=OTHERS).encode(x=alt.X("low:Q"), x2="high:Q", y=y)
+    one = base.mark_rule(color=OURS, strokeDash=[3, 3]).encode(x=alt.datum(1))
+    layers = alt.layer(one, ranges, dots).properties(width=WIDTH, height=HEIGHT * len(set(order)))
+    columns = alt.Column("figure:N", title=None, sort=list(FIGURES.values()))
     return layers.facet(column=columns).properties(title=f"{part}: regrain = 1")
 
 
@@ -101,22 +102,22 @@ def _ratio_rows(rounds: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _scaling(altair: Any, scales: list[dict[str, Any]]) -> Any:
+def _scaling(alt: ModuleType, scales: list[dict[str, Any]]) -> Chart | None:
     """Draw what a file takes, peak memory and ledger against the number of files."""
     plain = [row for row in scales if not row["jobs"] and row["name"].startswith(("1e", "3e"))]
     growth = _growth_rows(plain)
     if not growth:
         return None
-    files = altair.X("files:Q", scale=altair.Scale(type="log"), title="files")
+    files = alt.X("files:Q", scale=alt.Scale(type="log"), title="files")
 
-    def lines(rows: list[dict[str, Any]], title: str) -> Any:
+    def lines(rows: list[dict[str, Any]], title: str) -> Chart:
         return (
-            altair.Chart(altair.Data(values=rows))
+            alt.Chart(alt.Data(values=rows))
             .mark_line(point=True)
             .encode(
                 x=files,
-                y=altair.Y("value:Q", title=title, scale=altair.Scale(zero=True)),
-                color=altair.Color("what:N", title=None),
+                y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=True)),
+                color=alt.Color("what:N", title=None),
             )
             .properties(width=WIDTH, height=WIDTH)
         )
@@ -136,7 +137,7 @@ def _scaling(altair: Any, scales: list[dict[str, Any]]) -> Any:
         for row in plain
         if "ledger" in row
     ]
-    return altair.hconcat(
+    return alt.hconcat(
         lines(growth, "µs a file"), lines(memory, "peak MB"), lines(ledger, "ledger, bytes a file")
     ).resolve_scale(color="independent")
 

@@ -114,8 +114,8 @@ def ratios(rounds: list[Round], step: str, baseline: str, key: str) -> list[floa
 def spread(figures: list[float], digits: int = 2) -> str:
     """Write a median, with its range if there is more than one value."""
     if not figures:
-        return "–"
+        return ""
     text = f"{statistics.median(figures):.{digits}f}"
     if len(figures) == 1:
         return text
-    return f"{text} ({min(figures):.{digits}f}–{max(figures):.{digits}f})"
+    return f"{text} ({min(figures):.{digits}f} to {max(figures):.{digits}f})"

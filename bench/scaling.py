@@ -18,7 +18,7 @@ from blake3 import blake3
 from bench.corpus.synthetic import Shape, build
 from bench.corpus.wheels import manifest
 from bench.deeds import B3SUM
-from bench.job import BenchError, read_all
+from bench.job import BenchError, Command, read_all
 from bench.measure import measure
 from bench.trees import usage
 
@@ -96,7 +96,7 @@ def _lack(scale: Scale, place: Path) -> str:
     if status.f_bavail * status.f_frsize < size:
         return f"needs {size / 1e9:.0f} GB of free space"
     inodes = 2 * files + 4 * scale.packages + INODES_SPARE
-    if 0 < status.f_files and status.f_favail < inodes:
+    if status.f_files > 0 and status.f_favail < inodes:
         return f"needs {inodes:,} free inodes"
     return ""
 
@@ -113,9 +113,9 @@ def _measure_store(turns: Turns, scale: Scale, store: Path, row: dict[str, Any])
     row.update(packages=packages, files=files)
     os.sync()
     read_all(store)
-    command = [sys.executable, "-m", "regrain", "--store", store]
+    command: Command = [sys.executable, "-m", "regrain", "--store", store]
     jobs = ["--jobs", str(row["jobs"])] if row["jobs"] else []
-    steps: dict[str, list[str | Path]] = {
+    steps: dict[str, Command] = {
         "b3sum": ["sh", "-c", B3SUM, store],
         "init": [*command, "init"],
         "migrate": [*command, "migrate", *jobs],

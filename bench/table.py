@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bench.results import Round
 
+Steps = dict[str, dict[str, Any]]
 BASELINES = {"store": STORE, "verify": VERIFY}
 
 
@@ -37,8 +38,9 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"{machine['cpus']} × {machine['cpu']}, {memory:.0f} GiB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}; load before: {machine['load_before']:.1f}.",
+        f"{machine['cpus']} cores ({machine['cpu']}), {memory:.0f} GiB.",
+        f"Linux {machine['kernel']}, Python {machine['python']}.",
+        f"Load before: {machine['load_before']:.1f}.",
         "",
         "Ratios are to regrain in the same round: the median, and in brackets the smallest and",
         "the largest. Below 1 the other is quicker, or needs less. Absolute figures are medians,",
@@ -67,7 +69,7 @@ def _part(part: dict[str, Any]) -> list[str]:
     whole = (
         f"{corpus['name']} corpus: {corpus['packages']} packages, {corpus['files']:,} files, "
         f"{corpus['contents']:,} contents, {corpus['allocated'] / 1e9:.2f} GB allocated in "
-        f"{corpus['inodes']:,} inodes; {len(rounds)} rounds"
+        f"{corpus['inodes']:,} inodes; {sum(STORE in found for found in rounds)} rounds"
     )
     head = [
         "step",
@@ -137,10 +139,10 @@ def _scaling(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         files, steps = row["files"], row["steps"]
 
-        def each(step: str, key: str, files: int = files, steps: Any = steps) -> str:
+        def each(step: str, key: str, files: int = files, steps: Steps = steps) -> str:
             return f"{steps[step][key] / files * 1e6:,.1f}" if step in steps else ""
 
-        def peak(step: str, key: str, steps: Any = steps) -> str:
+        def peak(step: str, key: str, steps: Steps = steps) -> str:
             return f"{steps[step][key] / 1e6:,.0f}" if step in steps else ""
 
         migrate, hashing = steps.get("migrate"), steps.get("b3sum")

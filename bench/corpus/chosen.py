@@ -6,7 +6,6 @@ proof rests on something that took no part in the work.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import subprocess
@@ -14,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from bench.corpus import wheels
-from bench.trees import Usage, usage
+from bench.trees import Usage, digest, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,12 +125,11 @@ def facts(root: Path) -> Facts:
             files += 1
             size += status.st_size
             mode = stat.S_IMODE(status.st_mode)
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, blake3).digest() if status.st_size else b""
-            executables.add((digest, bool(mode & stat.S_IXUSR)))
+            content = digest(path) if status.st_size else b""
+            executables.add((content, bool(mode & stat.S_IXUSR)))
             if status.st_size:
-                contents.add(digest)
-                carriers.add((digest, mode))
+                contents.add(content)
+                carriers.add((content, mode))
             else:
                 empty += 1
                 modes_empty.add(mode)
