@@ -84,8 +84,8 @@ def measure(
         cwd=directory,
     )
     sampler = _Sampler(process.pid)
-    sampler.start()
     try:
+        sampler.start()
         # wait4 also counts what the descendants used, if someone waited for them.
         _, status, used = os.wait4(process.pid, 0)
     except BaseException:
@@ -131,7 +131,8 @@ class _Sampler(threading.Thread):
 
     def stop(self) -> None:
         self._over.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
 
 
 def _tree(root: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench import deeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from bench.job import Job
     from bench.results import Results
@@ -111,7 +111,12 @@ BY_NAME = {peer.name: peer for peer in PEERS}
 
 
 def find(
-    wanted: Iterable[str], results: Results, say: Callable[[str], None], *, install: bool
+    wanted: Iterable[str],
+    results: Results,
+    say: Callable[[str], None],
+    *,
+    install: bool,
+    known: Sequence[Peer] = PEERS,
 ) -> list[Peer]:
     """Have the peers, installing those that are not there.
 
@@ -120,12 +125,13 @@ def find(
         results: Takes each one's version, or why it is missing.
         say: Called with a line for each that is missing.
         install: Whether Debian packages may be installed; that takes root.
+        known: All there are, regrain first.
 
     Returns:
         Those that can be measured. regrain is always one of them, and the first.
     """
     wanted = {"regrain", *wanted}
-    chosen = [peer for peer in PEERS if peer.name in wanted]
+    chosen = [peer for peer in known if peer.name in wanted]
     missing = {peer.debian for peer in chosen if not shutil.which(peer.program)}
     why = _install(sorted(missing), say) if missing and install else "not installed"
     found = []

@@ -47,7 +47,7 @@ def measure_here(turns: Turns, peers: Sequence[Peer], place: Path, *, cold: bool
     chosen = [peer for peer in peers if peer.reflinks != "only" and (peer.cold or not cold)]
     corpus = prepare(turns.corpus, place / "corpus", turns.say)
     part = f"here, {'cold' if cold else 'warm'}"
-    _measure(turns, part, chosen, corpus, place, cold=cold)
+    take_turns(turns, part, chosen, corpus, place, cold=cold)
 
 
 def measure_on_image(turns: Turns, peers: Sequence[Peer], kind: str, place: Path) -> None:
@@ -60,10 +60,10 @@ def measure_on_image(turns: Turns, peers: Sequence[Peer], kind: str, place: Path
     size = usage(*sources(turns.corpus, turns.say)).allocated
     with mounted(kind, place, ROOM * size) as point:
         corpus = prepare(turns.corpus, point / "corpus", turns.say)
-        _measure(turns, f"{kind}, warm", chosen, corpus, point, cold=False)
+        take_turns(turns, f"{kind}, warm", chosen, corpus, point, cold=False)
 
 
-def _measure(
+def take_turns(
     turns: Turns, part: str, peers: Sequence[Peer], corpus: Corpus, place: Path, *, cold: bool
 ) -> None:
     rounds: list[dict[str, Any]] = []
