@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,10 @@ class Scale:
 
 SCALES = {
     "1e4": Scale(0.2, 100, 99),
-    "1e5": Scale(1, 1_000, 99),
-    "1e6": Scale(9, 10_000, 99),
+    "1e5": Scale(0.8, 1_000, 99),
+    "1e6": Scale(7, 10_000, 99),
     "3e6": Scale(30, 30_000, 99),
-    "jobs": Scale(3, 1_000, 99, (1, 2, 4)),
+    "jobs": Scale(2.4, 1_000, 99, (1, 2, 4)),
     "many-packages": Scale(12, 100_000, 10),
     "one-package": Scale(9, 1, 1_000_000),
     "one-file": Scale(2, 1, 0),
@@ -69,7 +70,9 @@ def measure_growth(turns: Turns, names: Sequence[str], place: Path) -> None:
     """Measure every store that fits, one after the other."""
     for name in names:
         for jobs in SCALES[name].jobs:
-            lack = _lack(SCALES[name], place)
+            scale = SCALES[name]
+            late = time.monotonic() + 60 * scale.minutes / len(scale.jobs) > turns.deadline
+            lack = "no time left" if late else _lack(scale, place)
             if lack:
                 turns.results.problem(f"scaling, {name}: {lack}")
                 continue
@@ -78,7 +81,7 @@ def measure_growth(turns: Turns, names: Sequence[str], place: Path) -> None:
             turns.say(f"scaling: {name}" + (f", {jobs} jobs" if jobs else ""))
             store = place / "store"
             try:
-                _measure_store(turns, SCALES[name], store, row)
+                _measure_store(turns, scale, store, row)
             except BenchError as error:
                 turns.results.problem(f"scaling, {name}: {error}")
             finally:
@@ -107,9 +110,7 @@ def _measure_store(turns: Turns, scale: Scale, store: Path, row: dict[str, Any])
         build(shape, store, lambda line: turns.say(f"  {line}"))
     else:
         _build_large(store)
-    packages, files = scale.packages, scale.packages * (scale.files + 1 or 1)
-    if not scale.files:
-        files = 2
+    packages, files = scale.packages, scale.packages * (scale.files + 1) if scale.files else 2
     row.update(packages=packages, files=files)
     os.sync()
     read_all(store)
