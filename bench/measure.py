@@ -7,7 +7,9 @@ interval may be missed.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 INTERVAL = 0.05
 KIBIBYTE = 1024
@@ -52,24 +54,46 @@ class Measurement:
         )
 
 
-def measure(command: Sequence[str | Path], output: IO[bytes] | int) -> Measurement:
+def measure(
+    command: Sequence[str | Path],
+    output: IO[bytes] | int,
+    *,
+    errors: IO[bytes] | int | None = None,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Measurement:
     """Run a command to its end and measure it.
 
     Args:
         command: The program and its arguments.
         output: Where its standard output goes.
+        errors: Where its standard error goes; by default where ours does.
+        environment: Its environment; by default ours.
+        directory: Where it is started; by default where we are.
 
     Returns:
         The measurement, whatever the exit code.
     """
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        env=environment,
+        cwd=directory,
+    )
     sampler = _Sampler(process.pid)
-    sampler.start()
-    # wait4 also counts what the descendants used, if someone waited for them.
-    _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    sampler.stop()
+    try:
+        sampler.start()
+        # wait4 also counts what the descendants used, if someone waited for them.
+        _, status, used = os.wait4(process.pid, 0)
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        wall = time.perf_counter() - started
+        sampler.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
     return Measurement(
         wall=wall,
@@ -78,6 +102,14 @@ def measure(command: Sequence[str | Path], output: IO[bytes] | int) -> Measureme
         peak_process=sampler.peak_process,
         exit_code=process.returncode,
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let nothing go on in a directory that is about to be removed."""
+    for child in reversed(list(_tree(process.pid))):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    process.wait()
 
 
 class _Sampler(threading.Thread):
@@ -99,7 +131,8 @@ class _Sampler(threading.Thread):
 
     def stop(self) -> None:
         self._over.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
 
 
 def _tree(root: int) -> Iterator[int]:

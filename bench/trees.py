@@ -68,6 +68,15 @@ def usage(*roots: Path) -> Usage:
     return total
 
 
+def digest(path: Path) -> bytes:
+    """Hash the bytes of a file."""
+    hasher = blake3()
+    with path.open("rb") as stream:
+        while block := stream.read(CHUNK):
+            hasher.update(block)
+    return hasher.digest()
+
+
 def snapshot(root: Path) -> dict[bytes, Entry]:
     """Describe every entry of a tree, by its path relative to the root.
 
