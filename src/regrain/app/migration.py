@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ class Migration(Steps):
         max_read: float | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
-        """Migrate until nothing is pending.
+        """Migrate until nothing is pending; nothing at all where the store is paused.
 
         Args:
             on_event: Told everything, see ``regrain.model.events``.
@@ -111,10 +112,12 @@ class Migration(Steps):
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, or the phase does not allow it.
+            RefusedError: Migration is switched off, the phase does not allow it, or there is
+                too little space.
+            ConfigurationError: What it was told from other terminals cannot be understood.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
-            NoSpaceError: The disk is full.
+            NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed.
         """
         self._check()
@@ -324,7 +327,7 @@ class Migration(Steps):
             RefusedError: It would be refused.
         """
         self._check()
-        return foresee(
+        found = foresee(
             self._root,
             self._settings,
             limit=limit,
@@ -333,3 +336,6 @@ class Migration(Steps):
             rescan=rescan,
             accept=accept,
         )
+        if found.packages:
+            self._check_room(Pending(found.packages, found.files, found.size, found.size))
+        return replace(found, paused=read_control(self._root).is_paused)
