@@ -97,7 +97,7 @@ class Migration(Steps):
         no_backup: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
-        """Migrate until nothing is pending.
+        """Migrate until nothing is pending; nothing at all where the store is paused.
 
         Args:
             on_event: Told everything, see ``regrain.model.events``.
@@ -118,14 +118,15 @@ class Migration(Steps):
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, or the phase does not allow it; legacy
-                directories would be deleted without leave, or without a backup; the I/O
-                pressure cannot be read although it is to be heeded.
+            RefusedError: Migration is switched off, the phase does not allow it, or there is
+                too little space; legacy directories would be deleted without leave, or without
+                a backup; the I/O pressure cannot be read although it is to be heeded.
             TriggeredError: Too many packages failed, something proved damaged, or readers
                 became too slow: a RefusedError, too.
+            ConfigurationError: What it was told from other terminals cannot be understood.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
-            NoSpaceError: The disk is full.
+            NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed.
         """
         self._check()
@@ -375,7 +376,7 @@ class Migration(Steps):
         """
         self._check()
         inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
-        return foresee(
+        found = foresee(
             self._root,
             self._settings,
             limit=limit,
@@ -384,3 +385,6 @@ class Migration(Steps):
             rescan=rescan,
             accept=accept,
         )
+        if found.packages:
+            self._check_room(Pending(found.packages, found.files, found.size, found.size))
+        return replace(found, paused=read_control(self._root).is_paused)

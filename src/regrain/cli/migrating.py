@@ -374,6 +374,7 @@ def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
     if event is not None:
         with MigrationProgress(as_json=as_json, verbose=False) as telling:
             telling(event)
+    command = "regrain resume" if found.paused else "regrain migrate"
     if as_json:
         output.document(
             "summary",
@@ -382,6 +383,7 @@ def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
             files=found.files,
             bytes=found.size,
             rolled_back_packages=found.rolled_back,
+            paused=found.paused,
             next_command=command,
         )
         return 0
@@ -390,7 +392,7 @@ def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
     click.echo(
         f"would migrate {output.count(found.packages, 'package')}, "
         f"{output.count(found.files, 'file')}: "
-        f"{output.size(found.size)}"
+        f"{output.size(found.size)}" + (", once it is resumed" if found.paused else "")
     )
     click.echo(f"\nNext: {command}")
     return 0
