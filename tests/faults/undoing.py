@@ -19,7 +19,7 @@ from regrain.model.phase import Phase
 from regrain.store.root import StoreRoot, write_store_file
 from tests.compare import differences, snapshot
 from tests.conftest import remove
-from tests.faults.inline import Way, migrate
+from tests.faults.inline import Way, inline_workers, migrate
 from tests.faults.judge import ledger_problems, package_differences
 from tests.faults.small import Scene
 from tests.stores import read_ledger, statuses
@@ -90,6 +90,19 @@ def forward(store: Path) -> None:
         migrate(store, WAY)
 
 
+def in_place(store: Path) -> None:
+    """Migrate, each legacy directory going at once."""
+    import msgspec
+
+    settings = _settings()
+    gone = msgspec.structs.replace(settings.store, keep_old_packages=False)
+    settings = msgspec.structs.replace(settings, store=gone)
+    with inline_workers(), inline_audit():
+        opened = PackageStore.open(store, settings)
+        done = opened.migration().run(jobs=1, delete_legacy=True, no_backup=True)
+    assert not done.kept, done
+
+
 def _settings() -> Any:
     import msgspec
 
@@ -108,6 +121,7 @@ BEFORE = {
     "purge": ("rollback",),
     "forward": ("rollback",),
     "roll_one_back": (),
+    "in_place": ("rollback", "purge"),
 }
 
 
@@ -146,10 +160,11 @@ def state_problems(step: str, scene: Scene) -> list[str]:
         "purge": (Phase.ROLLED_BACK, {"pending"}),
         "forward": (Phase.DUAL, {"completed"}),
         "roll_one_back": (Phase.DUAL, {"completed", "rolled_back"}),
+        "in_place": (Phase.DUAL, {"completed"}),
     }[step]
     if (phase, set(statuses(path).values())) != wanted:
         said.append(f"{phase}, {statuses(path)}")
-    if step == "cleanup":
+    if step in {"cleanup", "in_place"}:
         said += [f"{name}: there" for name, is_there in legacy.items() if is_there]
         uncleaned = "SELECT package_hash FROM store_migration WHERE cleaned_at IS NULL"
         said += [f"not recorded: {row}" for row in read_ledger(path, uncleaned)]
