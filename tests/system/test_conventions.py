@@ -111,8 +111,10 @@ def test_options_every_verb_has(verb: str) -> None:
     row = VERBS[verb]
     assert ("--json" in names) == row.json
     changes = row.changes or row.dry is not None
-    assert ({"-n", "--dry-run"} <= names) == changes or verb == "doctor"
-    purges = verb == "rollback"  # with --purge it deletes, and only then has to be told so
+    mends = verb in {"doctor", "verify"}  # with an option they change something
+    assert ({"-n", "--dry-run"} <= names) == changes or mends
+    # With --purge or --empty-quarantine they delete, and only then have to be told so.
+    purges = verb in {"rollback", "doctor"}
     assert ("--execute" in names) == (row.dry == () and changes) or purges
     assert not any(getattr(p, "prompt", None) for p in worker(verb).params)
 

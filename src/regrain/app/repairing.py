@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
 from regrain.app.verification import Verdict, verify
-from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
+from regrain.errors import (
+    CorruptionError,
+    HaltedError,
+    NoSpaceError,
+    RegrainError,
+    UnknownFormatError,
+)
 from regrain.ledger import open_ledger
 from regrain.ledger.rebuilding import Inspection
 from regrain.maintain import repair as repairing
@@ -32,7 +38,7 @@ from regrain.store.packages import is_published, published
 from regrain.store.vault import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from regrain.ledger import Ledger
     from regrain.settings import Settings
@@ -142,13 +148,26 @@ def repair(
         finally:
             ledger.close()
         return Repaired(first, report, first)
-    with single_run(root, COMMAND) as ledger:
+    with _told_as_repair(), single_run(root, COMMAND) as ledger:
         task = _task(root, settings, order, first, ledger, backups)
         done = repairing.repair(root, ledger, task, on_repair=on_repair, stopping=stopping)
         report.repairs += done.repairs
         report.stopped = done.stopped
         books = None if order.texts else _mend_books(root, ledger)
     return Repaired(first, report, _look_again(root, look, order, first, report, books))
+
+
+@contextlib.contextmanager
+def _told_as_repair() -> Iterator[None]:
+    """Say of a disk that is full, or fails, what to do next here."""
+    try:
+        yield
+    except (NoSpaceError, HaltedError) as error:
+        error.advice = (
+            "What was healed is healed. Free space, or check the disk, then run "
+            "'regrain verify --repair' again; it goes on."
+        )
+        raise
 
 
 # the ledger

@@ -113,12 +113,17 @@ def verify(
     if stop():
         click.echo("stopped before the end: what was not looked at is not judged")
     elif code == EXIT_DAMAGED:
-        click.echo(f"damaged: {verdict.findings:,} findings\n\nNext: regrain verify --repair")
+        click.echo(f"damaged: {verdict.findings:,} findings\n\nNext: {repair_command(level)}")
     elif code == EXIT_CHANGED:
         click.echo(f"the store is sound; {len(found.changes):,} legacy trees changed")
     else:
         click.echo("no damage found")
     return code
+
+
+def repair_command(level: str) -> str:
+    """Return the command that heals what a look at this level finds."""
+    return f"regrain verify {'--level deep ' if level == 'deep' else ''}--repair"
 
 
 def fields_of(verdict: Verdict) -> dict[str, object]:

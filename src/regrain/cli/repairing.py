@@ -126,7 +126,7 @@ def _end(done: Repaired, level: str, code: int, *, dry_run: bool, as_json: bool)
         outcome: sum(one.outcome.value == outcome for one in done.report.repairs)
         for outcome in ("healed", "pending", "moved_aside", "lost")
     }
-    command = _next(done, code, dry_run=dry_run)
+    command = _next(done, level, code, dry_run=dry_run)
     if as_json:
         output.document(
             "summary",
@@ -155,9 +155,11 @@ def _end(done: Repaired, level: str, code: int, *, dry_run: bool, as_json: bool)
     click.echo(f"\nNext: {command}")
 
 
-def _next(done: Repaired, code: int, *, dry_run: bool) -> str:
+def _next(done: Repaired, level: str, code: int, *, dry_run: bool) -> str:
+    from regrain.cli.integrity import repair_command
+
     if dry_run and done.report.repairs:
-        return "regrain verify --repair"
+        return repair_command(level)
     if done.is_pending:
         return "regrain migrate"
-    return "regrain verify --repair --from DEST" if code == EXIT_DAMAGED else "regrain status"
+    return f"{repair_command(level)} --from DEST" if code == EXIT_DAMAGED else "regrain status"
