@@ -18,6 +18,7 @@ from regrain.model.phase import Phase
 from regrain.settings import Settings
 from regrain.settings import Store as StoreSettings
 from regrain.store import frames
+from regrain.store.packages import FileLevelPackage
 from regrain.store.root import StoreRoot, write_store_file
 from tests.command import Regrain
 from tests.compare import Entry, differences, snapshot
@@ -324,6 +325,36 @@ def test_a_broken_frame_is_found_and_never_read(scene: Scene, workplace: Path, h
     said = Regrain(scene.path)("verify", "--json", code=4).of_type("summary")[0]
     found = {(one["package_hash"], one["path"]) for one in said["damages"]}
     assert found == {(name, f"opt/pm/live/share/{path}") for path in ("private", "large")}
+
+
+def test_no_byte_is_handed_out_before_the_digest_is_right(scene: Scene) -> None:
+    """Who opens a file may read as little of it as they like."""
+    garble(carrier(scene, "packed", b"/share/large"), "same size")
+    root = PackageStore.open(scene.path).root
+    package = FileLevelPackage(root.packages, root.objects, scene.named("packed").hash)
+    found = package.lookup(LIVE + b"/share/large")
+    assert found is not None
+    with pytest.raises(CorruptionError, match="hashes to"):
+        package.open_content(found)
+
+
+def test_memory_that_fails_while_it_is_packed(
+    store_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was packed is read back: here it is the frame of other bytes."""
+    scene = make_packed(store_path, seed)
+    original = frames.Packer.pack
+
+    def wrong(self: frames.Packer, content: bytes) -> bytes | None:
+        return original(self, b"X" + content[1:])
+
+    monkeypatch.setattr(frames.Packer, "pack", wrong)
+    assert migrate(store_path, Way(compression="zstd")).failed == len(scene.packages)
+    monkeypatch.undo()
+    assert not list((store_path / "packages").iterdir())
+    done = migrate(store_path, Way(compression="zstd"), retry_failed=True)
+    assert done.failed == 0
+    assert problems(scene) == []
 
 
 def test_a_whole_carrier_beside_a_broken_frame_serves(scene: Scene) -> None:
