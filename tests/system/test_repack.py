@@ -382,7 +382,9 @@ def test_beside_additions(scene: Scene) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize(
+    "kind", ["ext4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xfs", "btrfs"))]
+)
 def test_on_a_full_disk(kind: str, request: pytest.FixtureRequest, seed: int) -> None:
     place = request.getfixturevalue(kind)
     scene = make_packed(place / "store", seed)
