@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -186,3 +187,24 @@ def test_a_protocol_that_is_broken_is_caught(
     ended = crash("tests.faults.repacking:compress_wrongly", scene.path, Way(), moment)
     assert ended == KILLED
     assert repacking.any_time_problems(scene) != []
+
+
+@pytest.mark.parametrize("step", sorted(repacking.BEFORE))
+def test_nothing_goes_before_what_replaces_it_is_on_the_disk(plain: Scene, step: str) -> None:
+    """Flushed before it is named, its name flushed before the old one goes, that one's at last."""
+    scene = repacking.fresh(plain)
+    for one in repacking.BEFORE[step]:
+        repacking.run(one, scene)
+    with injected(Faults(scene.path)) as faults:
+        repacking.run(step, scene)
+    letters = {
+        ("write_all", "temp"): "w",
+        ("syncfs", ""): "S",
+        ("rename_noreplace", "objects"): "r",
+        ("fsync", "objects"): "f",
+        ("unlink", "objects"): "u",
+    }
+    told = "".join(letters.get((call.function, call.place), "") for call in faults.calls)
+    told = re.sub(r"^[^w]*", "", told)  # recovery, and the run's own directory
+    assert re.fullmatch(r"(w+Sr{1,2}f{1,2}u{1,2}f{1,2})+w*", told), told
+    assert told.count("r") == told.count("u") == repacking.OBJECTS

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from regrain import disk
 from regrain.app import keeping, repacking
 from regrain.app.store import PackageStore
-from regrain.errors import LockedError
+from regrain.errors import HaltedError, LockedError
 from regrain.maintain import represent
 from regrain.maintain.repack import Choice, Kept, Repack
 from regrain.settings import Settings
+from regrain.store import frames
 from regrain.store.locks import run_lock
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
@@ -191,6 +193,25 @@ def test_damage_is_left_alone_and_told(scene: Scene, choice: str) -> None:
     ]
 
 
+def test_memory_that_fails_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new carrier does not hold what was read: the run ends, nothing was replaced."""
+    before = objects(scene.path)
+    original = frames.Packer.pack_file
+
+    def wrong(self: frames.Packer, source: int, size: int, target: int) -> bool:
+        with disk.Closing(os.memfd_create("wrong")) as other:
+            os.write(other, b"X" + os.pread(source, size, 0)[1:])
+            return original(self, other, size, target)
+
+    monkeypatch.setattr(frames.Packer, "pack_file", wrong)
+    with pytest.raises(HaltedError, match="does not hold the bytes"):
+        repack(scene, "all")
+    monkeypatch.undo()
+    assert differences(before, objects(scene.path)) == []
+    repack(scene, "all")
+    assert problems(scene) == []
+
+
 @pytest.mark.parametrize("choice", ["all", "none"])
 def test_what_was_begun_is_finished(scene: Scene, choice: str) -> None:
     """Both carriers are there, as after a kill, with or without a row for the second."""
@@ -361,7 +382,9 @@ def test_beside_additions(scene: Scene) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize(
+    "kind", ["ext4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xfs", "btrfs"))]
+)
 def test_on_a_full_disk(kind: str, request: pytest.FixtureRequest, seed: int) -> None:
     place = request.getfixturevalue(kind)
     scene = make_packed(place / "store", seed)

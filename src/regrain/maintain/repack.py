@@ -103,9 +103,11 @@ def foresee(root: StoreRoot, choice: Choice, compression: Compression) -> Repack
             found.after += -(-size // block) * block
         else:
             sample.take(found.objects, change.old)
-    if choice is not Choice.NONE:
-        found.after = round(found.before * sample.ratio)
     found.freed = found.before - shared - found.after
+    if choice is not Choice.NONE:
+        going, coming = sample.shares
+        found.after = round(found.before * (1 - going + coming))
+        found.freed = round((found.before - shared) * going - found.before * coming)
     return found
 
 
@@ -117,12 +119,12 @@ class _Sample:
         self._packer = packer
         self._block = block
         self._next = 1
-        self._plain = self._packed = 0
+        self._all = self._going = self._coming = 0.0
 
     @property
-    def ratio(self) -> float:
-        """What objects take compressed, as a share of what they take plain."""
-        return self._packed / self._plain if self._plain else 1.0
+    def shares(self) -> tuple[float, float]:
+        """Of what objects take: the share of those that pay, and what these take compressed."""
+        return self._going / (self._all or 1), self._coming / (self._all or 1)
 
     def take(self, number: int, carrier: Carrier) -> None:
         """Take the ``number``-th object, or pass it over."""
@@ -136,9 +138,10 @@ class _Sample:
             content = os.read(fd, disk.PIECE)
             plain = disk.allocated(carrier.status)
             packed = self._packer.pack(content)
-            share = 1.0 if packed is None else self._blocks(packed) / self._blocks(content)
-            self._plain += plain
-            self._packed += round(plain * share)
+            self._all += plain
+            if packed is not None:
+                self._going += plain
+                self._coming += plain * self._blocks(packed) / self._blocks(content)
 
     def _blocks(self, content: bytes) -> int:
         return -(-len(content) // self._block)

@@ -43,7 +43,7 @@ def write_and_read_back(file: OpenFile, target: int, entry: Entry) -> None:
         raise _not_what_was_read(entry)
 
 
-def pack_and_read_back(packer: Packer, file: OpenFile, entry: Entry, target: int) -> bool:
+def pack_and_read_back(packer: Packer, file: OpenFile, target: int, entry: Entry) -> bool:
     """Compress, then compare what that holds with what was read; False if it does not pay."""
     if file.content is None:
         if not packer.pack_file(file.fd, entry.size, target):

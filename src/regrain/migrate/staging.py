@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import stat
-from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -42,8 +41,6 @@ from regrain.store.legacy import source_error
 from regrain.store.objects import object_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from regrain.model.entry import Entry
     from regrain.store.root import Owner
 
@@ -245,21 +242,21 @@ class Stager:
         That is so where it does not pay, has holes, or has a carrier already: one of another
         mode, or a compressed one that not all may read who may read this.
         """
-        if self._packer is None or not self._packer.size_max(entry.size):
+        packer = self._packer
+        if packer is None or not packer.size_max(entry.size):
             return None
         for carrier in (entry.digest, compressed_carrier(entry.digest)):
             if _lstat(object_path(carrier), self._objects) is not None:
                 return None
         if has_holes(file.fd, entry.size):
             return None
-        fill = partial(pack_and_read_back, self._packer, file, entry)
         pooled = compressed_carrier(name)
         while True:
             status = _lstat(staged_path(pooled), self._pool)
             if status is not None:
                 return status
             with contextlib.suppress(FileExistsError):  # another worker was faster
-                return self._make(pooled, mode, entry, fill)
+                return self._pack(packer, pooled, mode, file, entry)
 
     def _why_not_link(self, entry: Entry, *, inside: bool) -> str:
         """Say why the legacy inode must not become a carrier; empty if it may."""
@@ -277,43 +274,39 @@ class Stager:
 
     def _copy(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
         """Stage by reflink or copy."""
-
-        def fill(target: int) -> bool:
+        private = self._private(name)
+        with disk.Closing(self._create(private)) as target:
             if not self._reflink(file.fd, target, entry):
                 write_and_read_back(file, target, entry)
-            return True
+            return self._show(name, mode, entry, target)
 
-        made = self._make(name, mode, entry, fill)
-        if made is None:
-            raise HaltedError("a copy that was not made", path=name)
-        return made
-
-    def _make(
-        self, name: str, mode: int, entry: Entry, fill: Callable[[int], bool]
+    def _pack(
+        self, packer: Packer, name: str, mode: int, file: OpenFile, entry: Entry
     ) -> os.stat_result | None:
-        """Make a file in the pool, complete and checked before the pool shows it.
-
-        Args:
-            name: What it is called there.
-            mode: Its mode.
-            entry: The file whose bytes it is to hold.
-            fill: Gives it these; False if it is not to be made after all.
-        """
-        shared = staged_path(name)
-        private = f"{shared[:2]}.{os.getpid()}"
+        """Stage compressed; None if that does not pay."""
+        private = self._private(name)
         with disk.Closing(self._create(private)) as target:
-            if not fill(target):
-                disk.unlink(private, self._pool)
-                return None
-            if self._is_root:
-                os.fchown(target, *self._owner)
-            os.fchmod(target, mode)
-            drop_inherited_acl(target)
-            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
-            if self._options.fsync_each:
-                disk.fsync(target)
-            disk.rename_noreplace(private.encode(), self._pool, shared.encode(), self._pool)
-            return os.fstat(target)
+            if pack_and_read_back(packer, file, target, entry):
+                return self._show(name, mode, entry, target)
+        disk.unlink(private, self._pool)
+        return None
+
+    def _show(self, name: str, mode: int, entry: Entry, target: int) -> os.stat_result:
+        """Let the pool show a file that is complete and checked."""
+        if self._is_root:
+            os.fchown(target, *self._owner)
+        os.fchmod(target, mode)
+        drop_inherited_acl(target)
+        os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        if self._options.fsync_each:
+            disk.fsync(target)
+        private, shared = self._private(name).encode(), staged_path(name).encode()
+        disk.rename_noreplace(private, self._pool, shared, self._pool)
+        return os.fstat(target)
+
+    def _private(self, name: str) -> str:
+        """Return what a file is called in the pool until it is complete."""
+        return f"{staged_path(name)[:2]}.{os.getpid()}"
 
     def _create(self, private: str) -> int:
         """Make a file that only this worker knows of."""
