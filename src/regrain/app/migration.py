@@ -1,52 +1,32 @@
-"""The facade of a migration: wires settings, ledger, workers and subscribers."""
+"""The facade of a migration: what it does, where it stands, what it would do."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app import inplace, standing, triggers, undoing
+from regrain.app import standing
 from regrain.app.account import matters
-from regrain.app.compression import ingest_compression
 from regrain.app.foresight import Foresight, foresee
 from regrain.app.health import Health
-from regrain.app.recovery import check_owner, finish_begun
+from regrain.app.running import Request, check_request, check_space, migrate
 from regrain.app.standing import State
 from regrain.app.steering import told
 from regrain.app.steps import Steps
-from regrain.errors import RefusedError
-from regrain.ledger import Ledger, PackageRow, Pending, open_ledger
-from regrain.migrate import pool
-from regrain.migrate.control import Steering, Values, read_control
-from regrain.migrate.jobs import Ingest, Options
-from regrain.migrate.journal import Journal, read_snapshot
-from regrain.migrate.orders import Orders, Summary
-from regrain.migrate.pace import Brake, Pace
+from regrain.ledger import PackageRow, Pending, open_ledger
+from regrain.migrate.control import read_control
+from regrain.migrate.journal import read_snapshot
+from regrain.migrate.orders import Summary
 from regrain.migrate.plan import Plan, make_plan
-from regrain.migrate.publish import Publisher
-from regrain.migrate.ration import Ration
-from regrain.migrate.reconcile import accept_legacy, reconcile
-from regrain.migrate.recover import adopt, adopt_strangers, recover
-from regrain.migrate.room import Floors, Room, check_room, wanted_for
-from regrain.migrate.run import Run
-from regrain.migrate.staging import staging_error
-from regrain.model.events import Remark
-from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.settings import Settings
-from regrain.store import dual
-from regrain.store.locks import RunDirectory, StoreLock, is_running, run_lock
+from regrain.store.locks import is_running
 from regrain.store.root import open_top
-from regrain.store.workers import worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regrain.model.digest import PackageHash
     from regrain.model.events import Event, Progress
     from regrain.store.scan import Usage
 
@@ -129,202 +109,19 @@ class Migration(Steps):
             NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed.
         """
-        self._check()
-        inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
-        check_owner(self._root)
-        accepted = None if accept is None else dual.find_hash(self._root, accept)
-        orders = Orders(
+        request = Request(
+            jobs=jobs,
+            batch=batch,
             limit=limit,
             only=only,
-            verified=self._settings.store.verify_after_migration,
+            retry_failed=retry_failed,
+            rescan=rescan,
+            accept=accept,
+            max_read=max_read,
+            delete_legacy=delete_legacy,
+            no_backup=no_backup,
         )
-        options = Values(jobs, batch, max_read)
-        with run_lock(self._root, "regrain migrate"), contextlib.ExitStack() as held:
-            if read_control(self._root).is_paused:
-                return Summary(0, 0, stopped=False, paused=True)
-            known = triggers.known_concerns(self._root)
-            found = undoing.go_forward(self._root, self._settings, stopping)
-            if found is not None and found.stopped:
-                return Summary(0, 0, stopped=True)
-            lock = held.enter_context(StoreLock(self._root, exclusive=False))
-            ledger = open_ledger(self._root.path)
-            try:
-                journal = Journal(self._root)
-
-                def tell(event: Event) -> None:
-                    journal(event)
-                    on_event(event)
-
-                watch = triggers.Watch(self._settings, ledger, tell, known)
-                watch.remind()
-                self._prepare(ledger, orders, watch, retry_failed=retry_failed)
-                self._reconcile(ledger, watch, accepted, full=rescan)
-                watch.look()
-
-                def is_to_end() -> bool:
-                    return stopping() or watch.ended_by is not None
-
-                work = partial(self._start, ledger, orders, watch, options, lock)
-                if delete_legacy:
-                    removal = inplace.Removal(self._root, ledger, watch, is_to_end)
-                    removal.sweep(only, lock)
-                    summary = work(removal.has_ended, removal)
-                    removal.sweep(only, lock)
-                    summary = removal.finish(summary)
-                else:
-                    summary = work(is_to_end, None)
-            except OSError as error:
-                raise staging_error(
-                    error, os.fsencode(error.filename or self._root.path)
-                ) from error
-            finally:
-                ledger.close()
-        if watch.ended_by is not None:
-            triggers.act(self._root, self._settings, watch.ended_by, stopping)
-            return replace(summary, stopped=True)
-        return summary
-
-    def _prepare(
-        self, ledger: Ledger, orders: Orders, emit: Callable[[Event], None], *, retry_failed: bool
-    ) -> None:
-        """Clean up after a run that was killed, and queue what is to be done."""
-        finish_begun(self._root, ledger)
-        recovered = recover(self._root, ledger, verified=orders.verified)
-        if recovered is not None:
-            emit(recovered)
-        if retry_failed:
-            ledger.retry_failed(only=orders.only)
-
-    def _reconcile(
-        self,
-        ledger: Ledger,
-        emit: Callable[[Event], None],
-        accepted: PackageHash | None,
-        *,
-        full: bool,
-    ) -> None:
-        """Take in what others did to the legacy directories."""
-        if accepted is not None:
-            accept_legacy(self._root, ledger, accepted)
-        event = reconcile(self._root, ledger, self._settings.migration.settle, full=full).event()
-        if event is not None:
-            emit(event)
-
-    def _start(  # noqa: PLR0913, PLR0917 -- a part of run
-        self,
-        ledger: Ledger,
-        orders: Orders,
-        watch: triggers.Watch,
-        values: Values,
-        lock: StoreLock,
-        stopping: Callable[[], bool],
-        removal: inplace.Removal | None,
-    ) -> Summary:
-        """Work, if there is something to do and room for it."""
-        pending = ledger.pending(only=orders.only, limit=orders.limit)
-        if not pending.packages or stopping():
-            return Summary(0, 0, stopping())
-        if removal is None:
-            self._check_room(pending)
-        else:
-            orders = replace(orders, after_commit=removal.after_commit)
-            inplace.check_room_to_begin(self._root, self._floors())
-        steering = Steering(
-            self._root,
-            self._values(pending),
-            values,
-            on_trouble=lambda words: watch(Remark(words)),
-        )
-        watch.measure(self._root, pending, steering.tempo)
-        return self._work(ledger, orders, watch, stopping, steering, lock)
-
-    def _work(
-        self,
-        ledger: Ledger,
-        orders: Orders,
-        watch: triggers.Watch,
-        stopping: Callable[[], bool],
-        steering: Steering,
-        lock: StoreLock,
-    ) -> Summary:
-        with RunDirectory(self._root) as directory, watch.probe or contextlib.nullcontext():
-            options, wait = self._options(directory), self._settings.migration.space_wait
-            room = Room(self._root.fd, self._floors(), wait)
-            brakes: list[Brake] = [steering, room, *watch.brakes]
-            if not self._settings.store.keep_old_packages:
-                ration = Ration(self._root, options, self._floors(), wait)
-                orders = replace(orders, ration=ration)
-                brakes.append(ration)
-            run = Run(
-                ledger,
-                Publisher(self._root, directory, fsync_each=options.fsync_each),
-                watch,
-                stopping,
-                partial(adopt, self._root, ledger),
-                lock,
-                orders,
-                Pace(steering.tempo, brakes),
-                room,
-            )
-            place = pool.Workplace(self._root.path, directory.name, self._root.owner, options)
-            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
-            if run.may_leave_objects:
-                adopt_strangers(self._root, ledger)
-            return summary
-
-    def _check(self) -> None:
-        settings = self._settings.store
-        if not settings.migration_enabled:
-            raise RefusedError(
-                "migration is switched off",
-                why="[store] migration_enabled = false",
-                advice="Set it to true to migrate.",
-            )
-        if self._root.phase() is Phase.ROLLING_BACK:
-            raise RefusedError(
-                "a rollback is under way",
-                why="the store's phase is rolling_back",
-                advice="Finish it with 'regrain rollback'.",
-            )
-        triggers.check(self._settings)
-
-    def _floors(self) -> Floors:
-        limits = self._settings.migration
-        return Floors(limits.free_bytes_min, limits.free_inodes_min)
-
-    def _check_room(self, pending: Pending) -> None:
-        """Refuse to begin what cannot end.
-
-        Raises:
-            RefusedError: There is too little space.
-        """
-        root, store = self._root, self._settings.store
-        wanted = wanted_for(
-            pending, ingest=Ingest(store.ingest), can_reflink=disk.shares_extents(root.fd)
-        )
-        check_room(root.fd, root.path, wanted, pending.packages, self._floors())
-
-    def _values(self, pending: Pending) -> Values:
-        """Return what the settings say of the tempo; fewer workers where there is little to do."""
-        store, migration = self._settings.store, self._settings.migration
-        return Values(
-            worth_starting(store.migration_parallel_files, pending.files, pending.size),
-            store.migration_batch_size,
-            migration.max_read,
-            migration.pause_ms,
-        )
-
-    def _options(self, directory: RunDirectory) -> Options:
-        settings = self._settings
-        return Options(
-            ingest=Ingest(settings.store.ingest),
-            can_reflink=disk.shares_extents(directory.pool),
-            can_link=disk.can_link(directory.pool),
-            link_outside=settings.store.link_outside,
-            fsync_each=settings.store.sync == "fsync",
-            verify=settings.store.verify_after_migration,
-            compression=ingest_compression(settings),
-        )
+        return migrate(self._root, self._settings, request, on_event, stopping)
 
     def state(self) -> State:
         """Return where the migration stands, whoever runs it."""
@@ -374,8 +171,8 @@ class Migration(Steps):
         Raises:
             RefusedError: It would be refused.
         """
-        self._check()
-        inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
+        request = Request(delete_legacy=delete_legacy, no_backup=no_backup)
+        check_request(self._root, self._settings, request)
         found = foresee(
             self._root,
             self._settings,
@@ -386,5 +183,6 @@ class Migration(Steps):
             accept=accept,
         )
         if found.packages:
-            self._check_room(Pending(found.packages, found.files, found.size, found.size))
+            pending = Pending(found.packages, found.files, found.size, found.size)
+            check_space(self._root, self._settings, pending)
         return replace(found, paused=read_control(self._root).is_paused)

@@ -143,29 +143,36 @@ class MigrationProgress(_Shown):
         match event:
             case Progress():
                 self._progress(event)
+            case Recovered():
+                self._recovered(event)
+            case Reconciled():
+                self._reconciled(event)
+            case Remark():
+                self.bar.say(shown(event.text))
+            case Triggered():
+                self.bar.say(_triggered(event))
+            case ObjectDamaged():
+                self.bar.say(
+                    f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
+                    "a good one has its place"
+                )
+            case _:
+                self._of_package(event)
+
+    def _of_package(self, event: Event) -> None:
+        match event:
             case PackageCompleted():
                 self._completed(event)
             case PackageFailed():
                 self._failed(event)
             case PackageGivenUp():
                 self._given_up(event)
-            case Recovered():
-                self._recovered(event)
-            case Reconciled():
-                self._reconciled(event)
             case LegacyRemoved():
                 self._legacy("removed", event.package_hash, freed_bytes=event.freed_bytes)
             case LegacyKept():
                 self._legacy("kept", event.package_hash, event.why, path=event.path)
-            case Remark():
-                self.bar.say(shown(event.text))
-            case ObjectDamaged():
-                self.bar.say(
-                    f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
-                    "a good one has its place"
-                )
-            case Triggered():
-                self.bar.say(_triggered(event))
+            case _:
+                pass
 
     def _progress(self, progress: Progress) -> None:
         text = f"{progress.packages_done:,}/{progress.packages_total:,} packages"

@@ -1,0 +1,272 @@
+"""One run of a migration: checked, prepared, worked off and ended, under its locks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from regrain import disk
+from regrain.app import inplace, triggers, undoing
+from regrain.app.compression import ingest_compression
+from regrain.app.recovery import check_owner, finish_begun
+from regrain.errors import RefusedError
+from regrain.ledger import Ledger, Pending, open_ledger
+from regrain.migrate import pool
+from regrain.migrate.control import Steering, Values, read_control
+from regrain.migrate.jobs import Ingest, Options
+from regrain.migrate.journal import Journal
+from regrain.migrate.orders import Orders, Summary
+from regrain.migrate.pace import Brake, Pace
+from regrain.migrate.publish import Publisher
+from regrain.migrate.ration import Ration
+from regrain.migrate.reconcile import accept_legacy, reconcile
+from regrain.migrate.recover import adopt, adopt_strangers, recover
+from regrain.migrate.room import Floors, Room, check_room, wanted_for
+from regrain.migrate.run import Run
+from regrain.migrate.staging import staging_error
+from regrain.model.events import Remark
+from regrain.model.phase import Phase
+from regrain.store import dual
+from regrain.store.locks import RunDirectory, StoreLock, run_lock
+from regrain.store.workers import worth_starting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from regrain.model.digest import PackageHash
+    from regrain.model.events import Event
+    from regrain.settings import Settings
+    from regrain.store.root import StoreRoot
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked for; see ``Migration.run``."""
+
+    jobs: int | None = None
+    batch: int | None = None
+    limit: int | None = None
+    only: str | None = None
+    retry_failed: bool = False
+    rescan: bool = False
+    accept: str | None = None
+    max_read: float | None = None
+    delete_legacy: bool = False
+    no_backup: bool = False
+
+
+def check_request(root: StoreRoot, settings: Settings, request: Request) -> None:
+    """See that a run may be begun.
+
+    Raises:
+        RefusedError: It may not.
+    """
+    if not settings.store.migration_enabled:
+        raise RefusedError(
+            "migration is switched off",
+            why="[store] migration_enabled = false",
+            advice="Set it to true to migrate.",
+        )
+    if root.phase() is Phase.ROLLING_BACK:
+        raise RefusedError(
+            "a rollback is under way",
+            why="the store's phase is rolling_back",
+            advice="Finish it with 'regrain rollback'.",
+        )
+    triggers.check(settings)
+    inplace.check(root, settings, delete_legacy=request.delete_legacy, no_backup=request.no_backup)
+
+
+def check_space(root: StoreRoot, settings: Settings, pending: Pending) -> None:
+    """Refuse to begin what cannot end.
+
+    Raises:
+        RefusedError: There is too little space.
+    """
+    wanted = wanted_for(
+        pending,
+        ingest=Ingest(settings.store.ingest),
+        can_reflink=disk.shares_extents(root.fd),
+        is_compressed=ingest_compression(settings) is not None,
+    )
+    check_room(root.fd, root.path, wanted, pending.packages, _floors(settings))
+
+
+def migrate(
+    root: StoreRoot,
+    settings: Settings,
+    request: Request,
+    on_event: Callable[[Event], None],
+    stopping: Callable[[], bool],
+) -> Summary:
+    """Carry out a run; see ``Migration.run``."""
+    check_request(root, settings, request)
+    check_owner(root)
+    accepted = None if request.accept is None else dual.find_hash(root, request.accept)
+    with run_lock(root, "regrain migrate"):
+        if read_control(root).is_paused:
+            return Summary(0, 0, stopped=False, paused=True)
+        known = triggers.known_concerns(root)
+        found = undoing.go_forward(root, settings, stopping)
+        if found is not None and found.stopped:
+            return Summary(0, 0, stopped=True)
+        with StoreLock(root, exclusive=False) as lock, _opened(root) as ledger:
+            watch = triggers.Watch(settings, ledger, _journaled(root, on_event), known)
+            watch.remind()
+            run = _Running(root, settings, request, ledger, watch, lock, stopping)
+            run.prepare(accepted)
+            summary = run.in_place() if request.delete_legacy else run.work(run.is_to_end, None)
+    if watch.ended_by is not None:
+        triggers.act(root, settings, watch.ended_by, stopping)
+        return replace(summary, stopped=True)
+    return summary
+
+
+@contextlib.contextmanager
+def _opened(root: StoreRoot) -> Iterator[Ledger]:
+    ledger = open_ledger(root.path)
+    try:
+        yield ledger
+    except OSError as error:
+        raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+    finally:
+        ledger.close()
+
+
+def _journaled(root: StoreRoot, on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    journal = Journal(root)
+
+    def tell(event: Event) -> None:
+        journal(event)
+        on_event(event)
+
+    return tell
+
+
+def _floors(settings: Settings) -> Floors:
+    return Floors(settings.migration.free_bytes_min, settings.migration.free_inodes_min)
+
+
+class _Running:
+    """A run with all it works with, its locks held."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 -- all that it works with
+        self,
+        root: StoreRoot,
+        settings: Settings,
+        request: Request,
+        ledger: Ledger,
+        watch: triggers.Watch,
+        lock: StoreLock,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._root, self._settings, self._request = root, settings, request
+        self._ledger, self._watch, self._lock = ledger, watch, lock
+        self._stopping = stopping
+        self._orders = Orders(
+            limit=request.limit,
+            only=request.only,
+            verified=settings.store.verify_after_migration,
+        )
+
+    def is_to_end(self) -> bool:
+        """Tell whether somebody, or a trigger, asked for the end."""
+        return self._stopping() or self._watch.ended_by is not None
+
+    def prepare(self, accepted: PackageHash | None) -> None:
+        """Clean up after a run that was killed; take in what others did to legacy directories."""
+        root, ledger, watch = self._root, self._ledger, self._watch
+        finish_begun(root, ledger)
+        recovered = recover(root, ledger, verified=self._orders.verified)
+        if recovered is not None:
+            watch(recovered)
+        if self._request.retry_failed:
+            ledger.retry_failed(only=self._orders.only)
+        if accepted is not None:
+            accept_legacy(root, ledger, accepted)
+        settle, full = self._settings.migration.settle, self._request.rescan
+        event = reconcile(root, ledger, settle, full=full).event()
+        if event is not None:
+            watch(event)
+        watch.look()
+
+    def in_place(self) -> Summary:
+        """Work, and remove each legacy directory once its package is verified."""
+        only = self._orders.only
+        removal = inplace.Removal(self._root, self._ledger, self._watch, self.is_to_end)
+        removal.sweep(only, self._lock)
+        summary = self.work(removal.has_ended, removal)
+        removal.sweep(only, self._lock)
+        return removal.finish(summary)
+
+    def work(self, stopping: Callable[[], bool], removal: inplace.Removal | None) -> Summary:
+        """Work, if there is something to do and room for it."""
+        orders, watch = self._orders, self._watch
+        pending = self._ledger.pending(only=orders.only, limit=orders.limit)
+        if not pending.packages or stopping():
+            return Summary(0, 0, stopping())
+        if removal is None:
+            check_space(self._root, self._settings, pending)
+        else:
+            orders = replace(orders, after_commit=removal.after_commit)
+            inplace.check_room_to_begin(self._root, _floors(self._settings))
+        steering = Steering(
+            self._root,
+            self._values(pending),
+            Values(self._request.jobs, self._request.batch, self._request.max_read),
+            on_trouble=lambda words: watch(Remark(words)),
+        )
+        watch.measure(self._root, pending, steering.tempo)
+        return self._work(orders, stopping, steering)
+
+    def _work(self, orders: Orders, stopping: Callable[[], bool], steering: Steering) -> Summary:
+        root, ledger, watch = self._root, self._ledger, self._watch
+        with RunDirectory(root) as directory, watch.probe or contextlib.nullcontext():
+            options, wait = self._options(directory), self._settings.migration.space_wait
+            room = Room(root.fd, _floors(self._settings), wait)
+            brakes: list[Brake] = [steering, room, *watch.brakes]
+            if not self._settings.store.keep_old_packages:
+                ration = Ration(root, options, _floors(self._settings), wait)
+                orders = replace(orders, ration=ration)
+                brakes.append(ration)
+            run = Run(
+                ledger,
+                Publisher(root, directory, fsync_each=options.fsync_each),
+                watch,
+                stopping,
+                partial(adopt, root, ledger),
+                self._lock,
+                orders,
+                Pace(steering.tempo, brakes),
+                room,
+            )
+            place = pool.Workplace(root.path, directory.name, root.owner, options)
+            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
+            if run.may_leave_objects:
+                adopt_strangers(root, ledger)
+            return summary
+
+    def _values(self, pending: Pending) -> Values:
+        """Return what the settings say of the tempo; fewer workers where there is little to do."""
+        store, migration = self._settings.store, self._settings.migration
+        return Values(
+            worth_starting(store.migration_parallel_files, pending.files, pending.size),
+            store.migration_batch_size,
+            migration.max_read,
+            migration.pause_ms,
+        )
+
+    def _options(self, directory: RunDirectory) -> Options:
+        store = self._settings.store
+        return Options(
+            ingest=Ingest(store.ingest),
+            can_reflink=disk.shares_extents(directory.pool),
+            can_link=disk.can_link(directory.pool),
+            link_outside=store.link_outside,
+            fsync_each=store.sync == "fsync",
+            verify=store.verify_after_migration,
+            compression=ingest_compression(self._settings),
+        )
