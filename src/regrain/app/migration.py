@@ -98,7 +98,7 @@ class Migration(Steps):
         no_backup: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
-        """Migrate until nothing is pending.
+        """Migrate until nothing is pending; nothing at all where the store is paused.
 
         Args:
             on_event: Told everything, see ``regrain.model.events``.
@@ -119,11 +119,13 @@ class Migration(Steps):
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, or the phase does not allow it; legacy
-                directories would be deleted without leave, or without a backup.
+            RefusedError: Migration is switched off, the phase does not allow it, there is too
+                little space; or legacy directories would be deleted without leave, or without
+                a backup.
+            ConfigurationError: What it was told from other terminals cannot be understood.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
-            NoSpaceError: The disk is full.
+            NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed.
         """
         self._check()
@@ -362,7 +364,7 @@ class Migration(Steps):
         """
         self._check()
         inplace.check(self._root, self._settings, delete_legacy=delete_legacy, no_backup=no_backup)
-        return foresee(
+        found = foresee(
             self._root,
             self._settings,
             limit=limit,
@@ -371,3 +373,8 @@ class Migration(Steps):
             rescan=rescan,
             accept=accept,
         )
+        if found.packages and delete_legacy:
+            inplace.check_room_to_begin(self._root, self._floors())
+        elif found.packages:
+            self._check_room(Pending(found.packages, found.files, found.size, found.size))
+        return replace(found, paused=read_control(self._root).is_paused)

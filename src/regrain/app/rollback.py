@@ -10,9 +10,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.patience import Patience
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run, teller
-from regrain.errors import CorruptionError, FinishedWithFailuresError, LockedError
+from regrain.errors import (
+    CorruptionError,
+    FinishedWithFailuresError,
+    LockedError,
+    RegrainError,
+)
 from regrain.ledger import LEGACY_CHANGED
 from regrain.maintain import need as needing
 from regrain.maintain import purge as purging
@@ -74,13 +80,14 @@ def _ways(root: StoreRoot, settings: Settings) -> needing.Ways:
     return needing.ways_of(root, store.ingest, link_outside=store.link_outside)
 
 
-def rollback(
+def rollback(  # noqa: PLR0913 -- one call with its choices, each by its keyword
     root: StoreRoot,
     settings: Settings,
     *,
     on_event: Callable[[UndoingEvent], None] = ignore,
     on_check: Callable[[Audit], None] = ignore,
     on_wait: Callable[[str], None] = ignore,
+    on_hold: Callable[[str], None] = ignore,
     stopping: Callable[[], bool] = lambda: False,
 ) -> RolledBack:
     """Go back to the legacy layout, from whatever phase; the same call resumes it.
@@ -91,10 +98,12 @@ def rollback(
         on_event: Told each package that was rebuilt, and each failure.
         on_check: Told how far the comparison of the other legacy directories is.
         on_wait: Told whom it stopped and waits for.
+        on_hold: Told what it waits for in the middle, and nothing when it goes on.
         stopping: Asked before each package; True ends the run, which can be resumed.
 
     Raises:
         RefusedError: There is too little space; nothing was changed.
+        NoSpaceError: The disk got full, and stayed so for ``space_wait``.
         LockedError: Another run than a migration holds the store.
     """
     check_owner(root)
@@ -110,7 +119,7 @@ def rollback(
             done.already = True
         else:
             _begin(root, ledger, settings)
-            _carry_through(root, ledger, settings, done, on_event, on_check, stopping)
+            _carry_through(root, ledger, settings, done, on_event, on_check, on_hold, stopping)
         is_over = root.phase() is Phase.ROLLED_BACK
         if is_over and settings.migration.cleanup_on_rollback and not done.stopped:
             done.purged = purging.purge(root, ledger, on_progress=ignore, stopping=stopping)
@@ -145,48 +154,83 @@ def _carry_through(  # noqa: PLR0913, PLR0917 -- a part of rollback
     done: RolledBack,
     on_event: Callable[[UndoingEvent], None],
     on_check: Callable[[Audit], None],
+    on_hold: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> None:
-    """Rebuild, compare, switch; what went wrong stands in ``done``."""
-    tell = teller(root, on_event)
-    jobs = settings.store.migration_parallel_files
-    checked: set[str] = set()
+    """Rebuild, compare, switch; what went wrong stands in ``done``. A full disk is waited for."""
+    patience = Patience(root, settings, on_hold, stopping)
     rotten: dict[str, str] = {}
+    told = teller(root, on_event)
+
+    def tell(event: UndoingEvent) -> None:
+        if isinstance(event, restoring.Restored):
+            done.restored += 1
+            rotten.pop(event.package_hash, None)
+            patience.progressed()
+        told(event)
+
+    checked: set[str] = set()
     while True:
-        with RunDirectory(root, marks_errors=False) as run:
-            made = restoring.restore(
-                root,
-                ledger,
-                run,
-                _ways(root, settings),
-                rotten=rotten,
-                on_event=tell,
-                stopping=stopping,
-            )
-        checked |= made.packages
-        done.restored += len(made.packages)
-        todo = [name for name in rolling.with_both(root) if name not in checked]
-        failures, stopped = rolling.check_legacy(
+        try:
+            if _round(root, ledger, settings, done, checked, rotten, tell, on_check, stopping):
+                return
+        except (RegrainError, OSError) as error:
+            known = patience.passing(error)
+            if known is None:
+                raise
+            if not patience.wait_after(known):
+                done.stopped = True
+                return
+
+
+def _round(  # noqa: PLR0913, PLR0917 -- a part of rollback
+    root: StoreRoot,
+    ledger: Ledger,
+    settings: Settings,
+    done: RolledBack,
+    checked: set[str],
+    rotten: dict[str, str],
+    tell: Callable[[UndoingEvent], None],
+    on_check: Callable[[Audit], None],
+    stopping: Callable[[], bool],
+) -> bool:
+    """Rebuild what is lacking or rotten, compare the rest, switch; False: once more."""
+    jobs = settings.store.migration_parallel_files
+    with RunDirectory(root, marks_errors=False) as run:
+        made = restoring.restore(
             root,
-            [] if made.stopped else todo,
-            jobs=jobs,
-            on_result=on_check,
+            ledger,
+            run,
+            _ways(root, settings),
+            rotten=rotten,
+            on_event=tell,
             stopping=stopping,
         )
-        if not stopped:
-            rotten, failures, stopped = rolling.rotten_among(
-                root, failures, jobs=jobs, stopping=stopping
-            )
-        for failure in failures:
-            tell(failure)
-            ledger.concern(failure.package_hash, _words(failure))
-        checked |= set(todo) - rotten.keys()
-        done.failures += [*made.failures, *failures]
-        done.stopped = made.stopped or stopped
-        if rotten and not done.stopped:
-            _check_space(root, settings, list(rotten))
-        elif done.failures or done.stopped or _finish(root, ledger, checked):
-            return
+    checked |= made.packages
+    todo = [name for name in rolling.with_both(root) if name not in checked]
+    failures, stopped = rolling.check_legacy(
+        root,
+        [] if made.stopped else todo,
+        jobs=jobs,
+        on_result=on_check,
+        stopping=stopping,
+    )
+    found: dict[str, str] = {}
+    if not stopped:
+        found, failures, stopped = rolling.rotten_among(
+            root, failures, jobs=jobs, stopping=stopping
+        )
+    rotten.update(found)
+    for failure in failures:
+        tell(failure)
+        ledger.concern(failure.package_hash, _words(failure))
+    checked |= set(todo) - found.keys()
+    done.failures += [*made.failures, *failures]
+    done.stopped = made.stopped or stopped
+    if found and not done.stopped:
+        _check_space(root, settings, list(found))
+        return False
+    return bool(done.failures or done.stopped or _finish(root, ledger, checked))
 
 
 def _words(failure: Failure) -> str:

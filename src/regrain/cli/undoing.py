@@ -128,6 +128,7 @@ def _whole(context: Context, root: StoreRoot, *, as_json: bool) -> int:
             on_event=teller.event,
             on_check=teller.check,
             on_wait=lambda who: output.note(f"stopping a running migration: {who}"),
+            on_hold=lambda why: output.note(f"waiting: {why}" if why else "going on"),
             stopping=teller.stop,
         )
     finally:

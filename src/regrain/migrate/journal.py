@@ -58,8 +58,30 @@ class Journal:
         if now - self._last < SNAPSHOT_SECONDS and not is_last:
             return
         self._last = now
-        fields = {"schema": 1, "at": clock.now(), "pid": os.getpid(), **asdict(progress)}
-        disk.write_snapshot("state.json", _encode(fields) + b"\n", self._migration.fd)
+        self._write_snapshot(asdict(progress))
+
+    def hold(self, reason: str) -> None:
+        """Let the snapshot of what is no migration tell what it waits for."""
+        now = self._clock()
+        if not reason or now - self._last >= SNAPSHOT_SECONDS:
+            self._last = now
+            with contextlib.suppress(OSError):
+                self._write_snapshot({"throttle_reason": reason})
+
+    def _write_snapshot(self, fields: dict[str, object]) -> None:
+        known = {"schema": 1, "at": clock.now(), "pid": os.getpid()}
+        content = _encode({**known, **fields}) + b"\n"
+        try:
+            disk.write_snapshot("state.json", content, self._migration.fd)
+        except OSError:  # a full disk, which is what the snapshot may have to tell of
+            self._overwrite(content)
+
+    def _overwrite(self, content: bytes) -> None:
+        """Replace the snapshot in its own block, where there is none for another."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with disk.Closing(os.open("state.json", flags, dir_fd=self._migration.fd)) as fd:
+            os.pwrite(fd, content, 0)
+            os.ftruncate(fd, len(content))
 
 
 def read_snapshot(root: StoreRoot) -> dict[str, object]:

@@ -76,7 +76,7 @@ class Going:
         tempo: What it was told to.
         jobs: How many workers may be busy; 0: it is held.
         reason: What slows or holds it; empty if nothing does.
-        at_once: Whether workers stop after the file in hand.
+        at_once: Whether it is held, and workers stop after the file in hand.
     """
 
     tempo: Tempo
@@ -109,9 +109,8 @@ class Pace:
         if not demands:
             return Going(tempo, tempo.jobs)
         strongest = min(demands, key=lambda demand: (demand.jobs_max, not demand.at_once))
-        return Going(
-            tempo, min(tempo.jobs, strongest.jobs_max), strongest.reason, strongest.at_once
-        )
+        jobs = min(tempo.jobs, strongest.jobs_max)
+        return Going(tempo, jobs, strongest.reason, at_once=strongest.at_once and not jobs)
 
 
 class Course:

@@ -101,7 +101,7 @@ class Room:
 
     def progressed(self) -> None:
         """Take note that a package was published."""
-        self._since = None
+        self._since = None if self._error is None else self._clock()
         self._delay = TRY_SECONDS_FIRST
 
     def demand(self) -> Demand | None:

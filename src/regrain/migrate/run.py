@@ -144,7 +144,7 @@ class Run:
             self._going = self._going if self._is_ending else self._course.look()
         except RegrainError as error:
             self._end = error
-        if self._is_ending or (self._going.is_held and self._going.at_once):
+        if self._is_ending or (self._going.at_once and not self._is_idle):
             self._lets_go = True
         if self._lets_go:
             crew.stop_files()
