@@ -69,7 +69,8 @@ def full_disk(kind: str, ingest: str, folder: Path, seed: int, packages_max: int
         space = os.statvfs(point)
         target = int(space.f_blocks * space.f_frsize * (1 - FILL))
         shared = [random.randbytes(random.randrange(1000, SIZE_MAX)) for _ in range(SHARED)]
-        store, names = point / "store", []
+        store = point / "store"
+        names: list[str] = []
         while free_bytes(point) > target + FILES * SIZE_MAX and len(names) < packages_max:
             names.append(build(store, len(names), random, shared))
         left = free_bytes(point) - target
