@@ -177,7 +177,18 @@ class Removal:
         )
 
     def _remove(self, packages: dict[str, str | None]) -> None:
-        """Remove directories of packages, each named with the hash of its file list."""
+        """Remove directories of packages, each named with the hash of its file list.
+
+        Errors end the run, but not here: what calls this has published these packages.
+        """
+        try:
+            self._remove_unused(packages)
+        except RegrainError as error:
+            self._error = error
+        except OSError as error:
+            self._error = staging_error(error, os.fsencode(error.filename or self._root.path))
+
+    def _remove_unused(self, packages: dict[str, str | None]) -> None:
         watch = Watch(self._root, list(packages))
         concerns = self._ledger.concerns()
         for name, list_hash in packages.items():
@@ -192,11 +203,7 @@ class Removal:
                 self._remove_one(name, list_hash)
 
     def _remove_one(self, name: str, list_hash: str | None) -> None:
-        try:
-            event = clean_one(self._root, self._ledger, self._twins, name, list_hash)
-        except OSError as error:
-            self._error = staging_error(error, os.fsencode(error.filename or name))
-            return
+        event = clean_one(self._root, self._ledger, self._twins, name, list_hash)
         if isinstance(event, Staying):
             self._keep(event)
         elif isinstance(event, Cleaned):

@@ -184,5 +184,5 @@ class Migration(Steps):
         )
         if found.packages:
             pending = Pending(found.packages, found.files, found.size, found.size)
-            check_space(self._root, self._settings, pending)
+            check_space(self._root, self._settings, pending, in_place=delete_legacy)
         return replace(found, paused=read_control(self._root).is_paused)

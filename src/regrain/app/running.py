@@ -80,12 +80,15 @@ def check_request(root: StoreRoot, settings: Settings, request: Request) -> None
     inplace.check(root, settings, delete_legacy=request.delete_legacy, no_backup=request.no_backup)
 
 
-def check_space(root: StoreRoot, settings: Settings, pending: Pending) -> None:
-    """Refuse to begin what cannot end.
+def check_space(root: StoreRoot, settings: Settings, pending: Pending, *, in_place: bool) -> None:
+    """Refuse to begin what cannot end; in place, what cannot even begin.
 
     Raises:
         RefusedError: There is too little space.
     """
+    if in_place:
+        inplace.check_room_to_begin(root, _floors(settings))
+        return
     wanted = wanted_for(
         pending,
         ingest=Ingest(settings.store.ingest),
@@ -208,11 +211,9 @@ class _Running:
         pending = self._ledger.pending(only=orders.only, limit=orders.limit)
         if not pending.packages or stopping():
             return Summary(0, 0, stopping())
-        if removal is None:
-            check_space(self._root, self._settings, pending)
-        else:
+        check_space(self._root, self._settings, pending, in_place=removal is not None)
+        if removal is not None:
             orders = replace(orders, after_commit=removal.after_commit)
-            inplace.check_room_to_begin(self._root, _floors(self._settings))
         steering = Steering(
             self._root,
             self._values(pending),

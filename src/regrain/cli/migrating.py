@@ -374,7 +374,7 @@ def _would_migrate(found: Foresight, command: str, *, as_json: bool) -> int:
     if event is not None:
         with MigrationProgress(as_json=as_json, verbose=False) as telling:
             telling(event)
-    command = "regrain resume" if found.paused else "regrain migrate"
+    command = "regrain resume" if found.paused else command
     if as_json:
         output.document(
             "summary",
