@@ -73,8 +73,8 @@ def test_what_may_be_the_last_of_a_package_stays(
     assert len(list((ready.store / "quarantine").iterdir())) == there
 
 
-def test_options_that_contradict_each_other(ready: Regrain) -> None:
-    ready(*EMPTY, "--rebuild-ledger", code=2)
-    ready("doctor", "--execute", code=2)
-    ready(*EMPTY, "--execute", "--dry-run", code=2)
-    ready(*EMPTY, "-n")
+def test_options_that_contradict_each_other(store_path: Path) -> None:
+    regrain = Regrain(store_path)
+    regrain(*EMPTY, "--rebuild-ledger", code=2)
+    regrain("doctor", "--execute", code=2)
+    regrain(*EMPTY, "--execute", "--dry-run", code=2)
