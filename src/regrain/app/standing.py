@@ -152,7 +152,7 @@ def progress(state: State) -> Progress:
         bytes_total=totals.bytes_total,
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
         rate_bytes_per_second=_rate(snapshot, "rate_bytes_per_second"),
-        seconds_left=_rate(snapshot, "seconds_left"),
+        seconds_left=None if state.told.pause else _rate(snapshot, "seconds_left"),
         throttle_reason=state.told.pause or str(snapshot.get("throttle_reason") or ""),
     )
 
