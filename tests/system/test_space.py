@@ -189,6 +189,7 @@ def test_what_cannot_fit_is_refused_before_the_start(
         regrain("init")
         result = regrain("migrate", *(["--json"] if json else []), code=5)
         assert "too little space to migrate" in result.stderr
+        assert regrain("migrate", "-n", code=5).stderr[:50] == result.stderr[:50]
         found = FIGURES.search(result.stderr)
         assert found, result
         needed, free = int(found[1]), int(found[2])

@@ -27,6 +27,7 @@ class Foresight:
         size: Their bytes.
         rolled_back: Packages it would compare first, and bring in only if they are not equal.
         found: What others did to the legacy directories.
+        paused: Whether it would do nothing, because the store is paused.
     """
 
     packages: int
@@ -34,6 +35,7 @@ class Foresight:
     size: int
     rolled_back: int
     found: Reconciliation
+    paused: bool = False
 
 
 class _Item(NamedTuple):

@@ -95,7 +95,7 @@ class Migration(Steps):
         max_read: float | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
-        """Migrate until nothing is pending.
+        """Migrate until nothing is pending; nothing at all where the store is paused.
 
         Args:
             on_event: Told everything, see ``regrain.model.events``.
@@ -113,13 +113,14 @@ class Migration(Steps):
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
-            RefusedError: Migration is switched off, the phase does not allow it, or the I/O
-                pressure cannot be read although it is to be heeded.
+            RefusedError: Migration is switched off, the phase does not allow it, there is too
+                little space, or the I/O pressure cannot be read although it is to be heeded.
             TriggeredError: Too many packages failed, something proved damaged, or readers
                 became too slow: a RefusedError, too.
+            ConfigurationError: What it was told from other terminals cannot be understood.
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
-            NoSpaceError: The disk is full.
+            NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed.
         """
         self._check()
@@ -339,7 +340,7 @@ class Migration(Steps):
             RefusedError: It would be refused.
         """
         self._check()
-        return foresee(
+        found = foresee(
             self._root,
             self._settings,
             limit=limit,
@@ -348,3 +349,6 @@ class Migration(Steps):
             rescan=rescan,
             accept=accept,
         )
+        if found.packages:
+            self._check_room(Pending(found.packages, found.files, found.size, found.size))
+        return replace(found, paused=read_control(self._root).is_paused)

@@ -326,6 +326,7 @@ def _would_migrate(found: Foresight, *, as_json: bool) -> int:
     if event is not None:
         with MigrationProgress(as_json=as_json, verbose=False) as telling:
             telling(event)
+    command = "regrain resume" if found.paused else "regrain migrate"
     if as_json:
         output.document(
             "summary",
@@ -334,14 +335,15 @@ def _would_migrate(found: Foresight, *, as_json: bool) -> int:
             files=found.files,
             bytes=found.size,
             rolled_back_packages=found.rolled_back,
-            next_command="regrain migrate",
+            paused=found.paused,
+            next_command=command,
         )
         return 0
     if found.rolled_back:
         click.echo(f"would compare {found.rolled_back:,} packages that were rolled back")
     click.echo(
         f"would migrate {found.packages:,} packages, {found.files:,} files: "
-        f"{output.size(found.size)}"
+        f"{output.size(found.size)}" + (", once it is resumed" if found.paused else "")
     )
-    click.echo("\nNext: regrain migrate")
+    click.echo(f"\nNext: {command}")
     return 0
