@@ -20,6 +20,7 @@ from regrain.app.backup_places import (
     is_to_be_made,
     make_store,
     open_backup,
+    told_as_copying,
 )
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
@@ -172,7 +173,7 @@ def create_backup(
         HaltedError: A disk failed.
     """
     check_apart(root.path, place)
-    with _reading(root) as (ledger, lock):
+    with told_as_copying(), _reading(root) as (ledger, lock):
         if is_to_be_made(place):
             make_store(place, root, store_root.new_id(), root.store_id)
         target = open_backup(place)

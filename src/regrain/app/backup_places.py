@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.app.initialising import own_ledger
 from regrain.errors import (
+    HaltedError,
     NoSpaceError,
     NotAStoreError,
     RefusedError,
@@ -21,6 +24,9 @@ from regrain.model import layout
 from regrain.model.phase import Phase
 from regrain.store import root as store_root
 from regrain.store.root import StoreRoot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NOT_OURS = frozenset({"lost+found"})
 """What a fresh file system has at its top."""
@@ -176,3 +182,16 @@ def check_room(target: StoreRoot, size: int, inodes: int) -> None:
             f"{free} bytes and {space.f_favail} inodes are free",
             advice="Free some, or name a directory on a larger disk.",
         )
+
+
+@contextlib.contextmanager
+def told_as_copying() -> Iterator[None]:
+    """Say of a disk that is full or failed what to do; what copies speaks of migrating."""
+    try:
+        yield
+    except NoSpaceError as error:
+        error.advice = "Free space or inodes there, then run the command again; it goes on."
+        raise
+    except HaltedError as error:
+        error.advice = "Check that disk, then run the command again; it goes on."
+        raise

@@ -13,6 +13,7 @@ from regrain.app.backup_places import (
     is_to_be_made,
     make_store,
     open_backup,
+    told_as_copying,
 )
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
@@ -214,6 +215,7 @@ def _copy_back(  # noqa: PLR0913, PLR0917 -- all that a copy is told
     if not names:
         return
     with (
+        told_as_copying(),
         run_lock(backup, "regrain backup restore"),
         single_run(root, "regrain backup restore") as ledger,
         StoreLock(root, exclusive=False) as lock,

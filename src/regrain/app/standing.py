@@ -121,7 +121,7 @@ def progress(state: State) -> Progress:
         bytes_total=totals.bytes_total,
         bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
         rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
-        seconds_left=None if run is None else run.seconds_left,
+        seconds_left=None if run is None or state.told.pause else run.seconds_left,
         throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
         foreground=None if run is None else run.foreground,
         packages_last_hour=None if run is None else run.packages_last_hour,

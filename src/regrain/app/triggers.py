@@ -28,6 +28,7 @@ from regrain.model.events import (
     Progress,
     Triggered,
 )
+from regrain.model.phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,8 +93,13 @@ def check(settings: Settings) -> None:
         IoPressure(settings.migration.io_pressure_max).check()
 
 
-def known_concerns(root: StoreRoot) -> dict[str, Concern]:
-    """Return what stands against packages before a run."""
+def known_concerns(root: StoreRoot) -> dict[str, Concern] | None:
+    """Return what stands against packages before a rolled-back store goes forward again.
+
+    None in every other phase: then nothing is found before the ledger is open.
+    """
+    if root.phase() is not Phase.ROLLED_BACK:
+        return None
     ledger = open_ledger(root.path)
     try:
         return ledger.concerns()
@@ -108,7 +114,7 @@ class Watch:
         settings: What is tolerated, and what to do beyond it.
         ledger: Asked for what stands against packages; told what was found.
         tell: Told every event.
-        known: What stood against packages before the run.
+        known: What stood against packages before the run; None: what does now.
 
     Attributes:
         probe: Measures readers beside the run.
@@ -121,12 +127,12 @@ class Watch:
         settings: Settings,
         ledger: Ledger,
         tell: Callable[[Event], None],
-        known: dict[str, Concern],
+        known: dict[str, Concern] | None,
     ) -> None:
         self._limits = settings.migration
         self._ledger = ledger
         self._tell = tell
-        self._known = known
+        self._known = ledger.concerns() if known is None else known
         self._completed = self._failed = 0
         self._looked_at = -math.inf
         self._fired: set[str] = set()

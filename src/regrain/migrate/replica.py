@@ -254,11 +254,13 @@ class Replicator:
                 copy.mtime_ns,
                 copy.size,
                 copy.allocated,
-                copy.carrier != copy.digest,
+                copy.is_compressed,
             )
             for copy in carriers
         ]
-        added = Counter({copy.digest: copy.allocated for copy in carriers if copy.is_new})
+        added = Counter[str]()
+        for copy in carriers:
+            added[copy.digest] += copy.allocated * copy.is_new
         with self._publisher.exclusive():
             self._ledger.record_objects(rows)
             wanted = [p for p in parcels if not dual.has_package(self._target, p.package_hash)]
@@ -267,7 +269,9 @@ class Replicator:
                 self._ledger.intend_all(names, Intent.ADD)
                 self._publisher.publish_packages(names)
             for parcel in wanted:
-                size = sum(added[digest] for digest in parcel.lacking)
+                size = sum(
+                    added[name] for name in {one.partition(".")[0] for one in parcel.lacking}
+                )
                 record(self._target, self._ledger, replace(parcel.outcome, added=size), [])
         for parcel in wanted:
             done.packages += 1

@@ -12,10 +12,15 @@ import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain import disk
-from regrain.errors import HaltedError, NoSpaceError, RegrainError, reason
+from regrain.errors import HaltedError, RegrainError, reason
 from regrain.migrate.staging import staging_error
 from regrain.model import layout
-from regrain.model.layout import carrier_mode, staged_path
+from regrain.model.layout import (
+    carrier_mode,
+    compressed_carrier,
+    further_carrier,
+    staged_path,
+)
 from regrain.store.frames import FrameError, hash_frame
 from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path, size_of
 from regrain.store.quarantine import quarantine
@@ -27,23 +32,29 @@ if TYPE_CHECKING:
 
 
 class Wish(NamedTuple):
-    """An object that the target lacks.
+    """A carrier that the target lacks.
 
     Attributes:
-        digest: Its name.
-        size: Its bytes.
+        carrier: Its name in the source.
+        size: The bytes of its object.
     """
 
-    digest: str
+    carrier: str
     size: int
+
+    @property
+    def digest(self) -> str:
+        """The object."""
+        return self.carrier.partition(".")[0]
 
 
 class Copy(NamedTuple):
-    """What became of one object.
+    """What became of one carrier.
 
     Attributes:
         digest: The object.
         carrier: Its name in the pool, later in ``objects/``; empty where there is none.
+        is_compressed: Whether it holds the bytes as a zstd frame.
         mode: Of its inode.
         mtime_ns: Likewise.
         size: Of the object.
@@ -54,6 +65,7 @@ class Copy(NamedTuple):
 
     digest: str
     carrier: str = ""
+    is_compressed: bool = False
     mode: int = 0
     mtime_ns: int = 0
     size: int = 0
@@ -86,8 +98,12 @@ class _Copier:
         return bool(self._stop.value)
 
     def stage(self, wish: Wish) -> Copy:
-        """Write a copy of one carrier of an object into the pool."""
-        for carrier in carriers_of(self._source.objects, wish.digest):
+        """Write a copy of a carrier into the pool, of another one where that is gone by now."""
+        there = sorted(
+            carriers_of(self._source.objects, wish.digest),
+            key=lambda carrier: carrier.name != wish.carrier,
+        )
+        for carrier in there:
             if not stat.S_ISREG(carrier.status.st_mode):
                 continue
             try:
@@ -98,8 +114,9 @@ class _Copier:
         return Copy(wish.digest, flaw="no carrier of the right size is there")
 
     def _stage(self, wish: Wish, carrier: Carrier) -> Copy:
-        # The bare name in the target, whatever it was here: it is the first carrier there.
-        name = carrier.name if carrier.is_compressed else carrier.digest
+        name = further_carrier(wish.digest, carrier_mode(carrier.mode))
+        if carrier.is_compressed:
+            name = compressed_carrier(name)
         place = staged_path(name)
         self._make_shard(place[:1])
         try:
@@ -117,7 +134,7 @@ class _Copier:
                     os.fchown(target, *self._target.owner)
                 os.fchmod(target, mode)
                 os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
-        return Copy(wish.digest, name, mode, status.st_mtime_ns, wish.size)
+        return Copy(wish.digest, name, carrier.is_compressed, mode, status.st_mtime_ns, wish.size)
 
     def _make_shard(self, shard: str) -> None:
         if shard not in self._shards:
@@ -128,24 +145,39 @@ class _Copier:
     def publish(self, copy: Copy) -> Copy:
         """Read a flushed copy back from the disk, and give it its name if it is whole."""
         place = staged_path(copy.carrier)
-        found, allocated = cold_hash(place, self._pool, is_compressed=_is_compressed(copy))
+        found, allocated = cold_hash(place, self._pool, is_compressed=copy.is_compressed)
         if found != (copy.digest, copy.size):
             disk.unlink(place, self._pool)
             return copy._replace(flaw=self._whose_fault(copy))
-        path = object_path(copy.carrier)
-        is_new = True
+        copy = copy._replace(allocated=allocated)
+        names = [copy.digest, further_carrier(copy.digest, copy.mode)]
+        if copy.is_compressed:
+            names = [compressed_carrier(copy.digest)]
+        for name in names:
+            is_new = self._name(place, name, copy)
+            if is_new is not None:
+                return copy._replace(carrier=name, is_new=is_new)
+        disk.unlink(place, self._pool)
+        return copy._replace(carrier=names[-1], is_new=False)
+
+    def _name(self, place: str, name: str, copy: Copy) -> bool | None:
+        """Give a copy a name; False if a whole carrier has it, None if one of another mode has.
+
+        What has the name and is neither goes to quarantine.
+        """
+        path = object_path(name)
         try:
             disk.rename_noreplace(place.encode(), self._pool, path.encode(), self._target.objects)
         except FileExistsError:
-            is_new = not self._is_whole(path, copy)
-            if is_new:
-                quarantine(self._target.fd, layout.OBJECTS, path)
-                disk.rename_noreplace(
-                    place.encode(), self._pool, path.encode(), self._target.objects
-                )
-            else:
+            if self._is_whole(path, copy):
+                mode = os.stat(path, dir_fd=self._target.objects, follow_symlinks=False).st_mode
+                if mode != stat.S_IFREG | copy.mode and not copy.is_compressed:
+                    return None
                 disk.unlink(place, self._pool)
-        return copy._replace(allocated=allocated, is_new=is_new)
+                return False
+            quarantine(self._target.fd, layout.OBJECTS, path)
+            return self._name(place, name, copy)
+        return True
 
     def _whose_fault(self, copy: Copy) -> str:
         for carrier in carriers_of(self._source.objects, copy.digest):
@@ -162,14 +194,10 @@ class _Copier:
     def _is_whole(self, path: str, copy: Copy) -> bool:
         """Tell whether what has the name holds the object; it is read, since it has no row."""
         try:
-            found, _ = cold_hash(path, self._target.objects, is_compressed=_is_compressed(copy))
+            found, _ = cold_hash(path, self._target.objects, is_compressed=copy.is_compressed)
         except OSError:
             return False
         return found == (copy.digest, copy.size)
-
-
-def _is_compressed(copy: Copy) -> bool:
-    return copy.carrier != copy.digest
 
 
 def cold_hash(path: str, at: int, *, is_compressed: bool) -> tuple[tuple[str, int], int]:
@@ -249,9 +277,4 @@ def publish(copies: list[Copy]) -> list[Copy]:
 
 def _told(error: OSError, digest: str) -> RegrainError:
     told = staging_error(error, digest.encode())
-    told.advice = (
-        "Free space or inodes there, then run the command again; it goes on."
-        if isinstance(told, NoSpaceError)
-        else "Check that disk, then run the command again; it goes on."
-    )
     return told

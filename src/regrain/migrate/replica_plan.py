@@ -31,7 +31,8 @@ class Parcel:
     Attributes:
         package_hash: It.
         outcome: What the target's ledger is to know of it.
-        lacking: Its distinct objects that were not in the target when it was looked at.
+        lacking: Carriers of its objects, by name, with the size of the object, of which the target
+            had none of that mode when it was looked at.
     """
 
     def __init__(self, package_hash: str, outcome: Outcome, lacking: dict[str, int]) -> None:
@@ -48,7 +49,7 @@ class Manifest:
         parcels: Packages, the target lacks them.
         present: Packages that are there, with the same file list.
         failed: Packages that cannot be copied, each with the reason.
-        objects: Objects that are to be copied.
+        objects: Carriers of objects that are to be copied.
         size: Their bytes.
         allocated: What all of it takes on disk at the most.
         inodes: Likewise inodes.
@@ -118,9 +119,11 @@ def _list_bytes(source: StoreRoot, name: str) -> int:
         return sum(-(-size // _BLOCK) * _BLOCK for size in sizes) + _BLOCK
 
 
-def _parcel(source: StoreRoot, target: StoreRoot | None, name: str, seen: set[str]) -> Parcel:
-    """Read a file list; ``seen`` are objects that an earlier package brings."""
-    package = FileLevelPackage(source.packages, source.objects, name)
+def _parcel(
+    source: StoreRoot, target: StoreRoot | None, package_hash: str, seen: set[str]
+) -> Parcel:
+    """Read a file list; ``seen`` are carriers that an earlier package brings."""
+    package = FileLevelPackage(source.packages, source.objects, package_hash)
     sizes: dict[str, int] = {}
     files = size = named = 0
     for entry in package.entries():
@@ -129,30 +132,44 @@ def _parcel(source: StoreRoot, target: StoreRoot | None, name: str, seen: set[st
             if entry.size:
                 named += 1
                 sizes[entry.digest] = entry.size
-    lacking = {
-        digest: length
-        for digest, length in sizes.items()
-        if digest not in seen and not (target is not None and _has(target, digest, length))
-    }
+    lacking: dict[str, int] = {}
+    for digest, length in sizes.items():
+        for name, mode in _carriers(source, digest, length):
+            if name not in seen and not (target and _has(target, digest, mode, length)):
+                lacking[name] = length
     seen.update(lacking)
+    new = {name.partition(".")[0] for name in lacking}
     outcome = Outcome(
-        no_claim(name),
+        no_claim(package_hash),
         tree_hash=package.tree_hash,
         list_hash=package.list_hash(),
         digests=sorted(bytes.fromhex(digest) for digest in sizes),
         files=files,
         size=size,
         added=0,
-        deduplicated=named - len(lacking),
+        deduplicated=named - len(new),
         verified=True,
     )
-    return Parcel(name, outcome, lacking)
+    return Parcel(package_hash, outcome, lacking)
 
 
-def _has(target: StoreRoot, digest: str, size: int) -> bool:
-    """Tell whether an object is there by name, kind, size and owner; checking reads it."""
+def _carriers(source: StoreRoot, digest: str, size: int) -> list[tuple[str, int]]:
+    """Return name and mode of an object's carriers; where there is none, the name it should have.
+
+    That leads to a copy that fails, and says why.
+    """
+    found = [
+        (carrier.name, carrier.mode)
+        for carrier in carriers_of(source.objects, digest)
+        if stat.S_ISREG(carrier.status.st_mode) and size_of(source.objects, carrier) == size
+    ]
+    return found or [(digest, -1)]
+
+
+def _has(target: StoreRoot, digest: str, mode: int, size: int) -> bool:
+    """Tell whether a carrier is there by mode, size and owner; checking reads it."""
     return any(
-        stat.S_ISREG(carrier.status.st_mode)
+        carrier.status.st_mode == stat.S_IFREG | mode
         and (carrier.status.st_uid, carrier.status.st_gid) == target.owner
         and size_of(target.objects, carrier) == size
         for carrier in carriers_of(target.objects, digest)
