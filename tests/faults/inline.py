@@ -128,10 +128,10 @@ class Way:
 
     def settings(self) -> Settings:
         """The settings of such a migration; directories count as settled at once,
-        and a full disk ends the run."""
+        a full disk ends the run, and all of it may be taken."""
         return Settings(
             StoreSettings(ingest=self.ingest, sync=self.sync, migration_batch_size=self.batch),  # type: ignore[arg-type]
-            MigrationSettings(settle=0.0, space_wait=0.0),
+            MigrationSettings(settle=0.0, space_wait=0.0, free_bytes_min=0, free_inodes_min=0),
         )
 
 
