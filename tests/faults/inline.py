@@ -130,7 +130,7 @@ class Way:
 
     def settings(self) -> Settings:
         """The settings of such a migration; directories count as settled at once,
-        and a full disk ends the run."""
+        a full disk ends the run, and all of it may be taken."""
         return Settings(
             StoreSettings(
                 ingest=self.ingest,  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ class Way:
                 compression=self.compression,  # type: ignore[arg-type]
                 migration_batch_size=self.batch,
             ),
-            MigrationSettings(settle=0.0, space_wait=0.0),
+            MigrationSettings(settle=0.0, space_wait=0.0, free_bytes_min=0, free_inodes_min=0),
         )
 
 

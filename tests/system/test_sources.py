@@ -54,7 +54,7 @@ NOT_FOR = {
 
 def settings(ingest: str = "auto", *, legacy: bool = False) -> Settings:
     store = StoreSettings(ingest=ingest, use_file_level_storage=not legacy)  # type: ignore[arg-type]
-    return Settings(store, Migration(settle=0.0))
+    return Settings(store, Migration(settle=0.0, free_bytes_min=0, free_inodes_min=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import awkward, mounts
-from tests.command import Regrain
+from tests.command import NO_FLOORS, Regrain
 from tests.compare import differences, snapshot
 from tests.stores import assert_complete, read_ledger, record, statuses
 from tests.trees import LegacyPackage
@@ -22,7 +22,6 @@ from tests.waiting import until, until_status
 pytestmark = pytest.mark.root
 
 Packages = dict[str, LegacyPackage]
-NO_FLOORS = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": "0", "REGRAIN_MIGRATION__FREE_INODES_MIN": "0"}
 COPY = {**NO_FLOORS, "REGRAIN_STORE__INGEST": "copy"}
 MIB = 1 << 20
 FIGURES = re.compile(

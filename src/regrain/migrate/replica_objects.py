@@ -255,7 +255,7 @@ def stage(wishes: list[Wish]) -> list[Copy]:
         try:
             done.append(copier.stage(wish))
         except OSError as error:
-            raise _told(error, wish.digest) from error
+            raise staging_error(error, wish.digest.encode()) from error
     return done
 
 
@@ -271,10 +271,5 @@ def publish(copies: list[Copy]) -> list[Copy]:
         try:
             done.append(copier.publish(copy))
         except OSError as error:
-            raise _told(error, copy.digest) from error
+            raise staging_error(error, copy.digest.encode()) from error
     return done
-
-
-def _told(error: OSError, digest: str) -> RegrainError:
-    told = staging_error(error, digest.encode())
-    return told
