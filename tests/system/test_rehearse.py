@@ -69,8 +69,8 @@ def check_go(said: Result, packages: int) -> dict[str, Any]:
     assert found["sample"]["packages"] == packages
     taken = {step["name"]: step for step in found["steps"]}
     before = taken["copy"]
-    # the copies and the directory they lie in
-    assert 0 < before["allocated_bytes"] - found["sample"]["allocated_bytes"] <= 1 << 16
+    # the copies and the directory they lie in, which takes nothing on btrfs
+    assert 0 <= before["allocated_bytes"] - found["sample"]["allocated_bytes"] <= 1 << 16
     assert taken["migrate"]["inodes"] > taken["init"]["inodes"] > before["inodes"]
     assert taken["cleanup"]["inodes"] < taken["migrate"]["inodes"]
     assert found["peak_allocated_bytes"] >= max(s["allocated_bytes"] for s in found["steps"])
@@ -86,7 +86,9 @@ def check_go(said: Result, packages: int) -> dict[str, Any]:
 # go
 
 
-@pytest.mark.parametrize("kind", ["ext4", pytest.param("xfs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["ext4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("xfs", "btrfs"))]
+)
 def test_awkward_packages_before_init(
     workplace: Path, seed: int, able: Abilities, kind: str
 ) -> None:

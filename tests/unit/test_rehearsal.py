@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from regrain.app.circle import Course
+from regrain.app.circle import Course, for_copy
 from regrain.app.rehearsal import against_latency
 from regrain.migrate.estimate import Content, Range, Taken, Total, estimate, sharing
 from regrain.migrate.foreground import Latency
 from regrain.migrate.sample import PACKAGES_MIN, Candidate, Share, choose, size_class
-from regrain.settings import Migration, Settings
+from regrain.settings import Migration, Settings, Store
 from regrain.store.scratch import KEPT_PREFIX, PREFIX, Scratch, left_over, sweep
 
 MIB = 1 << 20
@@ -137,6 +137,19 @@ def test_the_whole_store_needs_no_scaling() -> None:
     assert not found.is_rough
 
 
+def test_the_copy_has_the_settings_of_the_store_but_for_what_ends_early() -> None:
+    given = Settings(
+        Store(ingest="copy", keep_old_packages=False, migration_enabled=False, path="/pm"),
+        Migration(max_read=7.0, cleanup_on_rollback=True, on_trigger="rollback"),
+    )
+    found = for_copy(given)
+    assert (found.store.ingest, found.migration.max_read) == ("copy", 7.0)
+    assert (found.store.path, found.store.keep_old_packages) == (None, True)
+    assert found.store.migration_enabled
+    assert (found.migration.settle, found.migration.space_wait) == (0.0, 0.0)
+    assert (found.migration.on_trigger, found.migration.cleanup_on_rollback) == ("pause", False)
+
+
 def test_readers_that_are_slowed_down() -> None:
     course = Course(latency=(Latency(9, 0.001, 0.002), Latency(9, 0.0021, 0.003)))
     for tolerated, count in ((None, 0), (2.2, 0), (2.0, 1)):
@@ -172,7 +185,7 @@ def test_one_that_is_kept_stays(tmp_path: Path) -> None:
 def test_what_a_killed_owner_left_is_swept(tmp_path: Path) -> None:
     program = """
 import sys, time
-from regrain.settings import Migration, Settings
+from regrain.settings import Migration, Settings, Store
 from regrain.store.scratch import Scratch
 scratch = Scratch(sys.argv[1])
 print(scratch.path, flush=True)

@@ -286,7 +286,7 @@ class Circle:
         self._against(damages + changes)
         if found.is_damaged and not damages:
             self._against([found.ledger_problem or "the ledger does not agree with the disk"])
-        return f"{found.audit.carriers:,} objects hashed"
+        return _count(found.audit.carriers, "object", "objects") + " hashed"
 
     def _read(self) -> str:
         root, files = self._root, 0
@@ -303,7 +303,7 @@ class Circle:
                     found.append(f"package {name} read from {where}: {why}")
             files += one.candidate.files
         self._against(found)
-        return f"{files:,} files read from both layouts"
+        return _count(files, "file", "files") + " read from both layouts"
 
     def _going(self) -> list[Specimen]:
         """Return what was copied, unless a stop is asked for."""
@@ -320,12 +320,12 @@ class Circle:
     def _cleanup(self) -> str:
         done = undoing.cleanup(self._root, stopping=self._stopping)
         self._against([f"package {one.package_hash} is kept: {one.why}" for one in done.kept])
-        return f"{done.packages:,} directories removed"
+        return _count(done.packages, "directory", "directories") + " removed"
 
     def _rollback(self) -> str:
         done = rollback(self._root, self._settings, stopping=self._stopping)
         self._against([f"package {one.package_hash}: {one.why}" for one in done.failures])
-        return f"{done.restored:,} directories rebuilt"
+        return _count(done.restored, "directory", "directories") + " rebuilt"
 
     def _compare(self) -> str:
         root = self._root
@@ -341,14 +341,15 @@ class Circle:
 
     def _purge(self) -> str:
         done = undoing.purge(self._root, stopping=self._stopping)
-        return f"{done.objects:,} objects dropped"
+        return _count(done.objects, "object", "objects") + " dropped"
 
 
 def for_copy(settings: Settings) -> Settings:
     """Return the settings for the copy: those of the store, but for what would end early.
 
     Nobody else writes there, so nothing has to settle; legacy directories stay until cleanup,
-    and objects until the purge, so that each step can be judged by itself.
+    and objects until the purge, so that each step can be judged by itself. What would make the
+    migration wait, or go back of itself, ends it, and so is told.
     """
     return replace(
         settings,
@@ -359,9 +360,19 @@ def for_copy(settings: Settings) -> Settings:
             keep_old_packages=True,
             use_file_level_storage=True,
         ),
-        migration=replace(settings.migration, settle=0.0, cleanup_on_rollback=False),
+        migration=replace(
+            settings.migration,
+            settle=0.0,
+            space_wait=0.0,
+            on_trigger="pause",
+            cleanup_on_rollback=False,
+        ),
     )
 
 
-def _packages(count: int) -> str:
-    return f"{count:,} package{'' if count == 1 else 's'}"
+def _count(amount: int, singular: str, plural: str) -> str:
+    return f"{amount:,} {singular if amount == 1 else plural}"
+
+
+def _packages(amount: int) -> str:
+    return _count(amount, "package", "packages")

@@ -141,7 +141,7 @@ def _check_space(found: Foreseen, settings: Settings) -> None:
     raise RefusedError(
         "too little space to rehearse",
         path=found.place,
-        why=f"{found.chosen.packages} packages need up to {found.needed_bytes} bytes and "
+        why=f"the sample needs up to {found.needed_bytes} bytes and "
         f"{found.needed_inodes} inodes; {found.free_bytes} bytes{inodes} can be used, with "
         f"{limits.free_bytes_min} bytes and {limits.free_inodes_min} inodes to be left free",
         advice="Take a smaller --sample, or free some.",

@@ -93,10 +93,10 @@ def _show_readers(course: Course) -> None:
     if course.latency is not None and course.latency[0].middle:
         alone, beside = course.latency
         click.echo(
-            f"a reader: {brief_time(alone.middle)} a read when alone, {brief_time(beside.middle)} "
-            "beside "
-            f"the migration ({beside.middle / alone.middle:.1f} times as long; one in twenty took "
-            f"over {brief_time(beside.slow)}; {beside.reads:,} reads)"
+            f"a reader: {brief_time(alone.middle)} a read when alone, "
+            f"{brief_time(beside.middle)} beside the migration "
+            f"({beside.middle / alone.middle:.1f} times as long; one in twenty took over "
+            f"{brief_time(beside.slow)}; {beside.reads:,} reads)"
         )
     seen = course.comparison
     if seen is not None and seen.files:
