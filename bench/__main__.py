@@ -3,8 +3,8 @@
 Several parts, each of which can be asked for alone: `peers` (all peers, in turn, warm, on the
 file system of the work directory), `cold` (some of them with dropped caches; takes root), `images`
 (xfs and btrfs in image files; takes root), `micro` (start-up and single calls) and `scaling`
-(synthetic stores of growing size). What was measured is saved after every step, so an
-interrupted run leaves tables of what it had. No round begins after the time given by
+(synthetic stores of growing size). What was measured is saved after every turn, so an
+interrupted run leaves tables of what it had. No round begins that would end after the time of
 `--minutes`.
 """
 
@@ -32,10 +32,11 @@ from bench.job import BenchError
 from bench.results import Results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
 PARTS = ("peers", "micro", "images", "scaling", "cold")
+IMAGES = ("xfs", "btrfs")
 DEFAULT_OUTPUT = Path(__file__).parents[1] / "build" / "bench"
 SHARE_OF_FULL = {"sample": 0.016, "quarter": 0.28, "full": 1.0}
 MICRO_MINUTES = 3.0
@@ -81,19 +82,27 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--parts", type=_several(PARTS), default=PARTS, help="default: all")
+    parser.add_argument("--parts", type=_several(PARTS), default=PARTS, help=_named(PARTS, PARTS))
     parser.add_argument("--corpus", choices=sorted(LISTS), default="quarter")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--peers", type=_several(tuple(peers.BY_NAME)), default=tuple(peers.BY_NAME)
+        "--peers",
+        type=_several(tuple(peers.BY_NAME)),
+        default=tuple(peers.BY_NAME),
+        help=_named(peers.BY_NAME, peers.BY_NAME),
     )
     parser.add_argument(
-        "--filesystems", type=_several(tuple(MAKE)), default=("xfs", "btrfs"), help="of images"
+        "--filesystems", type=_several(tuple(MAKE)), default=IMAGES, help=_named(MAKE, IMAGES)
     )
     parser.add_argument(
-        "--scales", type=_several(tuple(scaling.SCALES)), default=scaling.DEFAULT_SCALES
+        "--scales",
+        type=_several(tuple(scaling.SCALES)),
+        default=scaling.DEFAULT_SCALES,
+        help=_named(scaling.SCALES, scaling.DEFAULT_SCALES),
     )
-    parser.add_argument("--minutes", type=float, default=45.0, help="no round begins after them")
+    parser.add_argument(
+        "--minutes", type=float, default=43.0, help="no round begins that would end later"
+    )
     parser.add_argument("--no-install", action="store_true", help="leave missing peers out")
     parser.add_argument("--nice", action="store_true", help="let others on this machine go first")
     parser.add_argument(
@@ -101,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     return parser
+
+
+def _named(known: Iterable[str], default: Iterable[str]) -> str:
+    """Say what may be asked for, divided by commas."""
+    names, chosen = ", ".join(known), ", ".join(default)
+    return f"of {names}; default: {'all' if names == chosen else chosen}"
 
 
 def _several(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
@@ -186,7 +201,7 @@ def _foretell(options: argparse.Namespace, found: list[peers.Peer]) -> None:
     each = ", ".join(f"{name} {time:.0f}" for name, time in asked.items())
     _say(
         f"this will take about {sum(asked.values()):.0f} minutes on two cores ({each}); "
-        f"no round begins after {options.minutes:.0f}"
+        f"no round begins that would end after {options.minutes:.0f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured: one JSON document, saved after every step.
+"""What was measured: one JSON document, saved after every turn.
 
 An interrupted run leaves all it had measured. Tables and plots are made from the document
 alone, so they can be made anew at any time.

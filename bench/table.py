@@ -59,8 +59,8 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    marks = ["---", *["---:"] * (len(head) - 1)]
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> list[str]:
+    marks = ["---", *["---" if words else "---:"] * (len(head) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]
 
 
@@ -171,6 +171,7 @@ def _tools(tools: dict[str, str]) -> list[str]:
     return _grid(
         ["peer", "version", "does"],
         [[name, version, BY_NAME[name].does] for name, version in tools.items()],
+        words=True,
     )
 
 
