@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from regrain import disk
 from regrain.app import undoing as facade
 from regrain.errors import RegrainError
 from regrain.maintain import withdraw
@@ -131,3 +133,24 @@ def test_a_link_made_meanwhile_is_no_change(migrated: Scene) -> None:
     finally:
         module.to_trash = original
     assert undoing.state_problems("cleanup", scene) == []
+
+
+def test_nobody_waits_while_a_directory_is_unlinked(migrated: Scene) -> None:
+    scene = undoing.fresh(migrated)
+    undoing.cutover(scene.path)
+    unlinked: list[str] = []
+    module: Any = disk
+    original = module.remove_tree
+
+    def watching(name: str, at: int) -> None:
+        with (scene.path / "migration/publish.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unlinked.append(name)
+        original(name, at)
+
+    module.remove_tree = watching
+    try:
+        undoing.cleanup(scene.path)
+    finally:
+        module.remove_tree = original
+    assert sorted(unlinked) == sorted(f"{name}.removed.0" for name in scene.packages)
