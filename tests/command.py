@@ -17,7 +17,6 @@ from typing import IO, Any
 from tests.zygote import Ended, zygote
 
 SECONDS_MAX = 110
-NO_FLOORS = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": "0", "REGRAIN_MIGRATION__FREE_INODES_MIN": "0"}
 
 _zygotes_turn = Lock()
 
@@ -150,12 +149,4 @@ class Regrain:
     def clean_environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment without any setting of the caller's."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
-        floors = NO_FLOORS if _is_small(self.store) else {}
-        return {**clean, "NO_COLOR": "1", **floors, **(self.environment or {}), **(env or {})}
-
-
-def _is_small(store: Path) -> bool:
-    """Tell whether a store lies in an image that never has as much free as is to stay so."""
-    there = next(path for path in (store, *store.parents) if path.exists())
-    space = os.statvfs(there)
-    return space.f_blocks * space.f_frsize < 1 << 30
+        return {**clean, "NO_COLOR": "1", **(self.environment or {}), **(env or {})}

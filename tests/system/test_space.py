@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import awkward, mounts
-from tests.command import NO_FLOORS, Regrain
+from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.stores import assert_complete, read_ledger, record, statuses
 from tests.trees import LegacyPackage
@@ -22,7 +22,7 @@ from tests.waiting import until, until_status
 pytestmark = pytest.mark.root
 
 Packages = dict[str, LegacyPackage]
-COPY = {**NO_FLOORS, "REGRAIN_STORE__INGEST": "copy"}
+COPY = {"REGRAIN_STORE__INGEST": "copy"}
 MIB = 1 << 20
 FIGURES = re.compile(
     r"4 packages need up to (\d+) bytes and \d+ inodes; (\d+) bytes and \d+ inodes are free, "

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from regrain.app.compression import compression_of
+from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner, storage_error
 from regrain.app.undoing import ignore, single_run
 from regrain.errors import RefusedError
@@ -74,12 +75,13 @@ def repack(
 
 def _check_space(root: StoreRoot, settings: Settings, plan: Repack) -> None:
     space = os.fstatvfs(root.fd)
-    usable = space.f_bavail * space.f_frsize - settings.migration.free_bytes_min
+    floor = floors_of(root.fd, settings).size
+    usable = space.f_bavail * space.f_frsize - floor
     if -plan.freed > max(0, usable):
         raise RefusedError(
             "too little space to make all objects plain",
             path=root.path,
             why=f"{plan.objects} objects need {-plan.freed} bytes more; {max(0, usable)} bytes can "
-            f"be used, with {settings.migration.free_bytes_min} to be left free",
+            f"be used, with {floor} to be left free",
             advice="Free some, or lower [migration] free_bytes_min.",
         )

@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
 from regrain.app.verification import Verdict, verify
@@ -218,7 +219,7 @@ def _task(
     ledger: Ledger,
     backups: list[Vault],
 ) -> repairing.Task:
-    store, limits = settings.store, settings.migration
+    store, floors = settings.store, floors_of(root.fd, settings)
     books = Books() if order.texts else check_books(root, ledger)
     return repairing.Task(
         digests=sorted(_digests(first.audit, books)),
@@ -227,8 +228,8 @@ def _task(
         ways=ways_of(root, store.ingest, link_outside=store.link_outside),
         backups=[*backups, *_known_backup(root, ledger, order.places)],
         jobs=store.migration_parallel_files,
-        bytes_min=limits.free_bytes_min,
-        inodes_min=limits.free_inodes_min,
+        bytes_min=floors.size,
+        inodes_min=floors.inodes,
     )
 
 

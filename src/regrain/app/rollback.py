@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from regrain.app.floors import floors_of
 from regrain.app.patience import Patience
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run, teller
@@ -143,11 +144,9 @@ def _check_space(root: StoreRoot, settings: Settings, package_hashes: list[str])
     Raises:
         RefusedError: There is too little.
     """
-    limits = settings.migration
+    floors = floors_of(root.fd, settings)
     wanted = needing.need(root, _ways(root, settings), package_hashes)
-    needing.check_space(
-        root, wanted, bytes_min=limits.free_bytes_min, inodes_min=limits.free_inodes_min
-    )
+    needing.check_space(root, wanted, bytes_min=floors.size, inodes_min=floors.inodes)
     return wanted
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.app import inplace, triggers, undoing
 from regrain.app.compression import ingest_compression
+from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import RefusedError
 from regrain.ledger import Ledger, Pending, open_ledger
@@ -24,7 +25,7 @@ from regrain.migrate.publish import Publisher
 from regrain.migrate.ration import Ration
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
-from regrain.migrate.room import Floors, Room, check_room, wanted_for
+from regrain.migrate.room import Room, check_room, wanted_for
 from regrain.migrate.run import Run
 from regrain.migrate.staging import staging_error
 from regrain.model.events import Remark
@@ -87,7 +88,7 @@ def check_space(root: StoreRoot, settings: Settings, pending: Pending, *, in_pla
         RefusedError: There is too little space.
     """
     if in_place:
-        inplace.check_room_to_begin(root, _floors(settings))
+        inplace.check_room_to_begin(root, floors_of(root.fd, settings))
         return
     wanted = wanted_for(
         pending,
@@ -95,7 +96,7 @@ def check_space(root: StoreRoot, settings: Settings, pending: Pending, *, in_pla
         can_reflink=disk.shares_extents(root.fd),
         is_compressed=ingest_compression(settings) is not None,
     )
-    check_room(root.fd, root.path, wanted, pending.packages, _floors(settings))
+    check_room(root.fd, root.path, wanted, pending.packages, floors_of(root.fd, settings))
 
 
 def migrate(
@@ -109,9 +110,9 @@ def migrate(
     check_request(root, settings, request)
     check_owner(root)
     accepted = None if request.accept is None else dual.find_hash(root, request.accept)
+    if read_control(root).is_paused:  # perhaps with a run that waits, and holds the lock
+        return Summary(0, 0, stopped=False, paused=True)
     with run_lock(root, "regrain migrate"):
-        if read_control(root).is_paused:
-            return Summary(0, 0, stopped=False, paused=True)
         known = triggers.known_concerns(root)
         found = undoing.go_forward(root, settings, stopping)
         if found is not None and found.stopped:
@@ -147,10 +148,6 @@ def _journaled(root: StoreRoot, on_event: Callable[[Event], None]) -> Callable[[
         on_event(event)
 
     return tell
-
-
-def _floors(settings: Settings) -> Floors:
-    return Floors(settings.migration.free_bytes_min, settings.migration.free_inodes_min)
 
 
 class _Running:
@@ -227,10 +224,10 @@ class _Running:
         root, ledger, watch = self._root, self._ledger, self._watch
         with RunDirectory(root) as directory, watch.probe or contextlib.nullcontext():
             options, wait = self._options(directory), self._settings.migration.space_wait
-            room = Room(root.fd, _floors(self._settings), wait)
+            room = Room(root.fd, floors_of(root.fd, self._settings), wait)
             brakes: list[Brake] = [steering, room, *watch.brakes]
             if not self._settings.store.keep_old_packages:
-                ration = Ration(root, options, _floors(self._settings), wait)
+                ration = Ration(root, options, floors_of(root.fd, self._settings), wait)
                 orders = replace(orders, ration=ration)
                 brakes.append(ration)
             run = Run(

@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from regrain.app.floors import floors_of
 from regrain.app.migration import plan
 from regrain.errors import RefusedError, RegrainError, reason
 from regrain.ledger import open_ledger
@@ -115,7 +116,7 @@ def survey(
     if source.root is None:
         problems += planned.blockers
     space = os.statvfs(place)
-    limits = settings.migration
+    floors = floors_of(place, settings)
     found = Foreseen(
         known,
         sample,
@@ -123,8 +124,8 @@ def survey(
         whole,
         2 * chosen.allocated + sum(one.further for one in sample) + FIXED_BYTES,
         2 * chosen.inodes + INODES_A_PACKAGE * chosen.packages + FIXED_INODES,
-        max(0, space.f_bavail * space.f_frsize - limits.free_bytes_min),
-        max(0, space.f_favail - limits.free_inodes_min) if space.f_files else None,
+        max(0, space.f_bavail * space.f_frsize - floors.size),
+        max(0, space.f_favail - floors.inodes) if space.f_files else None,
         place,
         problems,
     )
@@ -136,14 +137,14 @@ def _check_space(found: Foreseen, settings: Settings) -> None:
     too_few = found.free_inodes is not None and found.needed_inodes > found.free_inodes
     if found.needed_bytes <= found.free_bytes and not too_few:
         return
-    limits = settings.migration
+    floors = floors_of(found.place, settings)
     inodes = "" if found.free_inodes is None else f" and {found.free_inodes} inodes"
     raise RefusedError(
         "too little space to rehearse",
         path=found.place,
         why=f"the sample needs up to {found.needed_bytes} bytes and "
         f"{found.needed_inodes} inodes; {found.free_bytes} bytes{inodes} can be used, with "
-        f"{limits.free_bytes_min} bytes and {limits.free_inodes_min} inodes to be left free",
+        f"{floors.size} bytes and {floors.inodes} inodes to be left free",
         advice="Take a smaller --sample, or free some.",
     )
 

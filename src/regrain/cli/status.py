@@ -122,9 +122,12 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
 
 
 def _beside(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Say what readers wait beside the run, and what ended the last one."""
+    """Say what readers wait beside the run, where a backup is, and what ended the last run."""
     now, before = figures["foreground_seconds"], figures["foreground_baseline_seconds"]
     if isinstance(now, float) and isinstance(before, float):
         yield "readers", f"a small read takes {now * 1e3:.1f} ms; {before * 1e3:.1f} before the run"
+    if figures["backup_path"]:
+        covers = "covers all packages" if figures["is_backed_up"] else "does not cover all packages"
+        yield "backup", f"{figures['backup_path']}, {covers} as far as is known"
     if figures["last_trigger"]:
         yield "trigger", f"it ended the last run: {figures['last_trigger']}"

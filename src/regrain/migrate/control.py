@@ -78,8 +78,11 @@ def read_control(root: StoreRoot) -> Control:
         ConfigurationError: It cannot be understood.
         RegrainError: It cannot be read.
     """
-    with _migration(root) as fd:
-        return _read(fd)
+    try:
+        with _migration(root) as fd:
+            return _read(fd)
+    except OSError as error:
+        raise _unreadable(error) from error
 
 
 def _read(migration: int) -> Control:
@@ -89,12 +92,7 @@ def _read(migration: int) -> Control:
     except FileNotFoundError:
         return Control()
     except OSError as error:
-        raise RegrainError(
-            "cannot read what the migration was told",
-            path=f"{layout.MIGRATION}/{FILE}",
-            why=reason(error),
-            advice="Run as the store's owner, or move the file away: then nothing was said.",
-        ) from error
+        raise _unreadable(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(
             "what the migration was told cannot be understood",
@@ -103,6 +101,15 @@ def _read(migration: int) -> Control:
             advice="Move the file away; then nothing was said. 'regrain pause' and 'regrain set' "
             "say it anew.",
         ) from error
+
+
+def _unreadable(error: OSError) -> RegrainError:
+    return RegrainError(
+        "cannot read what the migration was told",
+        path=f"{layout.MIGRATION}/{FILE}",
+        why=reason(error),
+        advice="Run as the store's owner, or move the file away: then nothing was said.",
+    )
 
 
 def change_control(root: StoreRoot, change: Callable[[Control], Control]) -> None:

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
 BATCH_FILES_MAX = 20_000
 """A batch is closed at so many files: the workers must not wait for a long commit."""
 
-BATCHES_OPEN_MAX = 3
-TASKS_AHEAD = 6
-"""Tasks handed to the executor for each worker, enough to outlast a commit."""
+BATCHES_OPEN_MAX, TASKS_AHEAD = 3, 6
+"""Tasks are handed out ahead for each worker, enough to outlast a commit."""
 
 TICK_SECONDS = 0.2
 
