@@ -199,7 +199,7 @@ def test_what_cannot_fit_is_refused_before_the_start(
         assert set(statuses(regrain.store).values()) == {"pending"}
         regrain("migrate", "--limit", "1")  # the way round it
         assert completed(regrain) == 1
-        linking = Regrain(regrain.store, NO_FLOORS)  # links take no bytes
+        linking = Regrain(regrain.store)  # links take no bytes
         linking("migrate")
         assert_complete(regrain.store, packages, before)
         high = {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(1 << 40)}

@@ -217,8 +217,11 @@ class _Running:
             Values(self._request.jobs, self._request.batch, self._request.max_read),
             on_trouble=lambda words: watch(Remark(words)),
         )
-        watch.measure(self._root, pending, steering.tempo)
-        return self._work(orders, stopping, steering)
+        try:
+            watch.measure(self._root, pending, steering.tempo)
+            return self._work(orders, stopping, steering)
+        finally:
+            watch.close()
 
     def _work(self, orders: Orders, stopping: Callable[[], bool], steering: Steering) -> Summary:
         root, ledger, watch = self._root, self._ledger, self._watch

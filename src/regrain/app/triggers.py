@@ -175,6 +175,11 @@ class Watch:
             self._slow = SlowReaders(self.probe, limits.latency_slowdown_max, goes_on=goes_on)
             self.brakes.append(self._slow)
 
+    def close(self) -> None:
+        """Let go of what holds the store open: the run knows this, and this the run."""
+        self._tempo = self._slow = self.probe = None
+        self.brakes = []
+
     def __call__(self, event: Event) -> None:
         """Take an event, and pass it on."""
         if isinstance(event, PackageCompleted | PackageFailed):

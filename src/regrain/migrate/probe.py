@@ -124,7 +124,7 @@ class Probe:
         self._root = root
         self._read = read
         self._ended = Flag()
-        self._thread = Thread(target=self._go_on, name="regrain-probe", daemon=True)
+        self._thread: Thread | None = None
         names = dual.package_hashes(root) if measures else []
         random = Random(root.store_id)  # noqa: S311 -- a sample, no secret
         self._names = random.sample(names, min(PACKAGES_MAX, len(names)))
@@ -140,14 +140,16 @@ class Probe:
     def __enter__(self) -> Self:
         """Begin to measure."""
         if self.windows is not None:
+            self._thread = Thread(target=self._go_on, name="regrain-probe", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End; a read that is under way is waited for."""
         self._ended.set()
-        if self.windows is not None:
+        if self._thread is not None:
             self._thread.join()
+            self._thread = None  # which knows this, and would keep the store open
 
     def _baseline(self) -> float | None:
         until = monotonic() + BASELINE_SECONDS_MAX
