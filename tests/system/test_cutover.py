@@ -124,7 +124,7 @@ def test_no_backup(ready: Regrain) -> None:
     assert_only(
         failures(ready),
         "backup",
-        "no backup was made or marked",
+        "no backup was marked",
         "backup create",
         "backup mark",
         "--no-backup",

@@ -109,6 +109,7 @@ def test_a_probe_reads_a_hundredth_of_the_time(
 
     monkeypatch.setattr(probe, "Flag", Counted)
     with Probe(root, lambda _, __: 0.02) as measured:
+        assert measured._thread is not None
         measured._thread.join()
     assert measured.found == Foreground(0.02, 0.02, 0.02)
     beside = pauses[probe.BASELINE_READS :]
