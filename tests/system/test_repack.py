@@ -401,7 +401,7 @@ def test_on_a_full_disk(kind: str, request: pytest.FixtureRequest, seed: int) ->
     assert done.objects == len(SHRINKING) + 2
     assert allocated(scene.path) < before
     assert problems(scene) == []
-    command = Regrain(scene.path, {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(1 << 30)})
+    command = Regrain(scene.path, {"REGRAIN_MIGRATION__FREE_BYTES_MIN": str(1 << 31)})
     said = command("repack", "--compress", "none", "--execute", "--json", code=5)
     assert "bytes more" in said.documents[-1]["reason"]
     assert problems(scene) == []
