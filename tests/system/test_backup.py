@@ -206,7 +206,7 @@ def test_killed_at_any_moment_it_goes_on(
     migrated: Regrain, before: dict[str, Snapshot], place: Path, workplace: Path, seed: int
 ) -> None:
     random, fired = Random(f"{seed}:backup"), 0
-    for _ in range(8):
+    for _ in range(3):
         with migrated.running("backup", "create", place) as process:
             time.sleep(random.uniform(0.2, 1.2))
             if process.poll() is None:
@@ -351,7 +351,7 @@ def test_a_restore_that_was_killed_goes_on(
     migrated("backup", "create", place)
     shutil.rmtree(migrated.store)
     random, fired = Random(f"{seed}:restore"), 0
-    for _ in range(6):
+    for _ in range(3):
         with migrated.running("backup", "restore", place) as process:
             time.sleep(random.uniform(0.2, 1.0))
             if process.poll() is None:

@@ -223,7 +223,7 @@ def test_reflink_without_the_ability_says_why_not(no_reflink: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-@pytest.mark.parametrize("ingest", ["auto", "reflink"])
+@pytest.mark.parametrize("ingest", ["auto", pytest.param("reflink", marks=pytest.mark.slow)])
 def test_reflink_shares_blocks(
     request: pytest.FixtureRequest, seed: int, kind: str, ingest: str
 ) -> None:

@@ -189,7 +189,14 @@ WRITERS = "add remove exclude"
 # --- the table ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("who", ["read", "checkout", "verify", "doctor"])
+@pytest.mark.parametrize(
+    "who",
+    [
+        "read",
+        "verify",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("checkout", "doctor")),
+    ],
+)
 def test_nobody_waits_for_who_takes_no_lock(scene: Scene, who: str) -> None:
     with held(scene.regrain.store, who, scene.kept) as holder:
         beside = f"{READERS} {WRITERS} gc migrate rebuild"

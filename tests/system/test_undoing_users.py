@@ -209,7 +209,7 @@ def test_what_cannot_be_unlinked_keeps_nobody_waiting(
     held = next(p for p in (regrain.store / name).rglob("*") if p.is_file())
     if subprocess.run(["chattr", "+i", held], capture_output=True, check=False).returncode:
         pytest.skip("no immutable files here")
-    there = regrain.store / "trash" / f"{name}.legacy.0" / held.relative_to(regrain.store / name)
+    there = regrain.store / "trash" / f"{name}.removed.0" / held.relative_to(regrain.store / name)
     try:
         for _ in range(2):
             result = regrain("cleanup", "--execute", code=3)
