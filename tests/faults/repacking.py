@@ -50,11 +50,14 @@ def compress_wrongly(store: Path) -> None:
 
 def _repack(store: Path, choice: Choice) -> None:
     module: Any = represent
-    module.BATCH_OBJECTS = 2
+    usual, module.BATCH_OBJECTS = module.BATCH_OBJECTS, 2
     settings = Way().settings()
     limits = msgspec.structs.replace(settings.migration, free_bytes_min=0)
     settings = msgspec.structs.replace(settings, migration=limits)
-    done = repacking.repack(PackageStore.open(store).root, settings, choice)
+    try:
+        done = repacking.repack(PackageStore.open(store).root, settings, choice)
+    finally:
+        module.BATCH_OBJECTS = usual
     assert not done.damaged, done
 
 
