@@ -26,7 +26,7 @@ COPY = {"REGRAIN_STORE__INGEST": "copy"}
 MIB = 1 << 20
 FIGURES = re.compile(
     r"4 packages need up to (\d+) bytes and \d+ inodes; (\d+) bytes and \d+ inodes are free, "
-    r"of which 0 bytes and 0 inodes are to stay so"
+    r"of which \d+ bytes and \d+ inodes are to stay so"
 )
 SLOWLY = ("--max-read", "4", "--jobs", "1", "--batch", "1")
 
