@@ -100,6 +100,18 @@ def test_docs_name_every_verb() -> None:
     assert unnamed == []
 
 
+def test_every_table_of_the_docs_is_in_one_piece() -> None:
+    # A merge that keeps both sides leaves a row twice, or rows that no header stands above.
+    broken = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        lines = path.read_text().splitlines()
+        for above, line, below in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+            is_first = line.startswith("|") and not above.startswith("|")
+            if is_first and not re.fullmatch(r"[|: -]+", below):
+                broken.append(f"{path.name}: {line[:60]}")
+    assert broken == []
+
+
 def test_public_names_have_docstrings() -> None:
     import regrain
 

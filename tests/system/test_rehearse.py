@@ -228,6 +228,13 @@ def test_a_place_that_proves_nothing(
         assert "no place for a rehearsal" in said.stderr
         assert "--scratch" in said.stderr
     assert os.listdir(ext4) == ["lost+found"]
+    before = state(regrain.store)
+    (package, *_) = plain_store
+    for place in (regrain.store, regrain.store / package):
+        for keep in ((), ("--keep",)):
+            said = regrain("rehearse", "--scratch", place, *keep, code=5)
+            assert "it lies in the directory that is to be left as it is" in said.stderr
+    assert state(regrain.store) == before
     elsewhere = regrain.store.parent / "elsewhere"
     elsewhere.mkdir()
     assert summary(regrain("rehearse", "--scratch", elsewhere, "--json"))["go"] is True

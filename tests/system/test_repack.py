@@ -226,13 +226,23 @@ def test_what_was_begun_is_finished(scene: Scene, choice: str) -> None:
     assert problems(scene) == []
 
 
-def test_a_wrong_carrier_beside_does_not_replace_a_good_one(scene: Scene) -> None:
+@pytest.mark.parametrize("choice", ["all", "none"])
+@pytest.mark.parametrize("is_plain", [True, False], ids=["plain", "frame"])
+def test_of_two_carriers_a_damaged_one_is_told_and_kept(
+    scene: Scene, choice: str, *, is_plain: bool
+) -> None:
+    """Neither replaces the good one, nor goes because of it: it may be all that tells the cause."""
     frame = carrier(scene, "packed", b"/share/text")
+    plain = frame.with_suffix("")
+    good = plain.read_bytes()
     repack(scene, "all")
-    frame.with_suffix("").write_bytes(b"wrong")
-    frame.with_suffix("").chmod(0o644)
-    done = repack(scene, "none")
-    assert [name for name, _ in done.damaged] == [frame.with_suffix("").name]
+    plain.write_bytes(good[::-1] if is_plain else good)
+    plain.chmod(0o644)
+    if not is_plain:
+        garble(frame, "middle")
+    done = repack(scene, choice)
+    assert [name for name, _ in done.damaged] == [(plain if is_plain else frame).name]
+    assert plain.exists()
     assert frame.exists()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import Regrain
 from tests.conftest import remove
 from tests.faults.inline import Way, initialise, migrate
 from tests.faults.small import Scene, copy_of, make_legacy, quick_place
@@ -20,6 +21,9 @@ from tests.repairs import (
     INSIDE,
     Damage,
     assert_whole,
+    become_directory,
+    become_fifo,
+    become_link,
     carrier,
     digest_of,
     lose,
@@ -69,6 +73,19 @@ def test_a_broken_frame_gives_way_to_plain_carriers(scene: Scene, damage: Damage
     assert modes == {0o644, 0o755}
     assert bool(quarantined(scene)) is (damage is not lose)
     assert_whole(scene)
+
+
+@pytest.mark.parametrize("damage", [become_link, become_directory, become_fifo])
+def test_what_is_no_file_does_not_end_the_look(scene: Scene, damage: Damage) -> None:
+    digest = both(scene)
+    damage(carrier(scene, digest, FRAME))
+    regrain = Regrain(scene.path)
+    (found,) = regrain("verify", "--json", code=4).of_type("summary")
+    assert {(one["object"], one["reason"]) for one in found["damages"]} == {
+        (digest, "it is not a regular file")
+    }
+    regrain("verify", "--repair")
+    regrain("verify")
 
 
 def test_the_mode_of_a_frame(scene: Scene) -> None:

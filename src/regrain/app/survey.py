@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from regrain import disk
 from regrain.app.floors import floors_of
 from regrain.app.migration import plan
 from regrain.errors import RefusedError, RegrainError, reason
@@ -17,6 +18,7 @@ from regrain.migrate.specimen import Source
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.entry import Kind
+from regrain.store import destination
 from regrain.store.packages import FileLevelPackage, published
 from regrain.store.root import StoreRoot
 from regrain.store.scan import Usage
@@ -232,6 +234,8 @@ def _place(source: Source, path: str, wanted: Wanted) -> str:
             why = "it is no directory"
         elif not os.access(place, os.W_OK | os.X_OK):
             why = "this user may not write there"
+        elif _is_among_packages(place, source):
+            why = "it lies in the directory that is to be left as it is"
     except OSError as error:
         why = reason(error)
     if why:
@@ -239,6 +243,12 @@ def _place(source: Source, path: str, wanted: Wanted) -> str:
             "no place for a rehearsal",
             path=place,
             why=why,
-            advice="Name a directory on the packages' file system with --scratch.",
+            advice="Name another directory on the packages' file system with --scratch.",
         )
     return place
+
+
+def _is_among_packages(place: str, source: Source) -> bool:
+    """Tell whether a copy made there would change a package, or the top of the store."""
+    with disk.Closing(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        return destination.is_inside(fd, source.top)

@@ -116,7 +116,7 @@ def _show_estimate(found: Estimate, whole: Total) -> None:
     share = found.saved_share(whole)
     click.echo(
         f"  {'disk':<12} {_sizes(found.after_bytes)} without legacy directories, "
-        f"{_sizes(found.saved_bytes)} less than now ({_shares(share)})"
+        f"{_balance(found.saved_bytes, share)}"
     )
     if _shares(share) != _shares(share._replace(high=share.low)):
         click.echo(
@@ -135,6 +135,14 @@ def _between(seconds: Range) -> str:
 def _sizes(count: Range) -> str:
     low, high = output.size(count.low), output.size(count.high)
     return low if low == high else f"{low} to {high}"
+
+
+def _balance(saved: Range, share: Range) -> str:
+    if saved.high < 0:  # nothing is shared, or no legacy directory is there any more
+        more = saved._replace(low=-saved.high, high=-saved.low)
+        part = share._replace(low=-share.high, high=-share.low)
+        return f"{_sizes(more)} more than now ({_shares(part)})"
+    return f"{_sizes(saved)} less than now ({_shares(share)})"
 
 
 def _shares(share: Range) -> str:

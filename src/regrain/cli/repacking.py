@@ -41,7 +41,8 @@ def repack(context: Context, choice: str, *, execute: bool, dry_run: bool, as_js
     the same command goes on. An object that shares its inode with a legacy directory or a shared
     checkout frees nothing as long as that is there: 'cold' leaves such out.
 
-    Exit code 4: some objects are damaged; they were left alone.
+    Exit code 4: some objects are damaged; they were left alone. 5: too little space to make
+    objects plain; nothing was changed.
 
     Example: regrain --store /opt/pm/store repack --compress all --execute
     """

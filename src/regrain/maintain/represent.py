@@ -167,11 +167,18 @@ class Represent:
         return size
 
     def _prove(self, change: Change) -> int | Kept:
-        """Read a carrier that a killed run had given its name already."""
-        found, size = hash_carrier(self._root.objects, self._there(change))
-        if found == change.old.digest:
-            return size
-        return self._damaged(change.new, f"its bytes hash to {found}")
+        """Read both carriers of a change that was cut off: what is damaged is never deleted."""
+        size = 0
+        for carrier in (change.old, self._there(change)):
+            try:
+                found, size = hash_carrier(self._root.objects, carrier)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                return self._damaged(carrier.name, f"it cannot be read: {reason(error)}")
+            if found != carrier.digest:
+                return self._damaged(carrier.name, f"its bytes hash to {found}")
+        return size
 
     def _there(self, change: Change) -> Carrier:
         path = object_path(change.new)

@@ -143,12 +143,12 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _check_outside(fd: int, path: str, avoid: int | None) -> None:
-    if avoid is not None and _is_inside(fd, avoid):
+    if avoid is not None and is_inside(fd, avoid):
         raise _in_the_store(path)
 
 
-def _is_inside(fd: int, top: int) -> bool:
-    """Tell whether an open directory is ``top`` or lies below it, by going up."""
+def is_inside(fd: int, top: int) -> bool:
+    """Tell whether an open directory is another, or lies below it, by going up."""
     wanted = _identity(top)
     here = os.dup(fd)
     try:

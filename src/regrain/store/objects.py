@@ -19,7 +19,7 @@ from regrain.model.layout import (
     further_carrier,
     parse_carrier,
 )
-from regrain.store.frames import FrameError, content_size, hash_frame, unpacked
+from regrain.store.frames import content_size, hash_frame, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,8 @@ _NO_CARRIER = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EBADMSG}
 )
 """What opening answers where something else than a carrier has its name."""
+
+_UNREADABLE = frozenset({errno.EIO, errno.EACCES})
 
 _COMPRESSED = ".zst"
 
@@ -217,14 +219,19 @@ def hash_carrier(objects: int, carrier: Carrier) -> tuple[str, int]:
 def size_of(objects: int, carrier: Carrier) -> int:
     """Return the size of the object that a carrier holds, by its inode or its frame's header.
 
-    A frame that is broken gives -1, which is no object's.
+    A frame that is broken or cannot be read, and what is no file, gives -1, which is no object's:
+    one such carrier must not end the look at all others.
     """
+    if not stat.S_ISREG(carrier.status.st_mode):
+        return -1
     if not carrier.is_compressed:
         return carrier.status.st_size
     try:
         with disk.Closing(disk.open_file(object_path(carrier.name), objects)) as fd:
             return content_size(fd)
-    except (FrameError, FileNotFoundError):
+    except OSError as error:
+        if error.errno not in _NO_CARRIER | _UNREADABLE:
+            raise
         return -1
 
 
