@@ -56,9 +56,13 @@ def errors_of(function: str, *, all_of_them: bool) -> tuple[int, ...]:
     return (*few, errno.EDQUOT, errno.EROFS, errno.EMFILE) if all_of_them else few
 
 
+BESIDE = ("migrate.journal.", "migrate.control.")
+"""What goes on beside the work, and may fail without it."""
+
+
 def allowed(call: Call, error: int) -> set[str]:
     """The letters that the fault matrix allows; never an error that is not ours."""
-    if call.stage == "end" or "migrate.journal." in call.caller:
+    if call.stage == "end" or any(room in call.caller for room in BESIDE):
         return CLEAN - {"F"}
     if call.stage in ENDS:
         usual = {"P", "ok"} if error in SPACE else {"H", "E", "ok"}

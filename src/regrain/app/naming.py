@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from regrain.app.recovery import storage_error
 from regrain.ledger import open_ledger
 from regrain.ledger.keeping import Intent
 from regrain.maintain.remove import is_remembered
@@ -39,7 +40,10 @@ def being_removed(root: StoreRoot, text: str) -> str | None:
         begun = {name for name, action in ledger.intents().items() if action is Intent.REMOVE}
     finally:
         ledger.close()
-    begun |= set(discarded(root))
+    try:
+        begun |= set(discarded(root))
+    except OSError as error:
+        raise storage_error(error, root) from error
     if text in begun:
         return text
     found = [name for name in begun if is_prefix(text) and name.startswith(text)]
