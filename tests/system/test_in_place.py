@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from regrain import PackageStore
+from regrain.store.locks import StoreLock, is_running
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.reader import check_store
 from tests.stores import read_ledger, record, statuses
 from tests.trees import LegacyPackage
+from tests.waiting import until
 
 IN_PLACE = {
     "REGRAIN_STORE__KEEP_OLD_PACKAGES": "false",
@@ -236,3 +239,21 @@ def test_a_stop_leaves_the_rest_to_the_next_run(
     regrain(*NOW)
     assert legacy_left(regrain.store, before) == []
     check_identical(regrain, before, workplace)
+
+
+def test_a_pause_holds_the_removal_of_what_is_there_already(
+    regrain: Regrain, before: dict[str, Snapshot]
+) -> None:
+    regrain("migrate", env={**IN_PLACE, "REGRAIN_STORE__KEEP_OLD_PACKAGES": "true"})
+    root = PackageStore.open(regrain.store).root
+    with StoreLock(root, exclusive=True) as lock, regrain.running(*NOW) as process:
+        until(lambda: bool(is_running(root)), "it has the run's lock")
+        regrain("pause")
+        lock.let_go()
+        logs = regrain.store / "migration/logs"
+        until(lambda: any("waiting: paused" in log.read_text() for log in logs.iterdir()), "waits")
+        assert legacy_left(regrain.store, before) == sorted(before)
+        regrain("exclude", min(before))
+        regrain("resume")
+        assert process.wait() == 0
+    assert legacy_left(regrain.store, before) == [min(before)], "it was set aside meanwhile"

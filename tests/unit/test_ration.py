@@ -15,6 +15,7 @@ from regrain.ledger import Ledger, open_ledger
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.ration import Ration
 from regrain.migrate.room import Floors
+from regrain.store.frames import Compression
 from regrain.store.root import StoreRoot
 from tests.command import Regrain
 from tests.trees import Tree, describe, package_hash
@@ -53,9 +54,14 @@ class Shelf:
     def free(self) -> os.statvfs_result:
         return os.statvfs(self.path)
 
-    def ration(self, bytes_left: int, ingest: Ingest = Ingest.COPY) -> Ration:
+    def ration(
+        self,
+        bytes_left: int,
+        ingest: Ingest = Ingest.COPY,
+        compression: Compression | None = None,
+    ) -> Ration:
         floors = Floors(self.free().f_bavail * self.free().f_frsize - bytes_left, 0)
-        options = replace(OPTIONS, ingest=ingest)
+        options = replace(OPTIONS, ingest=ingest, compression=compression)
         return Ration(StoreRoot(str(self.path)), options, floors, 60.0, self.clock)
 
     def claim(self, ration: Ration, in_hand: list[str] | None = None) -> list[str]:
@@ -101,6 +107,18 @@ def test_what_is_in_hand_counts_until_it_ends(shelf: Shelf) -> None:
 def test_one_that_can_be_linked_fits_though_it_is_large(shelf: Shelf) -> None:
     assert shelf.claim(shelf.ration(60_000, Ingest.AUTO)) == ["small"]
     assert shelf.claim(shelf.ration(60_000, Ingest.AUTO)) == ["middle"]
+
+
+@pytest.mark.parametrize("ingest", [Ingest.AUTO, Ingest.HARDLINK, Ingest.REFLINK])
+def test_what_is_compressed_takes_room_though_it_could_be_shared(
+    shelf: Shelf, ingest: Ingest
+) -> None:
+    ration = shelf.ration(150_000, ingest, Compression(3, 0.1))
+    assert shelf.claim(ration) == ["small"]
+    assert shelf.claim(ration, [package_hash(1, "small")]) == []
+    ration = shelf.ration(60_000, ingest, Compression(3, 0.1))
+    assert shelf.claim(ration) == []
+    assert ration.is_short
 
 
 def test_one_whose_bytes_are_there_fits(shelf: Shelf) -> None:

@@ -7,9 +7,11 @@ cleanup. What makes it safe is what makes cleanup safe, and is its code.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from regrain.app.steering import told
 from regrain.errors import RefusedError, RegrainError, UsageError, shown
 from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
@@ -19,8 +21,9 @@ from regrain.migrate.backed_up import why_not_backed_up
 from regrain.migrate.cutover import lacking_backup
 from regrain.migrate.plan import INODES_A_PACKAGE
 from regrain.migrate.room import Space
+from regrain.migrate.run import TICK_SECONDS
 from regrain.migrate.staging import staging_error
-from regrain.model.events import LegacyKept, LegacyRemoved
+from regrain.model.events import LegacyKept, LegacyRemoved, Remark
 from regrain.store.twins import Twins
 
 if TYPE_CHECKING:
@@ -151,9 +154,23 @@ class Removal:
                 self._keep(one)
         for name in plan.going:
             if self._is_meant(name, names, only):
+                self._wait_while_paused(lock)
                 if lock.is_wanted():
                     lock.give_way()
                 self._remove({name: recorded.get(name)})
+
+    def _wait_while_paused(self, lock: StoreLock) -> None:
+        """Delete nothing that is there already while the migration is paused."""
+        is_held = False
+        while (why := told(self._root).pause) and not self.has_ended():
+            if not is_held:
+                self._emit(Remark(f"waiting: {why}"))
+                lock.let_go()
+            is_held = True
+            time.sleep(TICK_SECONDS)
+        if is_held:
+            lock.take_again()
+            self._emit(Remark("going on"))
 
     @staticmethod
     def _is_meant(name: str, names: dict[str, str], only: str | None) -> bool:

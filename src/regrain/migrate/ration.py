@@ -18,7 +18,7 @@ from regrain.migrate.pace import Demand
 from regrain.migrate.plan import INODES_A_PACKAGE
 from regrain.model.clock import monotonic
 from regrain.model.entry import Entry, Kind
-from regrain.model.layout import carrier_mode, further_carrier
+from regrain.model.layout import carrier_mode, compressed_carrier, further_carrier
 from regrain.store.checkout import LABELS
 from regrain.store.cursor import Cursor
 from regrain.store.legacy import listing
@@ -104,7 +104,7 @@ class Ration:
             return claims
         disk.syncfs(self._root.fd)  # what was unlinked is not always free before that
         claims = claim() or (claim() if self._look_into_refused() else [])
-        self.is_short = not claims
+        self.is_short = bool(self._refused) and not claims
         self._since = self._clock()
         return claims
 
@@ -171,9 +171,9 @@ class Ration:
     def _total(self, usage: Usage, copied: int, copies: int) -> Need:
         ingest = self._options.ingest
         reflinks = ingest is Ingest.REFLINK or (ingest is Ingest.AUTO and self._options.can_reflink)
-        if reflinks:
+        if reflinks and not self._packs:
             copied = 0
-        elif ingest is Ingest.HARDLINK:
+        elif ingest is Ingest.HARDLINK and not self._packs:
             copied = copies = 0
         return Need(copied + usage.list_bytes + usage.ledger_bytes, copies + INODES_A_PACKAGE)
 
@@ -206,12 +206,18 @@ class Ration:
             return self._worst(claim)
         return self._total(usage, copied, copies)
 
+    @property
+    def _packs(self) -> bool:
+        """Tell whether what compresses is written anew, though it could be shared."""
+        return self._options.compression is not None
+
     def _is_copied(self, entry: Entry, status: os.stat_result) -> bool:
         """Tell whether a file cannot be linked; of several names inside one counts."""
         if entry.kind is not Kind.FILE or not entry.size or entry.hardlink is not None:
             return False
         options = self._options
         may_link = options.can_link and options.ingest in {Ingest.AUTO, Ingest.HARDLINK}
+        may_link = may_link and not self._packs
         return (
             not may_link
             or entry.mode != carrier_mode(entry.mode)
@@ -230,7 +236,11 @@ class Ration:
         if wanted in seen:
             return False
         seen.add(wanted)
-        return not (self._has(digest, mode) or self._has(wanted, mode))
+        return not (
+            self._has(digest, mode)
+            or self._has(wanted, mode)
+            or self._has(compressed_carrier(digest), mode)
+        )
 
     def _has(self, name: str, mode: int) -> bool:
         try:
