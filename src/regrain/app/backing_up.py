@@ -26,6 +26,7 @@ from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
 from regrain.app.verification import Verdict, verify
 from regrain.errors import (
+    CorruptionError,
     HaltedError,
     NoSpaceError,
     RegrainError,
@@ -46,7 +47,7 @@ from regrain.migrate.backed_up import (
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal
 from regrain.migrate.replica import Replicated, Replicator, read_back
-from regrain.migrate.replica_plan import Manifest, prepare
+from regrain.migrate.replica_plan import Manifest, damaged_lists, prepare
 from regrain.model.digest import is_package_hash
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.store import dual
@@ -178,7 +179,7 @@ def create_backup(
             make_store(place, root, store_root.new_id(), root.store_id)
         target = open_backup(place)
         check_same(target, root.store_id)
-        _heal_from(target, root, settings)
+        lost = _heal_from(target, root, settings, stopping)
         with single_run(target, COMMAND) as theirs, StoreLock(target, exclusive=False) as held:
             manifest = _prepare(root, target)
             old = _legacy_only(root)
@@ -196,6 +197,10 @@ def create_backup(
                 copier = Replicator(root, target, run, theirs, [lock, held], emit, stopping)
                 jobs = settings.store.migration_parallel_files
                 done = _summed(place, manifest, copier.copy(manifest, jobs))
+                done.present -= len(lost.keys() & set(manifest.present))
+                for name in lost.keys() - done.failed.keys():
+                    done.failed[name] = lost[name]
+                    emit(PackageFailed(name, "", "", lost[name], None))
                 done.present += len(old) - len(legacy)
                 bring = _Bringer(root, target, theirs, run, emit)
                 for name in legacy:
@@ -216,17 +221,36 @@ def _reading(root: StoreRoot) -> Iterator[tuple[Ledger, StoreLock]]:
         yield ledger, lock
 
 
-def _heal_from(target: StoreRoot, root: StoreRoot, settings: Settings) -> None:
-    """Heal what a check found damaged in a backup, from the store."""
+def _heal_from(
+    target: StoreRoot, root: StoreRoot, settings: Settings, stopping: Callable[[], bool]
+) -> dict[str, str]:
+    """Heal what a check found damaged in a backup, and damaged file lists, from the store.
+
+    Returns:
+        Packages of the backup that stay damaged, each with the reason: it does not stand for them.
+    """
     from regrain.app.repairing import Order, repair
 
-    ledger = open_ledger(target.path, read_only=True)
     try:
-        concerned = sorted(ledger.concerns())
-    finally:
-        ledger.close()
-    if concerned:
-        repair(target, settings, Order(texts=concerned, places=(root.path,)))
+        ledger = open_ledger(target.path, read_only=True)
+        try:
+            concerned = set(ledger.concerns())
+        finally:
+            ledger.close()
+    except CorruptionError:  # what was found damaged is forgotten with it: all is read
+        order = Order(places=(root.path,))
+    else:
+        names = [name for name in published(root.packages) if is_package_hash(name)]
+        concerned |= set(damaged_lists(root, target, names))
+        if not concerned:
+            return {}
+        order = Order(texts=sorted(concerned), places=(root.path,))
+    found = repair(target, settings, order, stopping=stopping)
+    lost: dict[str, str] = {}
+    for one in found.report.lost:
+        for name in {name for name, _ in one.concerns if name} or {one.name}:
+            lost[name] = f"damaged in the backup, and not to be healed from the store: {one.why}"
+    return lost
 
 
 def _summed(place: str, manifest: Manifest, copied: Replicated) -> Backup:

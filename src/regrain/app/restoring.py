@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -203,6 +205,13 @@ def _missing(
     )
 
 
+def _held(backup: StoreRoot) -> contextlib.AbstractContextManager[object]:
+    """Keep other runs out of a backup; on a disk that is read-only there are none."""
+    if os.fstatvfs(backup.fd).f_flag & os.ST_RDONLY:
+        return contextlib.nullcontext()
+    return run_lock(backup, "regrain backup restore")
+
+
 def _copy_back(  # noqa: PLR0913, PLR0917 -- all that a copy is told
     root: StoreRoot,
     backup: StoreRoot,
@@ -216,7 +225,7 @@ def _copy_back(  # noqa: PLR0913, PLR0917 -- all that a copy is told
         return
     with (
         told_as_copying(),
-        run_lock(backup, "regrain backup restore"),
+        _held(backup),
         single_run(root, "regrain backup restore") as ledger,
         StoreLock(root, exclusive=False) as lock,
     ):

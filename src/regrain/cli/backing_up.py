@@ -68,7 +68,7 @@ def create(context: Context, dest: str, *, dry_run: bool, as_json: bool) -> int:
     'backup check' found damaged is copied anew. Packages that only have a legacy directory
     are brought in from it, that directory is only read.
 
-    Exit code 3: some packages could not be copied.
+    Exit code 3: some packages could not be copied, or stay damaged in DEST.
 
     Example: regrain --store /opt/pm/store backup create /mnt/backup/store
     """

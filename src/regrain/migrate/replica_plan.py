@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -98,19 +99,57 @@ def prepare(source: StoreRoot, target: StoreRoot | None, names: Iterable[str]) -
 
 
 def _compare(source: StoreRoot, target: StoreRoot, name: str, found: Manifest) -> None:
-    here = FileLevelPackage(source.packages, source.objects, name).list_hash()
+    """Say of a package that both have whether it is the same; a damaged list is no other tree."""
+    package = FileLevelPackage(source.packages, source.objects, name)
+    flaw = ""
     try:
-        there = FileLevelPackage(target.packages, target.objects, name).list_hash()
+        kept = FileLevelPackage(target.packages, target.objects, name)
+        if package.list_hash() == kept.list_hash():
+            found.present.append(name)
+            return
+        _prove(kept)
     except (CorruptionError, UnknownFormatError) as error:
-        found.failed[name] = f"what has its name in '{target.path}' is damaged: {error.what}"
-        return
-    if here == there:
-        found.present.append(name)
+        flaw = error.what
+    _prove(package)
+    if flaw:
+        found.failed[name] = f"what has its name in '{target.path}' is damaged: {flaw}"
     else:
         found.failed[name] = (
             f"another tree has its name in '{target.path}': 'regrain --store {target.path} remove "
             f"{name} --execute' makes room for it"
         )
+
+
+def _prove(package: FileLevelPackage) -> None:
+    """Read a file list to its end.
+
+    Raises:
+        CorruptionError: Its entries do not give its tree hash.
+    """
+    for _ in package.entries():
+        pass
+
+
+def damaged_lists(source: StoreRoot, target: StoreRoot, names: Iterable[str]) -> list[str]:
+    """Return the packages whose file list is damaged in the target; equal ones are not read."""
+    return [name for name in names if _is_list_damaged(source, target, name)]
+
+
+def _is_list_damaged(source: StoreRoot, target: StoreRoot, name: str) -> bool:
+    if not is_published(target.packages, name):
+        return False
+    try:
+        kept = FileLevelPackage(target.packages, target.objects, name)
+        with contextlib.suppress(CorruptionError, UnknownFormatError, OSError):
+            here = FileLevelPackage(source.packages, source.objects, name)
+            if here.list_hash() == kept.list_hash():
+                return False
+        _prove(kept)
+    except (CorruptionError, OSError):
+        return True
+    except UnknownFormatError:
+        return False
+    return False
 
 
 def _list_bytes(source: StoreRoot, name: str) -> int:
