@@ -15,6 +15,7 @@ from regrain.app import keeping, repacking
 from regrain.app.store import PackageStore
 from regrain.errors import HaltedError, LockedError
 from regrain.maintain import represent
+from regrain.maintain.need import Ways, need
 from regrain.maintain.repack import Choice, Kept, Repack
 from regrain.settings import Settings
 from regrain.store import frames
@@ -415,6 +416,16 @@ def test_on_a_full_disk(kind: str, request: pytest.FixtureRequest, seed: int) ->
     said = command("repack", "--compress", "none", "--execute", "--json", code=5)
     assert "bytes more" in said.documents[-1]["reason"]
     assert problems(scene) == []
+
+
+def test_what_is_compressed_takes_its_room_to_undo(scene: Scene) -> None:
+    """Blocks cannot be shared with it, whatever the file system can."""
+    root, names = PackageStore.open(scene.path).root, list(scene.packages)
+    ways = Ways(reflink=True, link=False, link_outside=False)
+    plain = need(root, ways, names)
+    repack(scene, "all")
+    sizes = [entry(scene, "packed", path).size for path in SHRINKING]
+    assert need(root, ways, names).size - plain.size >= sum(sizes)
 
 
 def test_live_path_is_still_readable_by_name(scene: Scene) -> None:

@@ -129,14 +129,14 @@ def _takes(root: StoreRoot, entry: Entry, ways: Ways) -> int:
     """Return the bytes on disk of a new inode for an entry, rounded up."""
     if entry.kind is Kind.DIRECTORY:
         return _BLOCK
-    if entry.kind is Kind.SYMLINK or not entry.size or ways.reflink:
+    if entry.kind is Kind.SYMLINK or not entry.size:
         return 0
     whole = -(-entry.size // _BLOCK) * _BLOCK
     try:
         status = os.stat(object_path(entry.digest), dir_fd=root.objects, follow_symlinks=False)
-    except OSError:
+    except OSError:  # it is compressed, if it is there: what is written has blocks of its own
         return whole
-    return min(whole, disk.allocated(status) or whole)  # its holes stay holes
+    return 0 if ways.reflink else min(whole, disk.allocated(status) or whole)  # holes stay holes
 
 
 def check_space(root: StoreRoot, wanted: Need, *, bytes_min: int, inodes_min: int) -> None:
