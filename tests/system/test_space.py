@@ -216,7 +216,7 @@ def test_a_rollback_waits_for_room_and_goes_on(workplace: Path, seed: int, gives
         before = record(packages)
         regrain("init")
         regrain("migrate")
-        regrain("cutover", "--no-backup")
+        regrain("cutover", "--no-backup", env={"REGRAIN_MIGRATION__FREE_BYTES_MIN": "0"})
         regrain("cleanup", "--execute")
         with regrain.running("rollback") as process:
             until(lambda: any(regrain.store.glob("temp/*/packages/*")), "it builds")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.migrate.staging import flush_error, staging_error
+from regrain.migrate.staging import NO_SPACE, flush_error, staging_error
 from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:
@@ -39,11 +39,16 @@ class Publisher:
         self._fsync_each = fsync_each
 
     def drop_staged(self) -> None:
-        """Drop what was staged and is not to be published, so that it takes no space."""
+        """Drop what was staged and is not to be published, so that it takes no space.
+
+        Flushed, since btrfs gives space back with its next commit only.
+        """
         try:
             self._run.drop()
+            disk.syncfs(self._root.fd)
         except OSError as error:
-            raise staging_error(error, b"temp") from error
+            if error.errno not in NO_SPACE:
+                raise staging_error(error, b"temp") from error
 
     def flush(self) -> None:
         """Step 1: make all data durable."""

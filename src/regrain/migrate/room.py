@@ -118,6 +118,8 @@ class Room:
             if not self._may_try(space):
                 return Demand(self._words(space), at_once=True)
             self._error = None
+            if not space.size:  # nothing is left to spare; btrfs says so until somebody writes
+                return None
         if not self._floors.undercut_by(space):
             return None
         if self._since is None:

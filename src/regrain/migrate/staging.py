@@ -48,13 +48,13 @@ _NOT_OF_A_CARRIER = 0o7022
 """Bits no carrier has: set-id, sticky, write for group and world."""
 
 _READ_BITS = 0o444
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAMES_REMEMBERED_MAX = 200_000
 
 
 def staging_error(error: OSError, path: bytes) -> RegrainError:
     """Return what an error while writing into the store means: no space, or the end."""
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return NoSpaceError(
             "no space left to stage a file",
             path=path,
