@@ -31,6 +31,7 @@ FAILURES_MIN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_a_failing_write_loses_nothing(stage: tuple[str, Scene], error: int) -> None:

@@ -323,7 +323,8 @@ def test_stopping(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Iterator[int] = iter(range(100))
     done = repack(scene, "all", stopping=lambda: next(calls) >= 3)
     assert done.stopped
-    assert done.objects == 3 == len(compressed_of(scene.path))
+    assert 2 <= done.objects <= 3  # one of the first, by digest, may turn out not to shrink
+    assert done.objects == len(compressed_of(scene.path))
     assert problems(scene) == []
     repack(scene, "all")
     assert len(compressed_of(scene.path)) == len(SHRINKING) + 2

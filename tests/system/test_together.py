@@ -273,6 +273,7 @@ def tell(seed: int, steps: list[Step]) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_eight_processes(workplace: Path, seed: int) -> None:
     counted = run_together(workplace, seed, 80, QUOTA)
