@@ -20,7 +20,7 @@ from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.reader import check_store
 from tests.stores import migrate_all, read_ledger, record, statuses
-from tests.trees import LegacyPackage
+from tests.trees import ACL_DEFAULT, Abilities, LegacyPackage, acl
 
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
@@ -135,6 +135,19 @@ def test_only_what_is_new_is_copied(
     assert {key: now[key].st_ino for key in old} == {key: old[key].st_ino for key in old}
     there = {d["package_hash"] for d in Regrain(place)("list", "--json").document["packages"]}
     assert {name, *before} <= there  # what was removed stays in the backup
+
+
+def test_no_carrier_takes_on_the_access_list_of_its_directory(
+    migrated: Regrain, place: Path, able: Abilities
+) -> None:
+    if not able.acls:
+        pytest.skip("no access lists here")
+    place.mkdir()
+    os.setxattr(place, ACL_DEFAULT, acl(54321, 7))
+    migrated("backup", "create", place)
+    found = [path for path in (place / "objects").glob("*/*") if os.listxattr(path)]
+    assert found == []
+    Regrain(place)("verify")
 
 
 def test_packages_that_are_only_legacy_are_covered(

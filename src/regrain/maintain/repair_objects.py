@@ -18,7 +18,14 @@ from regrain.maintain.patients import Action, Patient, Recorded, Treatment, trea
 from regrain.maintain.repaired import Outcome, Repair, Subject
 from regrain.maintain.sources import also_damaged, examine, find, needs_of
 from regrain.model import layout
-from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path, size_of
+from regrain.store.objects import (
+    Carrier,
+    carriers_of,
+    dress_carrier,
+    hash_fd,
+    object_path,
+    size_of,
+)
 from regrain.store.quarantine import quarantine, replace
 from regrain.store.root import prepare
 
@@ -155,13 +162,8 @@ class Healer:
                 disk.copy_bytes(source.held.fd, target, status.st_size)
             except disk.SourceReadError:  # it went bad under our hands
                 return False
-            if os.geteuid() == 0:
-                os.fchown(target, *self._root.owner)
-            os.fchmod(target, one.mode)
-            with contextlib.suppress(OSError):
-                os.removexattr(target, "system.posix_acl_access")
             mtime_ns = _time(patient, one.mode, status)
-            os.utime(target, ns=(mtime_ns, mtime_ns))
+            dress_carrier(target, self._root.owner, one.mode, mtime_ns)
             disk.fsync(target)
             os.posix_fadvise(target, 0, 0, os.POSIX_FADV_DONTNEED)  # read from the disk
             os.lseek(target, 0, os.SEEK_SET)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -22,7 +21,8 @@ from regrain.ledger import NewCarrier
 from regrain.maintain.repack import Change, Choice, Kept, Repack, changes
 from regrain.store.frames import Compression, FrameError, Packer, block_size, hash_frame, pour
 from regrain.store.locks import StoreLock
-from regrain.store.objects import Carrier, hash_carrier, hash_fd, object_path
+from regrain.store.objects import Carrier, dress_carrier, hash_carrier, hash_fd, object_path
+from regrain.store.root import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -139,7 +139,9 @@ class Represent:
             else:
                 found = self._pack(change.old, source, target)
             if not isinstance(found, Kept):
-                _dress(change.old.status, target)
+                status = change.old.status
+                owner = Owner(status.st_uid, status.st_gid)
+                dress_carrier(target, owner, change.old.mode, status.st_mtime_ns)
                 if self._fsync_each:
                     disk.fsync(target)
         if isinstance(found, Kept):
@@ -261,16 +263,6 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
         status.st_size,
         status.st_mtime_ns,
     )
-
-
-def _dress(status: os.stat_result, fd: int) -> None:
-    """Give a new carrier the owner, mode and time of the one it replaces."""
-    if os.geteuid() == 0:
-        os.fchown(fd, status.st_uid, status.st_gid)
-    os.fchmod(fd, stat.S_IMODE(status.st_mode))
-    with contextlib.suppress(OSError):  # an access list that its directory gave it
-        os.removexattr(fd, "system.posix_acl_access")
-    os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
 def _bad_copy(old: Carrier) -> HaltedError:

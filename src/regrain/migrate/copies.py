@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,9 +68,3 @@ def _not_what_was_read(entry: Entry) -> PackageError:
         path=entry.path,
         advice="Memory or disk may be failing; check both before going on.",
     )
-
-
-def drop_inherited_acl(fd: int) -> None:
-    """Take away the access list that a directory gives to what is made in it."""
-    with contextlib.suppress(OSError):
-        os.removexattr(fd, "system.posix_acl_access")

@@ -22,7 +22,14 @@ from regrain.model.layout import (
     staged_path,
 )
 from regrain.store.frames import FrameError, hash_frame
-from regrain.store.objects import Carrier, carriers_of, hash_fd, object_path, size_of
+from regrain.store.objects import (
+    Carrier,
+    carriers_of,
+    dress_carrier,
+    hash_fd,
+    object_path,
+    size_of,
+)
 from regrain.store.quarantine import quarantine
 from regrain.store.root import StoreRoot
 from regrain.store.workers import signals, spawn_executor
@@ -130,10 +137,7 @@ class _Copier:
                 disk.unlink(place, self._pool)
             with disk.Closing(disk.create(place, self._pool)) as target:
                 disk.copy_bytes(fd, target, status.st_size)
-                if os.geteuid() == 0:
-                    os.fchown(target, *self._target.owner)
-                os.fchmod(target, mode)
-                os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                dress_carrier(target, self._target.owner, mode, status.st_mtime_ns)
         return Copy(wish.digest, name, carrier.is_compressed, mode, status.st_mtime_ns, wish.size)
 
     def _make_shard(self, shard: str) -> None:

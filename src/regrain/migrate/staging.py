@@ -18,7 +18,6 @@ from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
 from regrain.migrate.copies import (
     OpenFile,
-    drop_inherited_acl,
     pack_and_read_back,
     write_and_read_back,
 )
@@ -38,7 +37,7 @@ from regrain.store.frames import (
     has_holes,
 )
 from regrain.store.legacy import source_error
-from regrain.store.objects import object_path
+from regrain.store.objects import dress_carrier, object_path
 
 if TYPE_CHECKING:
     from regrain.model.entry import Entry
@@ -106,7 +105,6 @@ class Stager:
             if options.compression is None
             else Packer(options.compression, block_size(objects))
         )
-        self._is_root = os.geteuid() == 0
         self._shards: set[str] = set()
         self._published: set[str] = set()
         self._seen: set[str] = set()
@@ -293,11 +291,7 @@ class Stager:
 
     def _show(self, name: str, mode: int, entry: Entry, target: int) -> os.stat_result:
         """Let the pool show a file that is complete and checked."""
-        if self._is_root:
-            os.fchown(target, *self._owner)
-        os.fchmod(target, mode)
-        drop_inherited_acl(target)
-        os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+        dress_carrier(target, self._owner, mode, entry.mtime_ns)
         if self._options.fsync_each:
             disk.fsync(target)
         private, shared = self._private(name).encode(), staged_path(name).encode()

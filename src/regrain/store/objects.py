@@ -235,6 +235,20 @@ def size_of(objects: int, carrier: Carrier) -> int:
         return -1
 
 
+def dress_carrier(fd: int, owner: Owner, mode: int, mtime_ns: int) -> None:
+    """Give a new carrier its owner, mode and time.
+
+    The access list that a directory gives to what is made in it is taken away: no carrier has
+    one, and it would outweigh the mode.
+    """
+    if os.geteuid() == 0:
+        os.fchown(fd, *owner)
+    os.fchmod(fd, mode)
+    with contextlib.suppress(OSError):
+        os.removexattr(fd, "system.posix_acl_access")
+    os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+
 def carrier_flaw(carrier: Carrier, owner: Owner) -> str:
     """Say what is wrong with a carrier's metadata; empty if nothing is."""
     status = carrier.status
