@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from regrain.disk_bytes import (
+    NO_SPACE,
     PIECE,
     Closing,
     Held,
@@ -44,6 +45,7 @@ __all__ = [
     "DIRECTORY",
     "FILE",
     "NO_REFLINK",
+    "NO_SPACE",
     "PIECE",
     "SPECIAL",
     "SYMLINK",

@@ -39,6 +39,10 @@ class Held:
         os.close(self.fd)
 
 
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system answers where bytes, inodes or quota ran out."""
+
+
 def reopen(fd: int) -> int:
     """Open an open directory anew.
 

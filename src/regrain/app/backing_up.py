@@ -7,7 +7,6 @@ is a copy: ``list``, ``verify``, ``checkout`` and all the rest work on it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
     from regrain.settings import Settings
 
 COMMAND = "regrain backup create"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(slots=True)

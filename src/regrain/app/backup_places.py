@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 _NOT_OURS = frozenset({"lost+found"})
 """What a fresh file system has at its top."""
-
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def check_apart(store: str, place: str) -> None:
@@ -133,7 +130,7 @@ def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> Sto
         with disk.Closing(parent) as above:
             disk.fsync(above)
     except OSError as error:
-        kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
+        kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
         raise kind(
             "cannot make a store of the directory",
             path=path,

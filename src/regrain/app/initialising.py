@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from regrain.store.scan import Usage
-
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
             if created:
                 store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
         except OSError as error:
-            kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
+            kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
             raise kind(
                 "cannot make a store of the directory",
                 path=path,

@@ -11,7 +11,6 @@ the next ``repack`` finishes the change.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 BATCH_OBJECTS = 500
 BATCH_BYTES = 64 << 20
 """What is made aside before the store is locked for a moment, and the old ones go."""
-
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Represent:
@@ -101,7 +98,7 @@ class Represent:
         try:
             kept = self._prepare(change)
         except OSError as error:
-            if error.errno not in _NO_SPACE or not self._batch:
+            if error.errno not in disk.NO_SPACE or not self._batch:
                 raise
             self._commit()
             kept = self._prepare(change)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.migrate.staging import NO_SPACE, flush_error, staging_error
+from regrain.migrate.staging import flush_error, staging_error
 from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Publisher:
             self._run.drop()
             disk.syncfs(self._root.fd)
         except OSError as error:
-            if error.errno not in NO_SPACE:
+            if error.errno not in disk.NO_SPACE:
                 raise staging_error(error, b"temp") from error
 
     def flush(self) -> None:

@@ -9,7 +9,6 @@ bytes stage them once.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -47,13 +46,12 @@ _NOT_OF_A_CARRIER = 0o7022
 """Bits no carrier has: set-id, sticky, write for group and world."""
 
 _READ_BITS = 0o444
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAMES_REMEMBERED_MAX = 200_000
 
 
 def staging_error(error: OSError, path: bytes) -> RegrainError:
     """Return what an error while writing into the store means: no space, or the end."""
-    if error.errno in NO_SPACE:
+    if error.errno in disk.NO_SPACE:
         return NoSpaceError(
             "no space left to stage a file",
             path=path,

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "WHOLE", "Part", "checkout", "find_part"]
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NEVER_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS})
 """Of what FICLONE answers: what it will answer for the next file, too."""
 
@@ -172,7 +171,7 @@ def checkout(  # noqa: PLR0913 -- one call with its choices, each by its keyword
     except MovedError:
         raise
     except OSError as error:
-        kind = NoSpaceError if error.errno in _NO_SPACE else RegrainError
+        kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
         raise kind(
             "cannot check the package out", path=destination, package=source.hash, why=reason(error)
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -202,7 +201,7 @@ def _in_the_store(path: str) -> UsageError:
 
 
 def _unusable(path: str, error: OSError) -> RegrainError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in disk.NO_SPACE:
         return NoSpaceError(
             "no space left at the destination",
             path=path,
