@@ -10,7 +10,7 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from regrain.app.backup_places import (
     check_apart,
@@ -94,61 +94,67 @@ class Backup:
     stopped: bool = False
 
 
+class _Wanted(NamedTuple):
+    """What a backup lacks of a store.
+
+    Attributes:
+        manifest: Of the packages that are published.
+        legacy: The packages that only have a legacy directory, and are to be brought in.
+        present: How many of those the backup has.
+        allocated: What all of it takes on disk at the most.
+        inodes: Likewise.
+    """
+
+    manifest: Manifest
+    legacy: list[str]
+    present: int
+    allocated: int
+    inodes: int
+
+
+def _wanted(root: StoreRoot, target: StoreRoot | None) -> _Wanted:
+    """Look at what a backup lacks, all of it where there is none yet."""
+    names = [name for name in published(root.packages) if is_package_hash(name)]
+    manifest = prepare(root, target, names)
+    old = [n for n in legacy_names(root.fd)[0] if not is_published(root.packages, n)]
+    legacy = [n for n in old if target is None or not is_published(target.packages, n)]
+    sizes = _legacy_sizes(root) if legacy else {}
+    found = [sizes.get(name, (0, 0)) for name in legacy]
+    return _Wanted(
+        manifest,
+        legacy,
+        len(old) - len(legacy),
+        manifest.allocated + sum(size for size, _ in found),
+        manifest.inodes + sum(inodes for _, inodes in found),
+    )
+
+
+def _legacy_sizes(root: StoreRoot) -> dict[str, tuple[int, int]]:
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        return ledger.legacy_sizes()
+    finally:
+        ledger.close()
+
+
 def foresee_backup(root: StoreRoot, place: str) -> Backup:
     """Say what ``create_backup`` would copy; write nothing."""
     check_apart(root.path, place)
     target = None if is_to_be_made(place) else open_backup(place)
     if target is not None:
         check_same(target, root.store_id)
-    manifest = _prepare(root, target)
-    old = _legacy_only(root)
-    legacy = [name for name in old if not _is_there(target, name)]
-    found = _foreseen(place, manifest)
-    found.present += len(old) - len(legacy)
-    found.packages += len(legacy)
-    found.legacy = len(legacy)
-    size, inodes = _legacy_needs(root, legacy)
-    found.allocated, found.inodes = found.allocated + size, found.inodes + inodes
-    return found
-
-
-def _foreseen(place: str, manifest: Manifest) -> Backup:
+    wanted = _wanted(root, target)
     return Backup(
         place,
-        packages=len(manifest.parcels),
-        present=len(manifest.present),
-        objects=manifest.objects,
-        size=manifest.size,
-        allocated=manifest.allocated,
-        inodes=manifest.inodes,
-        failed=dict(manifest.failed),
+        packages=len(wanted.manifest.parcels) + len(wanted.legacy),
+        present=len(wanted.manifest.present) + wanted.present,
+        objects=wanted.manifest.objects,
+        size=wanted.manifest.size,
+        legacy=len(wanted.legacy),
+        allocated=wanted.allocated,
+        inodes=wanted.inodes,
+        failed=wanted.manifest.failed,
     )
-
-
-def _is_there(target: StoreRoot | None, name: str) -> bool:
-    return target is not None and is_published(target.packages, name)
-
-
-def _prepare(root: StoreRoot, target: StoreRoot | None) -> Manifest:
-    names = [name for name in published(root.packages) if is_package_hash(name)]
-    return prepare(root, target, names)
-
-
-def _legacy_only(root: StoreRoot) -> list[str]:
-    return [n for n in legacy_names(root.fd)[0] if not is_published(root.packages, n)]
-
-
-def _legacy_needs(root: StoreRoot, names: list[str]) -> tuple[int, int]:
-    """Return what packages take at the most that only have a legacy directory."""
-    if not names:
-        return 0, 0
-    ledger = open_ledger(root.path, read_only=True)
-    try:
-        sizes = ledger.legacy_sizes()
-    finally:
-        ledger.close()
-    found = [sizes.get(name, (0, 0)) for name in names]
-    return sum(size for size, _ in found), sum(inodes for _, inodes in found)
 
 
 def create_backup(
@@ -179,11 +185,8 @@ def create_backup(
         check_same(target, root.store_id)
         lost = _heal_from(target, root, settings, stopping)
         with single_run(target, COMMAND) as theirs, StoreLock(target, exclusive=False) as held:
-            manifest = _prepare(root, target)
-            old = _legacy_only(root)
-            legacy = [name for name in old if not _is_there(target, name)]
-            size, inodes = _legacy_needs(root, legacy)
-            check_room(target, manifest.allocated + size, manifest.inodes + inodes)
+            wanted = _wanted(root, target)
+            check_room(target, wanted.allocated, wanted.inodes)
             journal = Journal(root)
 
             def emit(event: Event) -> None:
@@ -194,14 +197,13 @@ def create_backup(
             with RunDirectory(target) as run:
                 copier = Replicator(root, target, run, theirs, [lock, held], emit, stopping)
                 jobs = settings.store.migration_parallel_files
-                done = _summed(place, manifest, copier.copy(manifest, jobs))
-                done.present -= len(lost.keys() & set(manifest.present))
+                done = _summed(place, wanted, copier.copy(wanted.manifest, jobs))
+                done.present -= len(lost.keys() & set(wanted.manifest.present))
                 for name in lost.keys() - done.failed.keys():
                     done.failed[name] = lost[name]
                     emit(PackageFailed(name, "", "", lost[name], None))
-                done.present += len(old) - len(legacy)
                 bring = _Bringer(root, target, theirs, run, emit)
-                for name in legacy:
+                for name in wanted.legacy:
                     if stopping():
                         done.stopped = True
                         break
@@ -251,11 +253,11 @@ def _heal_from(
     return lost
 
 
-def _summed(place: str, manifest: Manifest, copied: Replicated) -> Backup:
+def _summed(place: str, wanted: _Wanted, copied: Replicated) -> Backup:
     return Backup(
         place,
         packages=copied.packages,
-        present=len(manifest.present),
+        present=len(wanted.manifest.present) + wanted.present,
         objects=copied.objects,
         size=copied.size,
         failed=copied.failed,

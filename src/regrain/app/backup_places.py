@@ -7,13 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.app.initialising import own_ledger
+from regrain.app.initialising import making, own_ledger
 from regrain.errors import (
     HaltedError,
     NoSpaceError,
     NotAStoreError,
     RefusedError,
-    RegrainError,
     UsageError,
     reason,
     shown,
@@ -85,22 +84,6 @@ def check_same(backup: StoreRoot, store_id: str) -> None:
         )
 
 
-def is_vacant(path: str) -> bool:
-    """Tell whether a directory is absent or empty; ``lost+found`` does not count.
-
-    Raises:
-        UsageError: It is no directory, or cannot be looked into.
-    """
-    try:
-        return not set(os.listdir(path)) - _NOT_OURS
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise UsageError(
-            "no directory for a backup", path=path, why=reason(error), advice="Name another."
-        ) from error
-
-
 def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> StoreRoot:
     """Make an empty store, at the file level, of an absent or empty directory.
 
@@ -114,7 +97,7 @@ def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> Sto
         NoSpaceError: There is no room.
         RegrainError: The directory cannot be made.
     """
-    try:
+    with making(path):
         if not os.path.lexists(path):
             os.mkdir(path, 0o700)
         with disk.Closing(store_root.open_top(path)) as fd:
@@ -129,28 +112,25 @@ def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> Sto
         parent = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
         with disk.Closing(parent) as above:
             disk.fsync(above)
-    except OSError as error:
-        kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
-        raise kind(
-            "cannot make a store of the directory",
-            path=path,
-            why=reason(error),
-            advice="Mend that and run it again; it goes on where it was.",
-        ) from error
     return StoreRoot(path)
 
 
 def is_to_be_made(place: str) -> bool:
-    """Tell whether a backup is still to be made of a directory.
+    """Tell whether a store is still to be made of a directory.
 
     It is absent or empty, or somebody was killed while making one there.
 
     Raises:
-        UsageError: It holds something else.
+        UsageError: It holds something else, is no directory, or cannot be looked into.
     """
-    if is_vacant(place):
+    try:
+        names = set(os.listdir(place)) - _NOT_OURS
+    except FileNotFoundError:
         return True
-    names = set(os.listdir(place)) - _NOT_OURS
+    except OSError as error:
+        raise UsageError(
+            "no directory for a backup", path=place, why=reason(error), advice="Name another."
+        ) from error
     if layout.STORE_FILE in names:
         return False
     if names <= layout.OWN_NAMES:

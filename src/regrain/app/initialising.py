@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from regrain.store.locks import run_lock
 from regrain.store.root import StoreRoot, legacy_names, open_top
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from regrain.store.scan import Usage
 
@@ -76,24 +77,36 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
     """
     with disk.Closing(open_top(path)) as fd:
         created = _is_to_be_made(fd, path)
-        try:
+        with making(path):
             store_root.prepare(fd)
             ledger = open_ledger(path, create=created)
             own_ledger(fd)
             if created:
                 store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
-        except OSError as error:
-            kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
-            raise kind(
-                "cannot make a store of the directory",
-                path=path,
-                why=reason(error),
-                advice="Mend that and run it again; it goes on where it was.",
-            ) from error
     try:
         return _queue_legacy(StoreRoot(path), ledger, on_package, created=created)
     finally:
         ledger.close()
+
+
+@contextlib.contextmanager
+def making(path: str) -> Iterator[None]:
+    """Say of what the system refuses that no store could be made of a directory.
+
+    Raises:
+        NoSpaceError: There is no room.
+        RegrainError: Something else.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = NoSpaceError if error.errno in disk.NO_SPACE else RegrainError
+        raise kind(
+            "cannot make a store of the directory",
+            path=path,
+            why=reason(error),
+            advice="Mend that and run it again; it goes on where it was.",
+        ) from error
 
 
 def _is_to_be_made(fd: int, path: str) -> bool:

@@ -100,13 +100,7 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         done = Restored(created=True)
         names = [name for name in published(backup.packages) if is_package_hash(name)]
         if dry_run:
-            manifest = prepare(backup, None, names)
-            done.copied, done.objects, done.size = (
-                len(manifest.parcels),
-                manifest.objects,
-                manifest.size,
-            )
-            return done
+            return _foreseen(backup, None, names, done)
         root = make_store(path, backup, backup.backup_of, "")
         _copy_back(root, backup, names, settings, done, on_event, stopping)
         return done
@@ -120,14 +114,17 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         return done
     names, done.left = _missing(root, backup, everything=everything)
     if dry_run:
-        manifest = prepare(backup, root, names)
-        done.copied, done.objects, done.size = (
-            len(manifest.parcels),
-            manifest.objects,
-            manifest.size,
-        )
-        return done
+        return _foreseen(backup, root, names, done)
     _copy_back(root, backup, names, settings, done, on_event, stopping)
+    return done
+
+
+def _foreseen(
+    backup: StoreRoot, root: StoreRoot | None, names: list[str], done: Restored
+) -> Restored:
+    """Say what would be copied of a backup."""
+    manifest = prepare(backup, root, names)
+    done.copied, done.objects, done.size = len(manifest.parcels), manifest.objects, manifest.size
     return done
 
 

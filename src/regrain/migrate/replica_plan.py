@@ -26,6 +26,7 @@ _INODES_A_LIST = 3
 """The directory, the list and the manifest, roughly: the bytes are counted."""
 
 
+@dataclass(frozen=True, slots=True)
 class Parcel:
     """A package that the target lacks.
 
@@ -36,10 +37,9 @@ class Parcel:
             had none of that mode when it was looked at.
     """
 
-    def __init__(self, package_hash: str, outcome: Outcome, lacking: dict[str, int]) -> None:
-        self.package_hash = package_hash
-        self.outcome = outcome
-        self.lacking = lacking
+    package_hash: str
+    outcome: Outcome
+    lacking: dict[str, int]
 
 
 @dataclass(slots=True)
