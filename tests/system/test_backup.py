@@ -13,6 +13,14 @@ from random import Random
 
 import pytest
 
+from regrain.ledger import open_ledger
+from regrain.migrate.backed_up import (
+    BACKUP_CHECKED,
+    BACKUP_CREATED,
+    BACKUP_DAMAGED,
+    detail_of,
+    last_backup,
+)
 from regrain.model.phase import Phase
 from regrain.store.root import StoreRoot, write_store_file
 from tests import mounts
@@ -302,6 +310,18 @@ def test_the_gate_is_content_with_a_backup_that_covers_all(
     place.rename(workplace / "gone")
     (reason,) = failures()
     assert "cannot be opened" in reason
+
+
+def test_of_several_words_in_a_second_the_last_one_counts(migrated: Regrain) -> None:
+    ledger = open_ledger(str(migrated.store))
+    try:
+        for event in (BACKUP_DAMAGED, BACKUP_CREATED, BACKUP_DAMAGED, BACKUP_CHECKED):
+            ledger.remember(event, detail=detail_of("/somewhere", 1))
+            last = last_backup(ledger)
+            assert last is not None
+            assert last.event == event
+    finally:
+        ledger.close()
 
 
 # restore

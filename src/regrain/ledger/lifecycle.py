@@ -75,12 +75,15 @@ class Lifecycle:
 
     # A: reconciliation, integrity, cutover
 
-    def last_event(self, event: str) -> Event | None:
-        """Return the latest line of the history of this kind."""
+    def last_event(self, *kinds: str) -> Event | None:
+        """Return the latest line of the history that is of one of these kinds.
+
+        Lines are in the order they were written in, whatever the clock said.
+        """
         query = sa.select(history.c.at, history.c.event, history.c.detail)
         with self._transaction() as connection:
             row = connection.execute(
-                query.where(history.c.event == event).order_by(history.c.id.desc()).limit(1)
+                query.where(history.c.event.in_(kinds)).order_by(history.c.id.desc()).limit(1)
             ).first()
             return None if row is None else Event(row.at, row.event, row.detail)
 

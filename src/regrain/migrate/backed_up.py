@@ -53,16 +53,8 @@ def path_in(event: Event) -> str:
 
 
 def last_backup(ledger: Ledger) -> Event | None:
-    """Return the last line of the history about a backup that regrain made or checked.
-
-    Where several are of one second, damage weighs most.
-    """
-    events = [
-        event
-        for name in (BACKUP_DAMAGED, BACKUP_CHECKED, BACKUP_CREATED)
-        if (event := ledger.last_event(name)) is not None
-    ]
-    return max(events, key=lambda event: event.at, default=None)
+    """Return the last line of the history about a backup that regrain made or checked."""
+    return ledger.last_event(BACKUP_DAMAGED, BACKUP_CHECKED, BACKUP_CREATED)
 
 
 def why_not_backed_up(root: StoreRoot, ledger: Ledger) -> str:
