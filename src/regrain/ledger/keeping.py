@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
-    forget_owners,
+    forget_published,
     insert_objects,
     insert_owners,
     insert_package,
     mark_unreferenced,
     remember,
 )
-from regrain.ledger.schema import integrity, intents, packages, store_migration, store_refs
+from regrain.ledger.schema import integrity, intents, store_migration, store_refs
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -155,12 +155,7 @@ class Keeping:
             remember(connection, "package_removed", package_hash, "")
 
     def _unpublish(self, connection: sa.Connection, package_hash: str) -> None:
-        package_id = connection.execute(
-            sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
-        ).scalar()
-        if package_id is not None:
-            forget_owners(connection, [package_id], clock.now())
-            connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+        forget_published(connection, package_hash)
         connection.execute(sa.delete(integrity).where(integrity.c.package_hash == package_hash))
 
     # packages set aside

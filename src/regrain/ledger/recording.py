@@ -112,6 +112,16 @@ def forget_owners(connection: sa.Connection, package_ids: Sequence[int], now: in
     mark_unreferenced(connection, digests, now)
 
 
+def forget_published(connection: sa.Connection, package_hash: str) -> None:
+    """Delete the row of a package's published copy, if there is one; its objects lose an owner."""
+    package_id = connection.execute(
+        sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
+    ).scalar()
+    if package_id is not None:
+        forget_owners(connection, [package_id], clock.now())
+        connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+
+
 def mark_unreferenced(connection: sa.Connection, digests: list[bytes], now: int) -> None:
     """Note since when objects belong to nobody, those of ``digests`` that do."""
     if digests:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from regrain.ledger.recording import NANOSECONDS, forget_owners, insert_objects, remember
+from regrain.ledger.recording import NANOSECONDS, forget_published, insert_objects, remember
 from regrain.ledger.schema import packages, store_migration
 from regrain.model import clock
 from regrain.model.status import Status
@@ -105,12 +105,7 @@ class Repairing:
         """Note that nothing of a package is published any more: it is to be migrated again."""
         mine = store_migration.c.package_hash == package_hash
         with self._transaction() as connection:
-            package_id = connection.execute(
-                sa.select(packages.c.id).where(packages.c.package_hash == package_hash)
-            ).scalar()
-            if package_id is not None:
-                forget_owners(connection, [package_id], clock.now())
-                connection.execute(sa.delete(packages).where(packages.c.id == package_id))
+            forget_published(connection, package_hash)
             connection.execute(
                 sa.update(store_migration)
                 .where(mine, store_migration.c.status != Status.IN_PROGRESS)

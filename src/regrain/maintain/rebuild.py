@@ -25,7 +25,6 @@ from regrain.maintain.rebuild_files import (
 )
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
-from regrain.model.entry import Kind
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.store.locks import RunDirectory
@@ -274,20 +273,16 @@ def _list_time(root: StoreRoot, name: str) -> int:
 
 def _read(root: StoreRoot, name: str, time_ns: int) -> _Package:
     package = FileLevelPackage(root.packages, root.objects, name)
-    sizes: dict[bytes, int] = {}
-    files = size = named = 0
-    for entry in package.entries():
-        if entry.kind is Kind.FILE:
-            files, size = files + 1, size + entry.size
-            if entry.size:
-                named += 1
-                sizes[bytes.fromhex(entry.digest)] = entry.size
+    held = package.contents()
+    sizes = {bytes.fromhex(digest): size for digest, size in held.sizes.items()}
     with disk.Closing(disk.open_directory(name, root.packages)) as fd:
         parts = (os.stat(part, dir_fd=fd, follow_symlinks=False) for part in os.listdir(fd))
         taken = disk.allocated(os.fstat(fd)) + sum(map(disk.allocated, parts))
     tree_hash, list_hash = package.tree_hash, package.list_hash()
     seconds = time_ns // _NANOSECONDS
-    return _Package(name, tree_hash, list_hash, sizes, files, size, named, taken, seconds)
+    return _Package(
+        name, tree_hash, list_hash, sizes, held.files, held.size, held.named, taken, seconds
+    )
 
 
 @dataclass(slots=True)

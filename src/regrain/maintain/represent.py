@@ -22,6 +22,7 @@ from regrain.store.frames import Compression, FrameError, Packer, block_size, ha
 from regrain.store.locks import StoreLock
 from regrain.store.objects import Carrier, dress_carrier, hash_carrier, hash_fd, object_path
 from regrain.store.root import Owner
+from regrain.store.share import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -114,7 +115,7 @@ class Represent:
         path = object_path(change.old.name)
         try:
             with disk.Closing(disk.open_file(path, self._root.objects)) as fd:
-                if _facts(os.fstat(fd)) != _facts(change.old.status):
+                if facts_of(os.fstat(fd)) != facts_of(change.old.status):
                     return Kept.BUSY
                 size = self._prove(change) if change.is_there else self._make(change, fd)
         except FileNotFoundError:
@@ -213,7 +214,7 @@ class Represent:
         old = change.old
         try:
             now = os.stat(object_path(old.name), dir_fd=self._root.objects, follow_symlinks=False)
-            is_still = _facts(now) == _facts(old.status) and (
+            is_still = facts_of(now) == facts_of(old.status) and (
                 self._choice is not Choice.COLD or now.st_nlink == 1
             )
             if is_still and not change.is_there:
@@ -247,19 +248,6 @@ class Represent:
         self.done.before += before
         self.done.after += allocated
         self.done.freed += (before if change.old.status.st_nlink == 1 else 0) - allocated
-
-
-def _facts(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a carrier from another; it may get and lose names outside."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_uid,
-        status.st_gid,
-        status.st_size,
-        status.st_mtime_ns,
-    )
 
 
 def _bad_copy(old: Carrier) -> HaltedError:

@@ -25,7 +25,6 @@ from regrain.migrate.publish import Publisher
 from regrain.migrate.replica_objects import Copy, Route, Wish, cold_hash
 from regrain.migrate.replica_plan import Manifest, Parcel
 from regrain.migrate.staging import staging_error
-from regrain.model.entry import Kind
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.model.layout import FILE_LIST
 from regrain.store import dual
@@ -293,12 +292,8 @@ def read_back(target: StoreRoot, package_hash: str) -> None:
     Raises:
         CorruptionError: One is not what its name says.
     """
-    digests = {
-        entry.digest
-        for entry in FileLevelPackage(target.packages, target.objects, package_hash).entries()
-        if entry.kind is Kind.FILE and entry.size
-    }
-    for digest in sorted(digests):
+    package = FileLevelPackage(target.packages, target.objects, package_hash)
+    for digest in sorted(package.contents().sizes):
         for carrier in carriers_of(target.objects, digest):
             path = object_path(carrier.name)
             (found, _), _ = cold_hash(path, target.objects, is_compressed=carrier.is_compressed)

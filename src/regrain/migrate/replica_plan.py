@@ -12,7 +12,6 @@ from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError, reason
 from regrain.ledger import Outcome
 from regrain.migrate.added import no_claim
-from regrain.model.entry import Kind
 from regrain.store.objects import carriers_of, size_of
 from regrain.store.packages import FileLevelPackage, is_published
 
@@ -163,16 +162,9 @@ def _parcel(
 ) -> Parcel:
     """Read a file list; ``seen`` are carriers that an earlier package brings."""
     package = FileLevelPackage(source.packages, source.objects, package_hash)
-    sizes: dict[str, int] = {}
-    files = size = named = 0
-    for entry in package.entries():
-        if entry.kind is Kind.FILE:
-            files, size = files + 1, size + entry.size
-            if entry.size:
-                named += 1
-                sizes[entry.digest] = entry.size
+    held = package.contents()
     lacking: dict[str, int] = {}
-    for digest, length in sizes.items():
+    for digest, length in held.sizes.items():
         for name, mode in _carriers(source, digest, length):
             if name not in seen and not (target and _has(target, digest, mode, length)):
                 lacking[name] = length
@@ -182,11 +174,11 @@ def _parcel(
         no_claim(package_hash),
         tree_hash=package.tree_hash,
         list_hash=package.list_hash(),
-        digests=sorted(bytes.fromhex(digest) for digest in sizes),
-        files=files,
-        size=size,
+        digests=sorted(bytes.fromhex(digest) for digest in held.sizes),
+        files=held.files,
+        size=held.size,
         added=0,
-        deduplicated=named - len(new),
+        deduplicated=held.named - len(new),
         verified=True,
     )
     return Parcel(package_hash, outcome, lacking)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
 
 _PROBE = 4096
 _END = b"\n" + file_list.FOOTER
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a file list holds.
+
+    Attributes:
+        sizes: Its distinct objects, each with the bytes of its content.
+        files: Regular files.
+        size: Their bytes, each path counted.
+        named: Those that have an object: an empty file has none.
+    """
+
+    sizes: dict[str, int]
+    files: int = 0
+    size: int = 0
+    named: int = 0
 
 
 class FileLevelPackage:
@@ -76,6 +94,18 @@ class FileLevelPackage:
             hasher.update(piece)
             position += len(piece)
         return hasher.hexdigest()
+
+    def contents(self) -> Contents:
+        """Read the whole list, and count what it holds."""
+        found = Contents({})
+        for entry in self.entries():
+            if entry.kind is Kind.FILE:
+                found.files += 1
+                found.size += entry.size
+                if entry.size:
+                    found.named += 1
+                    found.sizes[entry.digest] = entry.size
+        return found
 
     def tree(self) -> Iterator[Entry]:
         """Yield all entries; digests cost nothing here."""

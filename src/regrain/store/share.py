@@ -29,7 +29,7 @@ _NAMES_MAX = 30_000
 """A carrier with more names is not linked again: a group of names may have to follow."""
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
     """What tells an inode from another, and what writing to it changes."""
 
     device: int
@@ -85,7 +85,7 @@ class Share:
             and _only_labels(entry.xattrs or ())
         )
 
-    def _find(self, entry: Entry) -> tuple[bytes, _Facts] | None:
+    def _find(self, entry: Entry) -> tuple[bytes, Facts] | None:
         """Return where a good carrier with the metadata of a file lies, and its facts."""
         for carrier in (entry.digest, further_carrier(entry.digest, entry.mode)):
             path = object_path(carrier).encode()
@@ -97,14 +97,14 @@ class Share:
                 return (path, facts) if self._is_good(entry, path, facts) else None
         return None
 
-    def _has_metadata_of(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+    def _has_metadata_of(self, entry: Entry, path: bytes, facts: Facts) -> bool:
         return (
             facts.mode == stat.S_IFREG | entry.mode
             and (facts.uid, facts.gid) == (entry.uid, entry.gid)
             and _only_labels(disk.read_xattrs(b"/proc/self/fd/%d/%b" % (self._objects, path)) or ())
         )
 
-    def _is_good(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+    def _is_good(self, entry: Entry, path: bytes, facts: Facts) -> bool:
         """Check the bytes; False if the carrier changes at this moment."""
         if facts.size != entry.size:
             why = f"has {facts.size} bytes instead of {entry.size}"
@@ -115,9 +115,9 @@ class Share:
             digest, _ = hash_fd(fd)
             if digest != entry.digest:
                 raise self._damaged(entry, path, f"hashes to {digest}")
-            return _facts_of(os.fstat(fd)) == facts
+            return facts_of(os.fstat(fd)) == facts
 
-    def _hand_out(self, path: bytes, facts: _Facts, name: bytes, at: int) -> bool:
+    def _hand_out(self, path: bytes, facts: Facts, name: bytes, at: int) -> bool:
         """Link; what got the name must be what was checked."""
         try:
             disk.link(path, self._objects, name, at)
@@ -175,7 +175,7 @@ class ExactShare(Share):
                 continue
         return None
 
-    def _has_metadata_of(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+    def _has_metadata_of(self, entry: Entry, path: bytes, facts: Facts) -> bool:
         return (
             facts.mtime_ns == entry.mtime_ns
             and facts.inode not in self._used
@@ -187,12 +187,12 @@ class ExactShare(Share):
         status = os.stat(path, dir_fd=self._objects, follow_symlinks=False)
         return status.st_nlink < (_NAMES_MAX if self._link_outside else _ONLY_ITS_OWN + 1)
 
-    def _is_good(self, entry: Entry, path: bytes, facts: _Facts) -> bool:
+    def _is_good(self, entry: Entry, path: bytes, facts: Facts) -> bool:
         with disk.Closing(disk.open_file(path, self._objects)) as fd:
             digest, _ = hash_fd(fd)
             if digest != entry.digest:
                 raise self._damaged(entry, path, f"hashes to {digest}")
-            is_still = _facts_of(os.fstat(fd)) == facts
+            is_still = facts_of(os.fstat(fd)) == facts
         if is_still:
             self._used.add(facts.inode)
         return is_still
@@ -202,12 +202,13 @@ def _only_labels(names: Iterable[bytes]) -> bool:
     return all(name.startswith(LABELS) for name in names)
 
 
-def _facts(name: bytes, at: int) -> _Facts:
-    return _facts_of(os.stat(name, dir_fd=at, follow_symlinks=False))
+def _facts(name: bytes, at: int) -> Facts:
+    return facts_of(os.stat(name, dir_fd=at, follow_symlinks=False))
 
 
-def _facts_of(status: os.stat_result) -> _Facts:
-    return _Facts(
+def facts_of(status: os.stat_result) -> Facts:
+    """Return what tells a carrier from another; it may get and lose names outside."""
+    return Facts(
         status.st_dev,
         status.st_ino,
         status.st_mode,
