@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +14,13 @@ from regrain.migrate import replica_objects
 from regrain.migrate.replica_objects import Route
 from regrain.settings import Settings
 from tests.compare import differences
-from tests.faults.inline import Flag, Numbered
+from tests.faults.inline import Flag, Here
 from tests.faults.small import Scene
 from tests.reader import check_store, package_tree
 
 
-class _Inline(Executor):
+class _Inline(Here):
     """One worker, in this process; its descriptors are closed with it."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Numbered:
-        """Do it now."""
-        future = Numbered()
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 -- what a worker raises, its future holds
-            future.set_exception(error)
-        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the worker."""

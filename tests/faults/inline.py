@@ -49,11 +49,8 @@ class Numbered(Future[Any]):
         return self._number
 
 
-class Inline(Executor):
-    """One worker, in this process; it ends like a process does: everything is closed."""
-
-    def __init__(self, place: pool.Workplace, stop: Flag) -> None:
-        start_worker(place, stop)
+class Here(Executor):
+    """Does at once, in this process, what it is given."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Do it now."""
@@ -64,6 +61,13 @@ class Inline(Executor):
         except BaseException as error:  # noqa: BLE001 -- what a worker raises, its future holds
             future.set_exception(error)
         return future
+
+
+class Inline(Here):
+    """One worker, in this process; it ends like a process does: everything is closed."""
+
+    def __init__(self, place: pool.Workplace, stop: Flag) -> None:
+        start_worker(place, stop)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the worker."""

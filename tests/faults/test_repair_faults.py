@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +19,7 @@ from tests.faults.faulty import SYNCS, WRITES, Faults, injected
 from tests.faults.inline import Way, migrate
 from tests.faults.small import Scene, copy_of
 from tests.faults.sweeping import chosen, sample
+from tests.faults.test_undoing_crash import counted
 from tests.faults.undoing import reading_problems
 from tests.repairs import problems
 
@@ -71,35 +69,6 @@ def fresh(scene: Scene) -> Scene:
     return Scene(made, packages, scene.before)
 
 
-@contextmanager
-def counted() -> Iterator[Counter[str]]:
-    """Count the calls of every target."""
-    calls: Counter[str] = Counter()
-    originals = []
-    for target in TARGETS:
-        module, _, path = target.partition(":")
-        owner: Any = importlib.import_module(module)
-        *classes, name = path.split(".")
-        for part in classes:
-            owner = getattr(owner, part)
-        original = getattr(owner, name)
-        originals.append((owner, name, original))
-        setattr(owner, name, _counting(original, target, calls))
-    try:
-        yield calls
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
-
-
-def _counting(original: Callable[..., Any], target: str, calls: Counter[str]) -> Any:
-    def call(*arguments: Any, **named: Any) -> Any:
-        calls[target] += 1
-        return original(*arguments, **named)
-
-    return call
-
-
 def test_all_of_it_is_healed(damaged: Scene) -> None:
     """The scene is what the sweeps take it for."""
     scene = fresh(damaged)
@@ -118,7 +87,7 @@ def test_killed_anywhere_it_is_given_again(
     seed: int,
     choose: Callable[[Sequence[Moment], int, str], list[Moment]],
 ) -> None:
-    with counted() as calls:
+    with counted(TARGETS) as calls:
         repairing.repair(fresh(damaged).path)
     moments = [
         Moment(target, "before", number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from regrain.model.phase import Phase
 from regrain.store.root import StoreRoot, write_store_file
 from tests.compare import differences, snapshot
 from tests.conftest import remove
-from tests.faults.inline import Way, inline_workers, migrate
+from tests.faults.inline import Here, Way, inline_workers, migrate
 from tests.faults.judge import ledger_problems, package_differences
 from tests.faults.small import Scene
 from tests.stores import read_ledger, statuses
@@ -27,21 +26,11 @@ from tests.stores import read_ledger, statuses
 WAY = Way(batch=10)
 
 
-class _Here(Executor):
+class _Auditor(Here):
     """Does in this process what a worker of an audit does."""
 
     def __init__(self, _: int, start: Callable[..., None], *arguments: Any) -> None:
         start(*arguments)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Do it now."""
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 -- what a worker raises, its future holds
-            future.set_exception(error)
-        return future
 
 
 @contextmanager
@@ -49,7 +38,7 @@ def inline_audit() -> Iterator[None]:
     """Have every audit of this process work inline."""
     module: Any = audit
     original = module.spawn_executor
-    module.spawn_executor = _Here
+    module.spawn_executor = _Auditor
     try:
         yield
     finally:
