@@ -242,6 +242,14 @@ def test_an_error_is_a_document_too(migrated: Migrated) -> None:
     assert document["schema"] == 1
 
 
+def test_what_is_missing_is_told_in_one_line(regrain: Regrain, store_path: Path) -> None:
+    legacy_of_one(store_path)
+    regrain("init")
+    said = regrain("repack", code=2).stderr
+    assert "Choose from: all, cold, none." in said
+    assert "\\x" not in said
+
+
 def test_every_status_ends_with_the_next_command(regrain: Regrain, store_path: Path) -> None:
     legacy_of_one(store_path)
     regrain("init")

@@ -135,6 +135,8 @@ def _in_our_words(error: Exception) -> RegrainError:
         context = getattr(error, "ctx", None)
         command = "regrain" if context is None else context.command_path
         what = error.format_message().rstrip(".")
+        if isinstance(error, click.MissingParameter):  # its choices come on lines of their own
+            what = " ".join(what.split())
         return UsageError(what[:1].lower() + what[1:], advice=f"See '{command} --help'.")
     if isinstance(error, OSError):
         return RegrainError(
