@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import CorruptionError, PackageError, RegrainError
 from regrain.migrate.copies import OpenFile
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
-from regrain.migrate.staging import Stager, flush_error, staging_error
+from regrain.migrate.staging import Stager
 from regrain.model import layout
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import compressed_carrier, further_carrier, staged_path

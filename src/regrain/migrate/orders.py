@@ -11,6 +11,7 @@ from regrain.ledger import NewCarrier, Outcome
 from regrain.migrate.jobs import (
     Failure,
     FailureKind,
+    ObjectsResult,
     PackageResult,
     Slice,
     Wanted,
@@ -30,6 +31,10 @@ _wanted = unpacker(Wanted)
 
 TASK_BYTES = 128 << 10
 """Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
+
+
+Tasks = list[list[tuple[str, bytes]]]
+"""Work with objects, task by task: pairs of a package and what is wished of it (packed)."""
 
 
 DEATHS_MAX = 5
@@ -151,7 +156,7 @@ class Batch:
         named = {first for result in self.good for first in result.digests[::32]}
         return {f"{first:02x}" for first in named | {new.digest[0] for new in self.carriers}}
 
-    def copy_tasks(self) -> list[list[tuple[str, bytes]]]:
+    def copy_tasks(self) -> Tasks:
         """Return what is to be copied because no package of the batch brings it by a link."""
         if not any(result.to_copy for result in self.good):
             return []
@@ -176,11 +181,15 @@ class Batch:
                 parts.append((result.package_hash, pack(alone.values())))
         return _tasks(parts)
 
-    def object_tasks(self) -> list[list[tuple[str, bytes]]]:
+    def object_tasks(self) -> Tasks:
         """Return what is to be published, parted into tasks of about equal work."""
         return _tasks((r.package_hash, wanted) for r in self.good for wanted in r.wanted)
 
-    def lost(self, package_hash: str, failure: Failure) -> None:
+    def task_is_done(self) -> None:
+        """Count one of the tasks that were handed out."""
+        self.parts = (self.parts or 1) - 1
+
+    def _lost(self, package_hash: str, failure: Failure) -> None:
         """Take note that a package failed although it was read."""
         self.done[package_hash] = PackageResult(package_hash, failure=failure)
         self.has_losses = True
@@ -192,7 +201,7 @@ class Batch:
             for result in self.good:
                 if result.package_hash in self.bereft:
                     failure = Failure(FailureKind.BEREFT, words, None)
-                    self.lost(result.package_hash, failure)
+                    self._lost(result.package_hash, failure)
 
     def outcomes(self, package_hashes: set[str], *, verified: bool) -> list[Outcome]:
         """Return what the ledger is to record of those of its good packages."""
@@ -212,12 +221,18 @@ class Batch:
             if result.package_hash in package_hashes
         ]
 
-    def credit(self, package_hash: str, packed: bytes) -> None:
-        """Take note of carriers (packed) that were published for a package."""
-        carriers = _carriers(packed)
-        self.carriers += carriers
-        self.new[package_hash] += len(carriers)
-        self.added[package_hash] += sum(carrier.allocated for carrier in carriers)
+    def take(self, result: ObjectsResult) -> None:
+        """Take note of what was copied, or published, of a package."""
+        name = result.package_hash
+        if result.staged:
+            self.done[name].wanted.append(result.staged)
+        if result.carriers:
+            carriers = _carriers(result.carriers)
+            self.carriers += carriers
+            self.new[name] += len(carriers)
+            self.added[name] += sum(carrier.allocated for carrier in carriers)
+        if result.failure is not None:
+            self._lost(name, result.failure)
 
 
 @dataclass(slots=True)
@@ -231,9 +246,9 @@ class Large:
     failure: Failure | None = None
 
 
-def _tasks(parts: Iterable[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:
+def _tasks(parts: Iterable[tuple[str, bytes]]) -> Tasks:
     """Part the work with objects into tasks of about equal size."""
-    tasks: list[list[tuple[str, bytes]]] = []
+    tasks: Tasks = []
     room = 0
     for package_hash, packed in parts:
         if room < len(packed):

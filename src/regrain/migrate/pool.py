@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
@@ -26,7 +27,7 @@ from regrain.migrate.jobs import (
 )
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.seal import Sealer
-from regrain.migrate.staging import Stager, staging_error
+from regrain.migrate.staging import Stager
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner

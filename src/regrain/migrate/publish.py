@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.migrate.staging import flush_error, staging_error
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from regrain.migrate.orders import Tasks
     from regrain.migrate.pace import Pace
     from regrain.migrate.parts import Task
     from regrain.migrate.publish import Publisher
@@ -281,8 +282,7 @@ class Run:
             else:
                 self._take_objects(result)
         if isinstance(results[0], ObjectsResult):
-            batch = self._batch_of(results[0].package_hash)
-            batch.parts = (batch.parts or 1) - 1
+            self._batch_of(results[0].package_hash).task_is_done()
 
     def _take(self, result: PackageResult) -> None:
         self._tracker.read(result.bytes_read, result.package_hash)
@@ -293,13 +293,8 @@ class Run:
         for damage in result.damaged:
             self._emit(ObjectDamaged(*damage))
         batch = self._batch_of(result.package_hash)
-        if result.staged:
-            batch.done[result.package_hash].wanted.append(result.staged)
-        if result.carriers:
-            batch.credit(result.package_hash, result.carriers)
-        if result.failure is not None:
-            batch.lost(result.package_hash, result.failure)
-            self._heed(result.failure)
+        batch.take(result)
+        self._heed(result.failure)
 
     def _heed(self, failure: Failure | None) -> None:
         """End the run, or let it wait, after a failure that concerns more than its package."""
@@ -353,7 +348,10 @@ class Run:
             if batch.parts is None:
                 self._hand_out(batch, pool.copy_objects, batch.copy_tasks())
             if not batch.parts and not batch.is_publishing:
-                self._start_publishing(batch)
+                batch.is_publishing = True
+                if batch.good:
+                    self._publisher.flush()
+                self._hand_out(batch, pool.publish_objects, batch.object_tasks())
         if batch.parts:
             return False
         if isinstance(self._end, HaltedError):
@@ -365,17 +363,8 @@ class Run:
             self._room.progressed()
         return True
 
-    def _start_publishing(self, batch: Batch) -> None:
-        """Make the data of a batch durable, then have workers give the objects their names."""
-        batch.is_publishing = True
-        if batch.good:
-            self._publisher.flush()
-        self._hand_out(batch, pool.publish_objects, batch.object_tasks())
-
-    def _hand_out(
-        self, batch: Batch, work: Callable[..., Any], tasks: list[list[tuple[str, bytes]]]
-    ) -> None:
-        """Let workers do the next step of a batch before they read further packages."""
+    def _hand_out(self, batch: Batch, work: Callable[..., Any], tasks: Tasks) -> None:
+        """Let workers do a step of a batch before they read further packages."""
         self._todo.extendleft((work, (task,)) for task in tasks)
         batch.parts = len(tasks)
 

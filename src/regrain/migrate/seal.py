@@ -14,8 +14,8 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from regrain import disk
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.jobs import Options, PackageResult, Record, pack
-from regrain.migrate.staging import staging_error
 from regrain.migrate.verify import verify_unchanged
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind

@@ -17,12 +17,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.errors import HaltedError, PackageError, reason
 from regrain.migrate.copies import (
     OpenFile,
     pack_and_read_back,
     write_and_read_back,
 )
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.jobs import Ingest, Options, Wanted
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import (
@@ -50,33 +51,8 @@ _NOT_OF_A_CARRIER = 0o7022
 
 _READ_BITS = 0o444
 _NAMES_REMEMBERED_MAX = 200_000
-
-
-def staging_error(error: OSError, path: bytes) -> RegrainError:
-    """Return what an error while writing into the store means: no space, or the end."""
-    if error.errno in disk.NO_SPACE:
-        return NoSpaceError(
-            "no space left to stage a file",
-            path=path,
-            why=reason(error),
-            advice="Free space or inodes and run 'regrain migrate' again; it goes on.",
-        )
-    return HaltedError(
-        "cannot write to the store",
-        path=path,
-        why=reason(error),
-        advice="The legacy packages are untouched. Check the disk, then run again.",
-    )
-
-
-def flush_error(what: str, error: OSError) -> HaltedError:
-    """Return the end of the run: whatever the reason was, asking again would prove nothing."""
-    return HaltedError(
-        f"cannot flush {what} to the disk",
-        why=reason(error),
-        advice="The legacy packages are untouched. Check the disk and its messages, then run "
-        "'regrain migrate' again: it stages anew what was in hand.",
-    )
+_LISTING_PAYS = 2000
+"""From so many names on, listing all directories of objects is cheaper than looking for each."""
 
 
 class Stager:
@@ -194,7 +170,7 @@ class Stager:
         Most stores have none, and each directory need be listed only once to know it. One that
         comes later is found when the object is published, or has a plain carrier beside it.
         """
-        if self._packer is not None:
+        if self._packer is not None or len(self._seen) < _LISTING_PAYS:
             return True
         shard = digest[:2]
         known = self._with_frames.get(shard)
