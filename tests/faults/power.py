@@ -107,15 +107,15 @@ def _prepared(name: str, point: Path, seed: int) -> Iterator[Arena]:
 
 def _run(at: Arena, log: Path, before_run: Callable[[], object]) -> tuple[str, list[Any]]:
     promised: list[tuple[int, str]] = []
-    with _promises(log, promised):
+    with promises(lambda: log.stat().st_size, lambda *promise: promised.append(promise)):
         before_run()
-        letter, _ = outcome_of(at.command, at.before)
+        letter, _ = outcome_of(at.command, at_home(at.before))
     return letter, promised
 
 
 @contextmanager
-def _promises(log: Path, promised: list[tuple[int, str]]) -> Iterator[None]:
-    """Note what the ledger holds after each commit, and where in the log that was."""
+def promises(now: Callable[[], int], note: Callable[[int, str], None]) -> Iterator[None]:
+    """Have it noted what the ledger holds after each commit, and when that was."""
     original = Ledger._transaction
 
     @contextmanager
@@ -123,7 +123,7 @@ def _promises(log: Path, promised: list[tuple[int, str]]) -> Iterator[None]:
         with original(ledger, *arguments, **named) as connection:
             yield connection
             held = _held(lambda query: connection.exec_driver_sql(query).fetchall())
-        promised.append((log.stat().st_size, held))
+        note(now(), held)
 
     Ledger._transaction = transaction  # type: ignore[method-assign, assignment]
     try:
@@ -138,6 +138,12 @@ def _held(ask: Callable[[str], Sequence[Any]]) -> str:
         table: sorted(map(repr, map(tuple, ask(f"SELECT * FROM {table}")))) for table in TABLES
     }
     return json.dumps(tables)
+
+
+def ledger_of(scene: Scene) -> str:
+    """All that a store's ledger holds, to be compared with what was promised."""
+    with closing(sqlite3.connect(scene.path / "state.sqlite")) as connection:
+        return _held(lambda query: connection.execute(query).fetchall())
 
 
 def copy_image(image: Path, to: Path) -> None:
@@ -200,8 +206,7 @@ def _broken_promises(recording: Recording, scene: Scene, cut: Cut) -> list[str]:
     owed = [n for n, (position, _) in enumerate(recording.promised) if position <= cut.position]
     if not owed:
         return []
-    with closing(sqlite3.connect(scene.path / "state.sqlite")) as connection:
-        held = _held(lambda query: connection.execute(query).fetchall())
+    held = ledger_of(scene)
     kept = [n for n, (_, promise) in enumerate(recording.promised) if promise == held]
     if kept and kept[-1] >= owed[-1]:
         return []

@@ -9,14 +9,16 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from regrain import disk
+from regrain.errors import HaltedError
 from regrain.store.tokens import NamelessContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 _FILES_A_WORKER = 2000
@@ -59,6 +61,24 @@ def spawn_executor(
         initializer=_begin,
         initargs=(os.getpid(), initializer, arguments),
     )
+
+
+@contextmanager
+def deaths_told() -> Iterator[None]:
+    """Have a worker that dies be an error of ours: most often the system was out of memory.
+
+    Raises:
+        HaltedError: A worker died.
+    """
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise HaltedError(
+            "a worker process died",
+            why="the system killed it, or it crashed",
+            advice="Often it is memory: see the kernel's messages. Nothing is lost; give the same "
+            "command again, with fewer --jobs where it has them.",
+        ) from error
 
 
 def _begin(parent: int, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
