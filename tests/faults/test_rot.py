@@ -1,8 +1,8 @@
 """What lies still is damaged before a command: bytes turn, files end early or are gone.
 
-The rule for every command and every damage: whatever package had a whole copy in either layout has
-one afterwards; nobody is handed bytes that are not the package's; the error is one of ours. Then the
-clock: it jumps by years while a command works.
+The rule for every command and every damage: a package that had a whole copy in either layout has
+one afterwards; nobody is handed bytes that are not the package's; the error is one of ours. Then
+the clock: it jumps by years while a command works.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MUST_NOTICE = {
 """Where a command may not end as if nothing were wrong, and the letters that it may end with."""
 
 LEDGER_IS_LEFT_ALONE = {"restore", "repair"}
-"""A restored store gets a ledger of its own; a repair begins with making the ledger anew, or says."""
+"""A restored store gets a ledger of its own; a repair is for damage."""
 
 
 @pytest.fixture(params=COMMANDS)
