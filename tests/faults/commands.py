@@ -237,7 +237,7 @@ def _half(path: Path, seed: int) -> Scene:
 
 def _saved(path: Path, seed: int) -> Scene:
     scene = _half(path, seed)
-    backing.create(path, path / SAVED)
+    backing.create(path, path.with_name(SAVED))
     return scene
 
 
@@ -247,15 +247,7 @@ def _back_up(scene: Scene) -> None:
 
 
 def _restore(scene: Scene) -> None:
-    backing.restore(scene.path.with_name(RESTORED), _moved(scene))
-
-
-def _moved(scene: Scene) -> Path:
-    """The backup, which came with the store: nothing strange may lie at a store's top."""
-    aside, came = scene.path.with_name(SAVED), scene.path / SAVED
-    if came.exists():
-        came.rename(aside)
-    return aside
+    backing.restore(scene.path.with_name(RESTORED), scene.path.parents[1] / SAVED)
 
 
 def _copying(
@@ -316,12 +308,10 @@ class Arena:
 
     def fresh(self) -> Scene:
         """A copy of the store, and nothing left of an earlier trial."""
-        for name in (BACKUP, SAVED, RESTORED, "out"):
+        for name in (BACKUP, RESTORED, "out"):
             remove(self.place / name)
         anew = self.name != "repair" and not self.name.startswith(("rollback", "migrate in"))
         scene = copied(self.before, self.place / "store", anew=anew)
-        if self.name == "restore":
-            _moved(scene)
         if self.name.startswith("add"):
             keeping_scenes.source_of(scene.path)
         return scene

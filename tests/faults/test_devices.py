@@ -124,7 +124,7 @@ def test_a_disk_that_fails_under_a_migration(room: Path, seed: int) -> None:
 def test_a_disk_that_fails(room: Path, seed: int, kind: str, name: str) -> None:
     disk = make_disk(kind, room)
     at = prepared(name, disk, seed)
-    cases = chosen([(f, n) for f in FAULTS for n in AFTER], seed, f"device, {name}, {kind}")
+    cases = chosen([(f, n) for f in FAULTS for n in AFTER], seed, f"device, {name}, {kind}", 24)
     fired, said = sweep(at, disk, cases)
     assert fired >= len(cases) // 4
     assert said == []

@@ -24,6 +24,9 @@ from tests.faults.tracing import READS, SYNCS, Fault, SystemCall, Traced, possib
 EVERY_DAY = 3
 """Calls of each command and sort of fault that are tried every day."""
 
+ONE_IN = 24
+"""Of a sample: there are some forty thousand cases."""
+
 CALLS_MIN = 10
 MISSED_OF = 20
 """At most one fault in so many may miss: what threads do differs a little from run to run."""
@@ -135,14 +138,14 @@ def test_killed_or_failing_at_some_calls(at: Arena, seed: int) -> None:
 @pytest.mark.timeout(3600)
 def test_killed_before_every_call(at: Arena, seed: int) -> None:
     cases = [Fault(call.number) for call in survey(at)]
-    assert sweep(at, chosen(cases, seed, f"system calls, {at.name}")) == []
+    assert sweep(at, chosen(cases, seed, f"system calls, {at.name}", ONE_IN)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_call_fails(at: Arena, seed: int) -> None:
     cases = failures(survey(at))
-    assert sweep(at, chosen(cases, seed, f"failing system calls, {at.name}")) == []
+    assert sweep(at, chosen(cases, seed, f"failing system calls, {at.name}", ONE_IN)) == []
 
 
 @pytest.mark.slow
@@ -157,4 +160,4 @@ def test_every_write_is_short(at: Arena, seed: int) -> None:
 def test_every_read_fails(at: Arena, seed: int) -> None:
     calls = [call for call in survey(at, reads=True) if call.name in READS.values()]
     cases = [Fault(call.number, kind) for call in calls for kind in READ_ERRORS]
-    assert sweep(at, chosen(cases, seed, f"failing reads, {at.name}"), reads=True) == []
+    assert sweep(at, chosen(cases, seed, f"failing reads, {at.name}", ONE_IN), reads=True) == []
