@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -82,6 +83,18 @@ def make_disk(kind: str, folder: Path, *options: str, size_mb: int = 0) -> Disk:
     return Disk(kind, image, point)
 
 
+class DiedError(AssertionError):
+    """A process was killed by a signal.
+
+    Attributes:
+        signal: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the process died of {signal.Signals(number).name}")
+        self.signal = number
+
+
 def in_child(work: Callable[[], Any]) -> Any:
     """Do something in a process of its own, so that nothing of it keeps a file system busy.
 
@@ -90,6 +103,7 @@ def in_child(work: Callable[[], Any]) -> Any:
 
     Raises:
         AssertionError: It raised; with its traceback.
+        DiedError: It was killed.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -105,7 +119,9 @@ def in_child(work: Callable[[], Any]) -> Any:
     os.close(writing)
     with os.fdopen(reading) as stream:
         answer = stream.read()
-    os.waitpid(pid, 0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise DiedError(os.WTERMSIG(status))
     found = json.loads(answer)
     assert "raised" not in found, found["raised"]
     return found["result"]
