@@ -154,12 +154,15 @@ def fill(point: Path, leave: int) -> None:
     free = os.statvfs(point)
     size = free.f_bavail * free.f_frsize - leave
     fd = os.open(point / "filler", os.O_WRONLY | os.O_CREAT)
+    os.lseek(fd, max(1, size), os.SEEK_SET)
     with suppress(OSError):  # not all that is said to be there is to be had
         os.posix_fallocate(fd, 0, max(1, size))
-    if leave == 0:
+    for piece in (1 << 20, 4096) if leave == 0 else ():
         with suppress(OSError):
-            while os.write(fd, bytes(4096)):
-                os.fsync(fd)
+            while os.write(fd, bytes(piece)):
+                pass
+    with suppress(OSError):
+        os.fsync(fd)
     os.close(fd)
 
 
@@ -170,6 +173,10 @@ def use_up_inodes(point: Path, leave: int) -> None:
         (point / "filler" / str(number)).touch()
 
 
+WITHOUT_ROOM = {"ok", "P", "K", "F", "T", "killed"}
+"""How a command may end on a full disk."""
+
+
 def on_a_full_one(at: Arena, disk: Disk, fill_up: Callable[[Path], None], fault: str) -> list[str]:
     """Run the command where there is no room, then again where there is."""
     copy_image(kept(disk), disk.image)
@@ -177,6 +184,7 @@ def on_a_full_one(at: Arena, disk: Disk, fill_up: Callable[[Path], None], fault:
         fill_up(point)
         letter, _ = run_apart(at)
         said: list[str] = in_child(lambda: at.command.any_time(at_home(at.before)))
+        said += [] if letter in WITHOUT_ROOM else ["nobody said that there is no room"]
         remove(point / "filler")
         said += in_child(lambda: looked_at(at, [], complete=False))
     tally.count(at.name, fault, letter)
