@@ -40,7 +40,7 @@ MUST_NOTICE = {
     ("cleanup", "legacy file"): {"K"},
     ("cutover", "object"): {"T", "Q", "K"},
     ("cutover", "file list"): {"T", "Q", "K"},
-    ("cutover", "legacy file"): {"T", "Q", "K"},
+    ("rollback --purge", "legacy file"): {"K"},
     ("rollback", "object"): {"Q", "F"},
     ("rollback", "file list"): {"Q", "F"},
     **{(name, "ledger"): {"Q"} for name in COMMANDS},
@@ -117,6 +117,8 @@ def damage(at: Arena, what: str, how: str, seed: int) -> list[str]:
         return []
     if what == "legacy file" and at.name in FIRST_READ:
         return []  # nobody knows yet what it was
+    if at.name == "migrate after rollback" and (what == "legacy file" or how != "gone"):
+        return []  # the legacy directory is the truth then, and shares its inodes with objects
     aside = scene.path.with_name("aside")
     subprocess.run(["cp", "-a", "--", file, aside], check=True)
     DAMAGES[how](file)

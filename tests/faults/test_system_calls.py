@@ -92,14 +92,22 @@ def try_one(at: Arena, fault: Fault, *, reads: bool = False) -> list[str]:
 MISSED = "missed"
 
 
+TRIED_AGAIN = {"openat", "read", "write", "pwrite64"}
+"""Calls that a signal may interrupt, by their manual, and that are made again."""
+
+
 def verdict(fault: Fault, done: Traced) -> tuple[str, list[str]]:
     """Tell the letter of an outcome, and what is wrong with it."""
+    assert done.fired is not None
     if fault.kind == "SIGKILL":
         return "killed", [] if done.signal == signal.SIGKILL else [f"it did not die: {done}"]
     if done.signal or done.said:
         return "", [f"no error of ours: signal {done.signal}: {done.said[-2000:]}"]
     letter = LETTERS[done.code]
-    if fault.kind in {"EINTR", "short write"} and letter != "ok":
+    goes_on = fault.kind == "short write" or (
+        fault.kind == "EINTR" and done.fired.name in TRIED_AGAIN
+    )
+    if goes_on and letter != "ok":
         return letter, [f"ended with {letter}"]
     return letter, []
 
