@@ -149,7 +149,7 @@ FIRST_READ = {"migrate", "migrate, copied and flushed one by one", "migrate in p
 )
 def test_nothing_that_was_whole_is_lost(at: Arena, seed: int, choose: Callable[..., Any]) -> None:
     cases = choose(CASES, seed, f"rot, {at.name}")
-    assert [line for case in cases for line in damage(at, *case, seed)] == []
+    assert [line for what, how in cases for line in damage(at, what, how, seed)] == []
 
 
 YEARS = 10 * 365 * 86_400

@@ -1,4 +1,4 @@
-"""An object that is a hard link of a legacy inode rots in both layouts: nobody is handed that."""
+"""Which copy is the whole one? Of a file that both layouts share; of one that is to be dropped."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from regrain.app.store import Package, PackageStore
-from regrain.errors import CorruptionError
+from regrain.errors import CorruptionError, RefusedError
 from regrain.model.phase import Layout
 from tests.conftest import remove
+from tests.faults import undoing
 from tests.faults.inline import Way, migrate
 from tests.faults.small import Scene, copy_of
 from tests.repairs import INSIDE, cut, lose, turn_over
@@ -64,3 +65,21 @@ def test_a_legacy_directory_stands_in_only_with_the_right_bytes(
     if not shares or damage is lose:
         assert package.read(FILE) == content
         assert package.layout is Layout.LEGACY
+
+
+@pytest.mark.parametrize("damage", [turn_over, cut, lose])
+def test_purge_does_not_drop_what_may_be_the_last_whole_copy(
+    template: Scene, damage: Callable[[Path], None]
+) -> None:
+    """Rot, and whatever else befell a legacy directory since the rollback compared it."""
+    scene = copy_of(template, template.path.with_name("purged"))
+    try:
+        migrate(scene.path, Way(ingest="copy"))
+        undoing.rollback(scene.path)
+        damage(scene.named("linkable").path / FILE)
+        with pytest.raises(RefusedError, match="not what is published"):
+            undoing.purge(scene.path)
+        assert len(list((scene.path / "packages").iterdir())) == len(scene.packages)
+        assert list((scene.path / "objects").glob("*/*"))
+    finally:
+        remove(scene.path)
