@@ -77,7 +77,7 @@ BREAKAGES = {
         "migrate/seal.py",
         "        if self._options.verify:\n",
         "        if not self._options:\n",
-        "../system/test_failures.py::test_a_package_that_changes_while_it_is_read_fails",
+        "test_verification.py::test_a_tree_that_changed_since_it_was_read_fails",
     ),
     "recovery believes what a name says": Breakage(
         "migrate/recover.py",
