@@ -1,6 +1,7 @@
 """The protocol is broken on purpose, in one place at a time: a test that is named must see it.
 
-Each breakage is made in a private copy of the program, and the test runs against that.
+Each breakage is made in a private copy of the program, and the test runs against that. That it
+passes without the breakage, the suite says.
 """
 
 from __future__ import annotations
@@ -132,7 +133,6 @@ def test_a_broken_protocol_is_caught(name: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     file = tmp_path / "src/regrain" / breakage.file
     assert file.read_text().count(breakage.old) == 1, "what is to be broken is not there, or twice"
-    assert run(tmp_path, breakage.test) == 0, "the test fails without the breakage, too"
     file.write_text(file.read_text().replace(breakage.old, breakage.new))
     assert run(tmp_path, breakage.test) == 1, "nobody saw that the protocol is broken"
     tally.count("mutations", name, "E")

@@ -245,7 +245,7 @@ class _Tracer:
         return call
 
     def _about(self, tid: int, number: int, arguments: list[int]) -> str | None:
-        """Tell what at the top of the place a call is about; None: it is about something else."""
+        """Tell in two words what in the place a call is about; None: it is about something else."""
         if number in _BY_PATH:
             path = _text(tid, arguments[0])
         else:
@@ -260,7 +260,7 @@ class _Tracer:
                     return None
         if path != self._place and not path.startswith(self._place + b"/"):
             return None
-        return os.fsdecode(path[len(self._place) + 1 :].partition(b"/")[0])
+        return os.fsdecode(b"/".join(path[len(self._place) + 1 :].split(b"/")[:2]))
 
 
 def _text(tid: int, address: int) -> bytes:
