@@ -65,11 +65,10 @@ def kept(disk: Disk) -> Path:
 
 def run(at: Arena) -> tuple[str, list[str]]:
     """Run the command, in a process of its own; its letter, and what the ledger promised."""
-    scene = replace(at, before=at_home(at.before)).before
     promised: list[str] = []
     with promises(lambda: 0, lambda _, held: promised.append(held)):
         try:
-            letter, _ = outcome_of(at.command, scene)
+            letter, _ = outcome_of(at.command, at.before)
         except OSError:  # the command says "the system refused", exit 1
             letter = "E"
     return letter, promised[-1:]
@@ -106,6 +105,7 @@ def fail(at: Arena, disk: Disk, fault: str, after: int) -> list[str] | None:
     operation, error, times = FAULTS[fault]
     copy_image(kept(disk), disk.image)
     with disk.served() as control:
+        at = replace(at, before=at_home(at.before))
         control.fail(operation, error, after=after, times=times)
         letter, promised = run_apart(at)
         fired = control.fired(operation)
@@ -181,6 +181,7 @@ def on_a_full_one(at: Arena, disk: Disk, fill_up: Callable[[Path], None], fault:
     """Run the command where there is no room, then again where there is."""
     copy_image(kept(disk), disk.image)
     with disk.plain() as point:
+        at = replace(at, before=at_home(at.before))
         fill_up(point)
         letter, _ = run_apart(at)
         said: list[str] = in_child(lambda: at.command.any_time(at_home(at.before)))
@@ -227,6 +228,7 @@ def test_a_read_only_file_system(room: Path, seed: int, kind: str, name: str) ->
     disk = make_disk(kind, room)
     at = prepared(name, disk, seed)
     with disk.plain() as point:
+        at = replace(at, before=at_home(at.before))
         subprocess.run(["mount", "-o", "remount,ro", point], check=True)
         letter, _ = in_child(lambda: run(at))
         assert letter not in {"ok", "P"}

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from regrain.errors import HaltedError
+from regrain.store.workers import deaths_told, spawn_executor
 from tests import awkward
 from tests.command import Regrain
 from tests.compare import Snapshot
@@ -167,8 +172,8 @@ def test_a_worker_is_killed(scene: Scene) -> None:
 def test_workers_keep_dying(scene: Scene) -> None:
     regrain, packages, before = scene
     code, lines = run_with_a_death(regrain, ("migrate", "--jobs", "1"), killed, deaths=20)
-    assert code in {1, 3}, lines
-    tally.count("migrate", "every worker killed", "H")
+    assert code in {0, 1, 3}, lines  # the machine's pace says whether some got to work in between
+    tally.count("migrate", "every worker killed", "H" if code else "ok", times=20)
     assert_sound(regrain.store, packages, before, orphans=True)
     regrain("migrate", "--retry-failed")
     assert_complete(regrain.store, packages, before, orphans=True)
@@ -180,7 +185,7 @@ def test_a_worker_that_is_stuck_does_not_hold_a_run_that_is_to_end(scene: Scene)
     with regrain.running("migrate", "--jobs", "1") as run:
         stuck: list[int] = []
         while not stuck and run.poll() is None:
-            stuck = workers_of(run.pid)
+            stuck = [worker for worker in workers_of(run.pid) if is_deaf(worker)]
         assert stuck, "the run ended without a worker"
         os.kill(stuck[0], signal.SIGSTOP)
         os.kill(run.pid, signal.SIGINT)
@@ -195,12 +200,39 @@ def test_a_worker_that_is_stuck_does_not_hold_a_run_that_is_to_end(scene: Scene)
     assert_complete(regrain.store, packages, before, orphans=True)
 
 
+def is_deaf(pid: int) -> bool:
+    """Whether a worker has begun: it takes no notice of SIGTERM, and dies with its parent."""
+    line = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return line is not None and bool(int(line[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def workers_gone(pid: int) -> bool:
     """Wait for a process to be nobody's any more: it dies with its parent."""
-    for _ in range(10_000):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True
         except FileNotFoundError:
             return True
     return False
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_other_ends_when_an_idle_worker_is_killed(which: int) -> None:
+    """One of two that wait for work holds the lock on it, and takes that with it."""
+    with spawn_executor(2, int) as executor:
+        busy = [executor.submit(time.sleep, 0.5) for _ in range(2)]
+        for one in busy:
+            one.result(60)
+        workers = sorted(executor._processes)
+        assert len(workers) == 2
+        os.kill(workers[which], signal.SIGKILL)
+        with pytest.raises(HaltedError):
+            work_on(executor)
+
+
+def work_on(executor: Executor) -> None:
+    with deaths_told():
+        while True:
+            executor.submit(time.sleep, 0).result(60)
