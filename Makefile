@@ -46,8 +46,12 @@ $(READY): pyproject.toml constraints.txt
 test: lint  ## check the style, then run all but the slow tests
 	$(PYTEST) -m "not slow"
 
-test-all: lint  ## check the style, then run every test
-	$(PYTEST)
+# Every fault that was injected is counted, whatever became of the tests.
+TALLY := build/faults.jsonl
+test-all: lint  ## check the style, run every test, and say which faults were injected
+	@mkdir -p build && rm -f $(TALLY)
+	REGRAIN_TALLY=$(abspath $(TALLY)) $(PYTEST); status=$$?; \
+	$(BIN)/python -m tests.faults.table $(TALLY); exit $$status
 
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check

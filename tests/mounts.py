@@ -34,17 +34,25 @@ def mounted(kind: str, folder: Path, *options: str) -> Iterator[Path]:
     with image.open("wb") as stream:
         stream.truncate(SIZE_MB[kind] << 20)
     _run([*MAKE[kind], *options, str(image)])
+    try:
+        with mounted_image(image, point):
+            yield point
+    finally:
+        image.unlink()
+
+
+@contextmanager
+def mounted_image(image: Path, point: Path) -> Iterator[None]:
+    """Mount an image that there is; unmount it at the end, whatever happens."""
     mount = subprocess.run(
         ["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False
     )
     if mount.returncode != 0:
-        image.unlink()
-        pytest.skip(f"cannot loop-mount {kind} here: {mount.stderr.strip()}")
+        pytest.skip(f"cannot loop-mount {image.name} here: {mount.stderr.strip()}")
     try:
-        yield point
+        yield
     finally:
         unmount(point)
-        image.unlink()
 
 
 def unmount(point: Path) -> None:

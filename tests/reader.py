@@ -191,9 +191,9 @@ def object_bytes_problem(carrier: Carrier) -> str:
     with carrier.path.open("rb") as stream:
         if carrier.compressed:
             raw = stream.read()
-            if not zstandard.get_frame_parameters(raw).has_checksum:
-                return f"{carrier.path}: no checksum"
             try:
+                if not zstandard.get_frame_parameters(raw).has_checksum:
+                    return f"{carrier.path}: no checksum"
                 hasher.update(zstandard.ZstdDecompressor().decompress(raw, allow_extra_data=False))
             except zstandard.ZstdError as error:
                 return f"{carrier.path}: {error}"

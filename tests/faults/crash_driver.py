@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.faults import tally
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -74,7 +76,10 @@ class Crasher:
         }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return Ended(**json.loads(self._process.stdout.readline()))
+        ended = Ended(**json.loads(self._process.stdout.readline()))
+        if ended.signal == signal.SIGKILL:
+            tally.count(tally.command_of_test(), "SIGKILL", "killed")
+        return ended
 
 
 @contextmanager

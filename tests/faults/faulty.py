@@ -6,6 +6,7 @@ module. Functions of ``os`` are wrapped for calls that come from the program onl
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 from regrain import disk
 from regrain.model.digest import is_package_hash
+from tests.faults import tally
 
 READS = ("open_file", "open_directory", "list_directory", "read_xattrs")
 WRITES = (
@@ -100,6 +102,7 @@ class Faults:
         self.calls.append(call)
         if (function, number) == (self.function, self.number):
             self.fired = call
+            tally.count(tally.command_of_test(), errno.errorcode[self.error])
             raise OSError(self.error, os.strerror(self.error), b"injected")
 
     def place_of(self, fd: object) -> str:

@@ -21,6 +21,7 @@ from regrain.settings import Store as StoreSettings
 from regrain.store.root import StoreRoot
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
+from tests.faults import tally
 from tests.faults.crash_driver import Moment, _die_at
 from tests.faults.crashes import rows, tree
 from tests.faults.faulty import Call, Faults, injected
@@ -170,7 +171,9 @@ def killed(change: Callable[[Path], object], store: Path, moment: Moment) -> boo
         finally:
             os._exit(1)
     _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    tally.count(tally.command_of_test(), "SIGKILL", "killed", times=died)
+    return died
 
 
 # what must hold

@@ -21,18 +21,18 @@ CASES_MIN = 3
 Case = TypeVar("Case")
 
 
-def chosen(cases: Sequence[Case], seed: int, sweep: str) -> list[Case]:
-    """Return the cases of a sweep that are to be tried, in their order."""
+def chosen(cases: Sequence[Case], seed: int, sweep: str, one_in: int = ONE_IN) -> list[Case]:
+    """Return the cases of a sweep that are to be tried, in order; of a sample one in so many."""
     asked = os.environ.get(VARIABLE, "all")
     if asked == "all":
         return list(cases)
     if asked != "sample":
         pytest.fail(f"{VARIABLE} is {asked!r}, neither 'all' nor 'sample'")
-    return sample(cases, seed, sweep)
+    return sample(cases, seed, sweep, one_in)
 
 
-def sample(cases: Sequence[Case], seed: int, sweep: str) -> list[Case]:
+def sample(cases: Sequence[Case], seed: int, sweep: str, one_in: int = ONE_IN) -> list[Case]:
     """Return the part of a sweep that the seed chooses, in its order."""
-    count = min(len(cases), max(CASES_MIN, len(cases) // ONE_IN))
+    count = min(len(cases), max(CASES_MIN, len(cases) // one_in))
     numbers = Random(f"{seed}:sweep:{sweep}").sample(range(len(cases)), count)
     return [cases[number] for number in sorted(numbers)]

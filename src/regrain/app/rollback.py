@@ -124,7 +124,9 @@ def rollback(  # noqa: PLR0913 -- one call with its choices, each by its keyword
             _carry_through(root, ledger, settings, done, on_event, on_check, on_hold, stopping)
         is_over = root.phase() is Phase.ROLLED_BACK
         if is_over and settings.migration.cleanup_on_rollback and not done.stopped:
-            done.purged = purging.purge(root, ledger, on_progress=ignore, stopping=stopping)
+            done.purged = purging.purge(
+                root, ledger, on_progress=ignore, stopping=stopping, compared=not done.already
+            )
     return done
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
+from regrain import disk
 from regrain.errors import (
     CorruptionError,
     HaltedError,
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 _SHARED_MEMORY_BYTES = 32 << 10
+_NEW_FILE_BYTES = 1 << 20
+"""Below this a new file may be refused: xfs wants room for inodes and directories first."""
 
 
 def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainError:
@@ -27,8 +31,8 @@ def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainE
         path: Where the ledger is.
     """
     words = str(error.orig)
-    if "I/O" in words and path is not None and _is_full(path):
-        words = "the disk is full"  # what SQLite keeps in memory has a file on disk, too
+    if path is not None and _is_for_want_of_space(words, path):
+        words = "the disk is full"
     if "full" in words:
         return NoSpaceError(
             "no space left for the ledger",
@@ -65,6 +69,24 @@ def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainE
     )
 
 
-def _is_full(path: str) -> bool:
+def _is_for_want_of_space(words: str, path: str) -> bool:
+    """Tell what SQLite does not: that a file could not grow, or be made, for want of space."""
+    if "I/O" in words:  # what it keeps in memory has a file on disk, too
+        return _free_bytes(path) < _SHARED_MEMORY_BYTES
+    if "unable to open" in words:
+        return _free_bytes(path) < _NEW_FILE_BYTES or _refusal(path) in disk.NO_SPACE
+    return False
+
+
+def _free_bytes(path: str) -> int:
     space = os.statvfs(os.path.dirname(path))
-    return space.f_bavail * space.f_frsize < _SHARED_MEMORY_BYTES
+    return space.f_bavail * space.f_frsize
+
+
+def _refusal(path: str) -> int:
+    """Try to make a file without a name beside the ledger; return the errno, 0 if it can be."""
+    try:
+        os.close(os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0

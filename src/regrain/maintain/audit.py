@@ -31,7 +31,7 @@ from regrain.store.objects import (
 )
 from regrain.store.packages import FileLevelPackage
 from regrain.store.root import StoreRoot
-from regrain.store.workers import signals, spawn_executor
+from regrain.store.workers import deaths_told, signals, spawn_executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -289,11 +289,12 @@ def audit(
     running: set[Future[Audit]] = set()
     try:
         while (tasks or running) and not result.stopped:
-            while tasks and len(running) < TASKS_AHEAD * jobs:
-                running.add(executor.submit(_inspect, *tasks.pop()))
-            done, running = wait(running, _TICK_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                _merge(result, future.result())
+            with deaths_told():
+                while tasks and len(running) < TASKS_AHEAD * jobs:
+                    running.add(executor.submit(_inspect, *tasks.pop()))
+                done, running = wait(running, _TICK_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    _merge(result, future.result())
             on_result(result)
             result.stopped = stopping()
     finally:

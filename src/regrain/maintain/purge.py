@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import RefusedError
+from regrain.errors import CorruptionError, PackageError, RefusedError, UnknownFormatError
 from regrain.ledger.keeping import Intent
 from regrain.maintain.collect import collect
 from regrain.maintain.need import lacking
@@ -16,10 +16,11 @@ from regrain.model.digest import is_package_hash
 from regrain.model.layout import SHARDS
 from regrain.model.phase import Phase
 from regrain.model.status import Status
-from regrain.store.legacy import freed_with
+from regrain.store.compare import first_difference
+from regrain.store.legacy import LegacyPackage, freed_with
 from regrain.store.locks import StoreLock, publish_lock
 from regrain.store.objects import all_carriers, carriers_in, object_path
-from regrain.store.packages import published
+from regrain.store.packages import FileLevelPackage, published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,8 +95,16 @@ def purge(
     *,
     on_progress: Callable[[Purge], None],
     stopping: Callable[[], bool],
+    compared: bool = False,
 ) -> Purge:
     """Drop all file lists, then all objects, in turns with writers.
+
+    Args:
+        root: The store.
+        ledger: Its ledger.
+        on_progress: Told what was dropped so far.
+        stopping: Tells whether to stop.
+        compared: Whether all legacy directories were just compared with what is published.
 
     Raises:
         RefusedError: The store is not rolled back, or a package would be lost.
@@ -103,6 +112,8 @@ def purge(
     """
     done = foresee(root)
     done.packages = 0
+    if not compared:
+        _check_equal(root, stopping)
     ledger.all_rolled_back()
     while True:
         if stopping():
@@ -123,6 +134,34 @@ def purge(
     ledger.queue_again(ledger.in_status(Status.ROLLED_BACK))
     ledger.remember("purged", detail=f"{done.packages} packages, {done.objects} objects")
     return done
+
+
+def _check_equal(root: StoreRoot, stopping: Callable[[], bool]) -> None:
+    """See to it that what is to be dropped is not the only whole copy of a package.
+
+    Raises:
+        RefusedError: A legacy directory is not what is published.
+    """
+    changed = [name for name in _published(root) if not stopping() and _differs(root, name)]
+    if changed:
+        raise RefusedError(
+            f"{len(changed)} legacy directories are not what is published",
+            package=changed[0],
+            why="they rotted or were changed, so what is published may be all that is whole",
+            advice="'regrain verify --level deep' tells what is wrong, with --repair it makes anew "
+            "what rotted; 'regrain migrate' takes in what was changed.",
+        )
+
+
+def _differs(root: StoreRoot, name: str) -> bool:
+    try:
+        listed = FileLevelPackage(root.packages, root.objects, name).entries()
+        legacy = LegacyPackage(root.fd, name).entries()
+        return first_difference(listed, legacy) is not None
+    except (CorruptionError, UnknownFormatError):
+        return False  # nothing good goes with a file list that cannot be read
+    except (OSError, PackageError):
+        return True  # the legacy directory cannot be
 
 
 def _published(root: StoreRoot) -> list[str]:

@@ -30,7 +30,7 @@ from regrain.model.layout import FILE_LIST
 from regrain.store import dual
 from regrain.store.objects import carriers_of, object_path
 from regrain.store.packages import FileLevelPackage, is_published
-from regrain.store.workers import worth_starting
+from regrain.store.workers import deaths_told, worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,12 +160,14 @@ class Replicator:
         tracker: Tracker | None,
     ) -> list[Copy]:
         """Have workers do all pieces; a stop leaves out what was not begun."""
-        running = {executor.submit(task, piece) for piece in pieces}
+        with deaths_told():
+            running = {executor.submit(task, piece) for piece in pieces}
         results: list[Copy] = []
         while running:
             done, running = wait(running, _TICK_SECONDS, FIRST_COMPLETED)
             for future in done:
-                copies = future.result()
+                with deaths_told():
+                    copies = future.result()
                 results += copies
                 if tracker is not None:
                     tracker.read(sum(copy.size for copy in copies))

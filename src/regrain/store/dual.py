@@ -10,6 +10,7 @@ from regrain.model.phase import Layout, Phase
 from regrain.store.legacy import LegacyPackage
 from regrain.store.packages import FileLevelPackage, is_published, published
 from regrain.store.root import legacy_names
+from regrain.store.standin import StandIn
 
 if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
@@ -46,14 +47,27 @@ def open_package(root: StoreRoot, package_hash: str) -> PackageSource:
 def open_legacy(root: StoreRoot, package_hash: str) -> PackageSource | None:
     """Open a package's legacy directory as a way out of damage; None outside ``dual``.
 
-    In ``dual`` it is still there and untouched, unless the migration is one in place.
+    In ``dual`` it is still there and untouched, unless the migration is one in place. What was
+    published says what its bytes must be, for as long as that file list is whole.
     """
     if root.phase() is not Phase.DUAL:
         return None
     try:
-        return LegacyPackage(root.fd, package_hash)
+        legacy = LegacyPackage(root.fd, package_hash)
     except FileNotFoundError:
         return None
+    listed = _with_whole_list(root, package_hash)
+    return legacy if listed is None else StandIn(listed, legacy)
+
+
+def _with_whole_list(root: StoreRoot, package_hash: str) -> FileLevelPackage | None:
+    try:
+        listed = FileLevelPackage(root.packages, root.objects, package_hash)
+        for _ in listed.entries():  # its end proves the list
+            pass
+    except (FileNotFoundError, CorruptionError):
+        return None
+    return listed
 
 
 def has_package(root: StoreRoot, package_hash: str) -> bool:

@@ -8,7 +8,7 @@ process that has it: here a token in a pipe is the right to go on.
 from __future__ import annotations
 
 import os
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING, Self
 
 from regrain.model.clock import monotonic
@@ -60,8 +60,21 @@ class Tokens:
         return not self._reader.poll(0)
 
 
+class _Process(SpawnProcess):
+    """A process that ends when its pool says so, even if it is deaf to SIGTERM.
+
+    A pool says so when another died, who may have held a token: who waits for that, waits for ever.
+    """
+
+    def terminate(self) -> None:
+        """Kill it."""
+        self.kill()
+
+
 class NamelessContext(SpawnContext):
     """Spawns processes; the queues between them leave nothing behind, however they end."""
+
+    Process = _Process
 
     def Lock(self) -> Tokens:  # type: ignore[override]  # noqa: N802 -- the name it has there
         """Return a lock."""

@@ -9,14 +9,18 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from regrain import disk
+from regrain.errors import HaltedError
 from regrain.store.tokens import NamelessContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 
 _FILES_A_WORKER = 2000
@@ -49,16 +53,58 @@ def signals() -> Any:  # noqa: ANN401 -- shared memory, whose type is private to
     return multiprocessing.get_context("spawn").RawValue(_Signals)
 
 
+class _Workers(ProcessPoolExecutor):
+    """Says of a death that it is one, at whatever moment it is found."""
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,  # noqa: ANN401 -- as in the class above
+        **kwargs: Any,  # noqa: ANN401 -- likewise
+    ) -> Future[Any]:
+        """Hand out a task.
+
+        Raises:
+            BrokenProcessPool: A worker died.
+        """
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except OSError as error:
+            # The thread that saw the death may close a pipe that is about to be written to.
+            if error.errno is not None:
+                raise
+            raise BrokenProcessPool(f"a worker process died: {error}") from error
+
+
 def spawn_executor(
     jobs: int, initializer: Callable[..., None], *arguments: object
 ) -> ProcessPoolExecutor:
     """Return an executor of ``jobs`` spawned workers, each begun by ``initializer``."""
-    return ProcessPoolExecutor(
+    return _Workers(
         max_workers=jobs,
         mp_context=NamelessContext(),
         initializer=_begin,
         initargs=(os.getpid(), initializer, arguments),
     )
+
+
+@contextmanager
+def deaths_told() -> Iterator[None]:
+    """Have a worker that dies be an error of ours: most often the system was out of memory.
+
+    Raises:
+        HaltedError: A worker died.
+    """
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise HaltedError(
+            "a worker process died",
+            why="the system killed it, or it crashed",
+            advice="Often it is memory: see the kernel's messages. Nothing is lost; give the same "
+            "command again, with fewer --jobs where it has them.",
+        ) from error
 
 
 def _begin(parent: int, initializer: Callable[..., None], arguments: tuple[object, ...]) -> None:
