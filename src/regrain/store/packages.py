@@ -15,7 +15,7 @@ from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import FILE_LIST, MANIFEST
-from regrain.model.manifest import Manifest, parse_manifest
+from regrain.model.manifest import BYTES_MAX, Manifest, parse_manifest
 from regrain.model.phase import Layout
 from regrain.store.objects import Stored, open_object, open_stored
 
@@ -174,7 +174,7 @@ class FileLevelPackage:
     def manifest(self) -> Manifest:
         """Return the package's own manifest, read as the file it is."""
         entry = self.lookup(MANIFEST.encode())
-        if entry is None or entry.kind is not Kind.FILE:
+        if entry is None or entry.kind is not Kind.FILE or entry.size > BYTES_MAX:
             return Manifest()
         with disk.Closing(self.open_content(entry)) as fd:
             return parse_manifest(os.read(fd, entry.size))
@@ -185,20 +185,21 @@ class FileLevelPackage:
             position += len(piece)
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
-            if len(rest) > file_list.LINE_BYTES_MAX:
-                raise CorruptionError("a line without end in a file list", package=self.hash)
+            self._check_line(len(rest))
             yield from lines
         if rest:
             yield rest
 
     def _line_start(self, position: int, low: int) -> int:
         """Return where the line begins that holds the byte at ``position``, at least ``low``."""
+        end = position
         while position > low:
             begin = max(low, position - _PROBE)
             found = os.pread(self._held.fd, position - begin, begin).rfind(b"\n")
             if found >= 0:
                 return begin + found + 1
             position = begin
+            self._check_line(end - begin)
         return low
 
     def _line_at(self, start: int) -> bytes:
@@ -211,7 +212,12 @@ class FileLevelPackage:
                 break
             pieces.append(piece)
             start += len(piece)
+            self._check_line(len(pieces) * _PROBE)
         return b"".join(pieces)
+
+    def _check_line(self, size: int) -> None:
+        if size > file_list.LINE_BYTES_MAX:
+            raise CorruptionError("a line without end in a file list", package=self.hash)
 
 
 def _nothing() -> int:
