@@ -394,8 +394,7 @@ def _open_to_empty(name: str | bytes, at: int) -> tuple[int, str | bytes, list[b
 
 def _remove_file(name: str | bytes, at: int) -> None:
     """Unlink; a file that lends power loses it first, lest a hard link elsewhere keeps it."""
-    status = os.stat(name, dir_fd=at, follow_symlinks=False)
-    if lends_power(name, at, status.st_mode):
+    if lends_power(name, at):
         with Closing(open_file(name, at)) as fd:
             os.fchmod(fd, 0o600)
     os.unlink(name, dir_fd=at)

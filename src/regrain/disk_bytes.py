@@ -75,8 +75,9 @@ def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
     return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
 
 
-def lends_power(name: str | bytes, at: int, mode: int) -> bool:
+def lends_power(name: str | bytes, at: int) -> bool:
     """Tell whether who runs a file gets rights by it: by its set-id bits or its capabilities."""
+    mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
     if not stat.S_ISREG(mode):
         return False
     if mode & (stat.S_ISUID | stat.S_ISGID):

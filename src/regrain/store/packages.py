@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PROBE = 4096
 _END = b"\n" + file_list.FOOTER
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
 
 @dataclass(slots=True)
@@ -68,9 +70,16 @@ class FileLevelPackage:
                 package=package_hash,
                 advice="Run 'regrain verify' on it.",
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise _no_file_list(package_hash) from error
         finally:
             os.close(directory)
-        self._size = os.fstat(self._held.fd).st_size
+        status = os.fstat(self._held.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_file_list(package_hash)
+        self._size = status.st_size
         line = self._line_at(0)
         try:
             _, self.tree_hash = file_list.parse_header(line, package_hash)
@@ -218,6 +227,14 @@ class FileLevelPackage:
     def _check_line(self, size: int) -> None:
         if size > file_list.LINE_BYTES_MAX:
             raise CorruptionError("a line without end in a file list", package=self.hash)
+
+
+def _no_file_list(package_hash: str) -> CorruptionError:
+    return CorruptionError(
+        "a published package whose file list is no file",
+        package=package_hash,
+        advice="Run 'regrain verify' on it.",
+    )
 
 
 def _nothing() -> int:
