@@ -5,8 +5,10 @@ What else is refused, and with which words, is in ``tests/archives_hostile.py``.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.archives import archive, file, folder, hard_link, header, pax, symlink
+from tests.archives import MANIFEST, archive, file, folder, hard_link, header, pax, symlink
 from tests.attacks import naive
 from tests.compare import differences, snapshot
 from tests.conftest import remove
@@ -22,7 +24,7 @@ from tests.system.calling import call, judge, state
 from tests.verbs import Model, make_model
 
 STEPS = "abcdefghijklmnop"
-COMPONENT = b"d" * 247
+COMPONENT = "d" * 247
 BOMB_BYTES = 256 << 20
 
 
@@ -31,16 +33,26 @@ def chain() -> bytes:
 
     As in CVE-2025-4517: what is asked is believed to stay inside, and what is written does not.
     """
-    parts, path = [], b""
-    for step in STEPS:
-        parts.append(pax((b"path", path + COMPONENT)) + folder(b"x"))
-        parts.append(pax((b"path", path + step.encode())) + symlink(b"x", COMPONENT))
-        path += COMPONENT + b"/"
-    short = "/".join(STEPS).encode() + b"/" + b"l" * 254
-    up = b"../" * len(STEPS)
-    parts.append(pax((b"path", short), (b"linkpath", up)) + symlink(b"x", b"x"))
-    parts.append(pax((b"linkpath", short + b"/../outside")) + symlink(b"escape", b"x"))
-    return archive(*parts, file(b"escape/evil", b"evil\n"))
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as target:
+
+        def put(name: str, kind: bytes, to: str = "", content: bytes = b"") -> None:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, to, len(content)
+            member.mode = 0o755
+            target.addfile(member, io.BytesIO(content))
+
+        put("manifest.toml", tarfile.REGTYPE, content=MANIFEST)
+        path = ""
+        for step in STEPS:
+            put(path + COMPONENT, tarfile.DIRTYPE)
+            put(path + step, tarfile.SYMTYPE, COMPONENT)
+            path += COMPONENT + "/"
+        short = "/".join(STEPS) + "/" + "l" * 254
+        put(short, tarfile.SYMTYPE, "../" * len(STEPS))
+        put("escape", tarfile.SYMTYPE, short + "/../outside")
+        put("escape/evil", tarfile.REGTYPE, content=b"evil\n")
+    return made.getvalue()
 
 
 def evil(outside: Path) -> bool:

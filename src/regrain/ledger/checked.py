@@ -27,7 +27,7 @@ _SHOWN_MAX = 80
 class _Checked(sa.TypeDecorator[Any]):
     """A type whose values are checked when they come out of the database."""
 
-    impl = sa.Text
+    impl: Any = sa.Text
 
     def process_result_value(self, value: object, dialect: Dialect) -> object:  # noqa: ARG002 -- SQLAlchemy's
         """Return what was read; NULL is for the schema to refuse."""

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 _SHARED_MEMORY_BYTES = 32 << 10
 
 
-def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainError:
+def translated(
+    error: sa.exc.DatabaseError | UnicodeDecodeError, path: str | None = None
+) -> RegrainError:
     """Return what a database error means: no space, busy, a bad disk, or corruption.
 
     Args:
-        error: The error.
+        error: The error; one of decoding, where what the database says is garbled, too.
         path: Where the ledger is.
     """
-    words = str(error.orig)
+    words = "it is garbled" if isinstance(error, UnicodeDecodeError) else str(error.orig)
     if "I/O" in words and path is not None and _is_full(path):
         words = "the disk is full"  # what SQLite keeps in memory has a file on disk, too
     if "full" in words:

@@ -68,7 +68,7 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing):
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except sa.exc.DatabaseError as error:
+        except (sa.exc.DatabaseError, UnicodeDecodeError) as error:
             raise translated(error) from error
 
     # queueing and claiming

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from regrain.errors import CorruptionError
 from regrain.ledger.checked import is_package, package_name, raw_digest
 from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, quiet_uri, reading_uri
+from regrain.ledger.failures import translated
 from regrain.ledger.keeping import Intent
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
@@ -114,6 +115,8 @@ class Inspection:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:
+            raise translated(error, self._path) from error
         except driver().Error as error:
             raise CorruptionError(
                 "the ledger cannot be read", path=self._path, why=str(error)
