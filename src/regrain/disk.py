@@ -23,6 +23,7 @@ from regrain.disk_bytes import (
     allocated,
     copy_bytes,
     is_at,
+    lends_power,
     lock,
     read_xattrs,
     reopen,
@@ -392,9 +393,8 @@ def _open_to_empty(name: str | bytes, at: int) -> tuple[int, str | bytes, list[b
 
 
 def _remove_file(name: str | bytes, at: int) -> None:
-    """Unlink; a set-id file loses its power first, lest a hard link elsewhere keeps it."""
-    status = os.stat(name, dir_fd=at, follow_symlinks=False)
-    if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+    """Unlink; a file that lends power loses it first, lest a hard link elsewhere keeps it."""
+    if lends_power(name, at):
         with Closing(open_file(name, at)) as fd:
             os.fchmod(fd, 0o600)
     os.unlink(name, dir_fd=at)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 
 PIECE = 1 << 20
 _BLOCK = 512
+_CAPABILITY = b"security.capability"
 
 
 class Closing:
@@ -71,6 +73,24 @@ def read_xattrs(target: int | bytes) -> dict[bytes, bytes] | None:
     if not names:
         return None
     return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
+
+
+def lends_power(name: str | bytes, at: int) -> bool:
+    """Tell whether who runs a file gets rights by it: by its set-id bits or its capabilities."""
+    mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+    if not stat.S_ISREG(mode):
+        return False
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    if not mode & 0o111:
+        return False
+    try:
+        os.getxattr(
+            b"/proc/self/fd/%d/%b" % (at, os.fsencode(name)), _CAPABILITY, follow_symlinks=False
+        )
+    except OSError:  # it has none, or the file system knows none
+        return False
+    return True
 
 
 def allocated(status: os.stat_result) -> int:

@@ -135,3 +135,7 @@ def _convert(table: dict[str, Any], source: str, *, strict: bool) -> Settings:
             why=f"{error}" if os.sep in source else f"{source}: {error}",
             advice=_ADVICE,
         ) from error
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            "a bad setting", why=f"{source} is not UTF-8", advice=_ADVICE
+        ) from error

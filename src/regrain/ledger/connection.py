@@ -59,7 +59,7 @@ def open_ledger(store_path: str, *, create: bool = False, read_only: bool = Fals
                 _check_schema(connection, path)
             else:
                 _prepare(connection, store_path, create=create)
-    except sa.exc.DatabaseError as error:
+    except (sa.exc.DatabaseError, UnicodeDecodeError) as error:
         engine.dispose()
         raise translated(error, path) from error
     except BaseException:

@@ -23,14 +23,16 @@ _NEW_FILE_BYTES = 1 << 20
 """Below this a new file may be refused: xfs wants room for inodes and directories first."""
 
 
-def translated(error: sa.exc.DatabaseError, path: str | None = None) -> RegrainError:
+def translated(
+    error: sa.exc.DatabaseError | UnicodeDecodeError, path: str | None = None
+) -> RegrainError:
     """Return what a database error means: no space, busy, a bad disk, or corruption.
 
     Args:
-        error: The error.
+        error: The error; one of decoding, where what the database says is garbled, too.
         path: Where the ledger is.
     """
-    words = str(error.orig)
+    words = "it is garbled" if isinstance(error, UnicodeDecodeError) else str(error.orig)
     if path is not None and _is_for_want_of_space(words, path):
         words = "the disk is full"
     if "full" in words:

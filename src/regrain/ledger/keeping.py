@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
+from regrain.ledger.checked import impossible, package_name, raw_digest, whole
 from regrain.ledger.recording import (
     UnrecordedObjectsError,
     forget_published,
@@ -135,7 +136,7 @@ class Keeping:
         """Return what was to be done and is not known to have been: action by package."""
         with self._transaction() as connection:
             query = sa.select(intents.c.package_hash, intents.c.action).order_by(intents.c.id)
-            return {row.package_hash: Intent(row.action) for row in connection.execute(query)}
+            return {row.package_hash: _intent(row.action) for row in connection.execute(query)}
 
     def fulfilled(self, package_hash: str, action: Intent) -> None:
         """Forget an intent that was carried out, or given up."""
@@ -216,21 +217,20 @@ class Keeping:
     def owners(self, digest: bytes) -> list[str]:
         """Return the hashes of the packages that hold an object."""
         with self._transaction() as connection:
-            return list(
-                connection.exec_driver_sql(
-                    "SELECT package_hash FROM packages"
-                    " JOIN object_owners ON package_id = packages.id"
-                    " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
-                    (digest,),
-                ).scalars()
+            rows = connection.exec_driver_sql(
+                "SELECT package_hash FROM packages"
+                " JOIN object_owners ON package_id = packages.id"
+                " JOIN objects ON objects.id = object_id WHERE digest = ? ORDER BY 1",
+                (digest,),
             )
+            return [package_name(name) for name in rows.scalars()]
 
     def object_size(self, digest: bytes) -> int | None:
         """Return the size of a recorded object, None if there is no such row."""
         with self._transaction() as connection:
             query = "SELECT size FROM objects WHERE digest = ?"
             found = connection.exec_driver_sql(query, (digest,)).scalar()
-            return None if found is None else int(found)
+            return None if found is None else whole(found)
 
     def unreferenced(self, before: int) -> list[Unreferenced]:
         """Return objects that nobody has held since ``before`` or longer, the longest first.
@@ -250,11 +250,11 @@ class Keeping:
             return [
                 Unreferenced(
                     row[0],
-                    digest=row[1],
-                    size=row[2],
-                    allocated=row[3],
-                    since=row[4],
-                    modes=tuple(int(mode) for mode in row[5].split(",") if mode),
+                    digest=raw_digest(row[1]),
+                    size=whole(row[2]),
+                    allocated=whole(row[3]),
+                    since=whole(row[4]),
+                    modes=_modes(row[5]),
                 )
                 for row in rows
             ]
@@ -308,6 +308,11 @@ class Keeping:
             return int(connection.exec_driver_sql(query).scalar_one())
 
 
+def _modes(listed: str) -> tuple[int, ...]:
+    words = [word for word in listed.split(",") if word]
+    return tuple(int(word) if word.isdecimal() else impossible("mode", word) for word in words)
+
+
 def _allocated(connection: sa.Connection, digest: bytes) -> int:
     """Return what the recorded carriers of an object take on disk."""
     found = connection.exec_driver_sql(
@@ -316,6 +321,13 @@ def _allocated(connection: sa.Connection, digest: bytes) -> int:
         (digest,),
     ).scalar_one()
     return int(found)
+
+
+def _intent(word: object) -> Intent:
+    try:
+        return Intent(word)  # type: ignore[arg-type]
+    except ValueError:
+        impossible("intent", word)
 
 
 def _fulfil(connection: sa.Connection, package_hash: str, action: Intent) -> None:

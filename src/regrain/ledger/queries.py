@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from regrain.ledger.checked import raw_digest, status_of, whole
 from regrain.ledger.failures import translated
 from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
 from regrain.ledger.lifecycle import Lifecycle
@@ -67,7 +68,7 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing):
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except sa.exc.DatabaseError as error:
+        except (sa.exc.DatabaseError, UnicodeDecodeError) as error:
             raise translated(error) from error
 
     # queueing and claiming
@@ -277,7 +278,10 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing):
                 (first, first + b"\xff" * 32),
             )
             return {
-                (row[0], row[1], bool(row[2])): (row[3], row[4] * NANOSECONDS + row[5])
+                (raw_digest(row[0]), whole(row[1]), bool(row[2])): (
+                    whole(row[3]),
+                    whole(row[4]) * NANOSECONDS + whole(row[5]),
+                )
                 for row in rows
             }
 
@@ -302,16 +306,16 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing):
         done = [row for row in rows if row[0] == Status.COMPLETED]
         settled = [row for row in rows if row[0] in (Status.COMPLETED, Status.FAILED)]
         return Totals(
-            by_status={Status(row[0]): row[1] for row in rows},
+            by_status={status_of(row[0]): row[1] for row in rows},
             files=_total(rows, 2),
             files_done=_total(done, 2),
             deduplicated=_total(done, 5),
             bytes_total=_total(rows, 3),
             bytes_done=_total(settled, 3),
-            allocated=_total(rows, 4) + excluded[1],
+            allocated=_total(rows, 4) + whole(excluded[1]),
             saved=_total(done, 6),
             objects=objects_count,
-            carriers_allocated=carried,
+            carriers_allocated=whole(carried),
             excluded=excluded[0],
         )
 
@@ -374,7 +378,7 @@ def _claim(row: sa.Row[*tuple[Any, ...]]) -> Claim:
 
 
 def _total(rows: Sequence[sa.Row[tuple[object, ...]]], column: int) -> int:
-    return sum(row[column] or 0 for row in rows)  # type: ignore[misc]
+    return sum(whole(row[column] or 0) for row in rows)
 
 
 def _package_row(row: sa.Row[tuple[object, ...]]) -> PackageRow:

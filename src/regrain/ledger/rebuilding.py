@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import sqlalchemy as sa
 
 from regrain.errors import CorruptionError
+from regrain.ledger.checked import is_package, package_name, raw_digest
 from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, quiet_uri, reading_uri
+from regrain.ledger.failures import translated
+from regrain.ledger.keeping import Intent
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
 from regrain.ledger.schema import create_schema, store_migration
@@ -34,6 +37,7 @@ _CUT = (
 """Cuts the digests that go over as one value up again."""
 
 _SUM_MODULUS = 1 << 256
+_ACTIONS = frozenset(Intent)
 
 
 class SqliteVersion(NamedTuple):
@@ -82,6 +86,8 @@ def owner_sum(digests: Iterable[bytes], before: OwnerSum = NO_OWNED) -> OwnerSum
 class Inspection:
     """A database looked into read-only, whatever its schema is.
 
+    Rows that nobody wrote so are passed over where what is asked for is what still counts.
+
     Args:
         path: Its file.
         leave_log: Leave its log as it is, too; nobody else may be writing then.
@@ -109,6 +115,8 @@ class Inspection:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:
+            raise translated(error, self._path) from error
         except driver().Error as error:
             raise CorruptionError(
                 "the ledger cannot be read", path=self._path, why=str(error)
@@ -144,31 +152,41 @@ class Inspection:
             " JOIN objects ON objects.id = object_id"
             " LEFT JOIN packages ON packages.id = package_id"
         ):
-            sums[name] = owner_sum((digest,), sums.get(name, NO_OWNED))
+            known = name if name == "" else package_name(name)
+            sums[known] = owner_sum((raw_digest(digest),), sums.get(known, NO_OWNED))
         return sums
 
     def history(self) -> Iterator[tuple[int, str, str | None, str]]:
         """Yield when, which event, which package, details; oldest first."""
         query = "SELECT at, event, package_hash, detail FROM history ORDER BY id"
         for at, event, package_hash, detail in self._rows(query):
-            yield int(at), str(event), package_hash, str(detail)
+            if isinstance(at, int):
+                yield (
+                    at,
+                    str(event),
+                    None if package_hash is None else str(package_hash),
+                    str(detail),
+                )
 
     def excluded(self) -> Iterator[str]:
         """Yield the packages that are set aside."""
         for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded"):
-            yield str(name)
+            if is_package(name):
+                yield name
 
     def intents(self) -> Iterator[tuple[str, str, int]]:
         """Yield which package, which action, when it was intended."""
         for name, action, at in self._rows(
             "SELECT package_hash, action, created_at FROM intents ORDER BY id"
         ):
-            yield str(name), str(action), int(at)
+            if is_package(name) and action in _ACTIONS and isinstance(at, int):
+                yield name, action, at
 
     def integrity(self) -> Iterator[tuple[str, str, int]]:
         """Yield which package something stands against, what, since when."""
         for name, what, at in self._rows("SELECT package_hash, what, found_at FROM integrity"):
-            yield str(name), str(what), int(at)
+            if is_package(name) and isinstance(at, int):
+                yield name, str(what), at
 
 
 class NewLedger(Ledger):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
+from regrain.ledger.checked import whole
 from regrain.ledger.recording import NANOSECONDS, forget_published, insert_objects, remember
 from regrain.ledger.schema import packages, store_migration
 from regrain.model import clock
@@ -72,7 +73,10 @@ class Repairing:
                 "SELECT 1 FROM object_owners JOIN objects ON id = object_id WHERE digest = ?",
                 (digest,),
             ).first()
-            found = [CarrierRow(r[0], bool(r[1]), r[2] * NANOSECONDS + r[3]) for r in rows]
+            found = [
+                CarrierRow(whole(r[0]), bool(r[1]), whole(r[2]) * NANOSECONDS + whole(r[3]))
+                for r in rows
+            ]
             return found, held is not None
 
     def carriers_are(

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from regrain.ledger.checked import (
+    BigWhole,
+    HashText,
+    PlainText,
+    RawBytes,
+    RawDigest,
+    StatusText,
+    Whole,
+)
 from regrain.model.status import NEXT, Status
 
 REVISION = "0002"
@@ -14,10 +23,10 @@ metadata = sa.MetaData()
 store_refs = sa.Table(
     "store_refs",
     metadata,
-    sa.Column("hash", sa.Text, primary_key=True),
-    sa.Column("ref_count", sa.Integer, nullable=False, server_default="1"),
-    sa.Column("size", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("hash", HashText, primary_key=True),
+    sa.Column("ref_count", Whole, nullable=False, server_default="1"),
+    sa.Column("size", BigWhole, nullable=False, server_default="0"),
+    sa.Column("created_at", Whole, nullable=False),
 )
 
 _words = ", ".join(f"'{status.value}'" for status in Status)
@@ -27,29 +36,29 @@ store_migration = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column(
-        "package_hash", sa.Text, sa.ForeignKey("store_refs.hash"), nullable=False, unique=True
+        "package_hash", HashText, sa.ForeignKey("store_refs.hash"), nullable=False, unique=True
     ),
-    sa.Column("status", sa.Text, sa.CheckConstraint(f"status IN ({_words})"), nullable=False),
-    sa.Column("started_at", sa.Integer),
-    sa.Column("completed_at", sa.Integer),
-    sa.Column("error_message", sa.Text),
-    sa.Column("file_count", sa.Integer),
-    sa.Column("space_saved", sa.BigInteger),
-    sa.Column("name", sa.Text, nullable=False, server_default=""),
-    sa.Column("version", sa.Text, nullable=False, server_default=""),
-    sa.Column("byte_count", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("allocated_bytes", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("inode_count", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("added_bytes", sa.BigInteger),
-    sa.Column("cuts", sa.LargeBinary),
-    sa.Column("deduplicated_files", sa.Integer),
-    sa.Column("tree_hash", sa.Text),
-    sa.Column("verified_at", sa.Integer),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("error_path", sa.LargeBinary),
-    sa.Column("excluded", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("cleaned_at", sa.Integer),
-    sa.Column("freed_bytes", sa.BigInteger),
+    sa.Column("status", StatusText, sa.CheckConstraint(f"status IN ({_words})"), nullable=False),
+    sa.Column("started_at", Whole),
+    sa.Column("completed_at", Whole),
+    sa.Column("error_message", PlainText),
+    sa.Column("file_count", Whole),
+    sa.Column("space_saved", BigWhole),
+    sa.Column("name", PlainText, nullable=False, server_default=""),
+    sa.Column("version", PlainText, nullable=False, server_default=""),
+    sa.Column("byte_count", BigWhole, nullable=False, server_default="0"),
+    sa.Column("allocated_bytes", BigWhole, nullable=False, server_default="0"),
+    sa.Column("inode_count", Whole, nullable=False, server_default="0"),
+    sa.Column("added_bytes", BigWhole),
+    sa.Column("cuts", RawBytes),
+    sa.Column("deduplicated_files", Whole),
+    sa.Column("tree_hash", PlainText),
+    sa.Column("verified_at", Whole),
+    sa.Column("attempts", Whole, nullable=False, server_default="0"),
+    sa.Column("error_path", RawBytes),
+    sa.Column("excluded", Whole, nullable=False, server_default="0"),
+    sa.Column("cleaned_at", Whole),
+    sa.Column("freed_bytes", BigWhole),
     sa.Index("store_migration_by_status", "status", "byte_count", "id"),
 )
 
@@ -57,9 +66,9 @@ objects = sa.Table(
     "objects",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("digest", RawDigest(32), nullable=False, unique=True),
+    sa.Column("size", BigWhole, nullable=False),
+    sa.Column("created_at", Whole, nullable=False),
     sa.Column("unreferenced_since", sa.Integer),
 )
 sa.Index(
@@ -93,9 +102,9 @@ packages = sa.Table(
     "packages",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("package_hash", sa.Text, nullable=False, unique=True),
-    sa.Column("tree_hash", sa.Text, nullable=False),
-    sa.Column("list_hash", sa.Text, nullable=False),
+    sa.Column("package_hash", HashText, nullable=False, unique=True),
+    sa.Column("tree_hash", PlainText, nullable=False),
+    sa.Column("list_hash", PlainText, nullable=False),
     sa.Column("published_at", sa.Integer, nullable=False),
 )
 
@@ -103,27 +112,27 @@ intents = sa.Table(
     "intents",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("package_hash", sa.Text, nullable=False, unique=True),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("package_hash", HashText, nullable=False, unique=True),
+    sa.Column("action", PlainText, nullable=False),
+    sa.Column("created_at", Whole, nullable=False),
 )
 
 integrity = sa.Table(
     "integrity",
     metadata,
-    sa.Column("package_hash", sa.Text, primary_key=True),
-    sa.Column("what", sa.Text, nullable=False),
-    sa.Column("found_at", sa.Integer, nullable=False),
+    sa.Column("package_hash", HashText, primary_key=True),
+    sa.Column("what", PlainText, nullable=False),
+    sa.Column("found_at", Whole, nullable=False),
 )
 
 history = sa.Table(
     "history",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("at", sa.Integer, nullable=False),
-    sa.Column("event", sa.Text, nullable=False),
-    sa.Column("package_hash", sa.Text),
-    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("at", Whole, nullable=False),
+    sa.Column("event", PlainText, nullable=False),
+    sa.Column("package_hash", PlainText),
+    sa.Column("detail", PlainText, nullable=False, server_default=""),
 )
 
 

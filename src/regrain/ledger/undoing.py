@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from regrain.ledger.checked import package_name, whole
 from regrain.ledger.keeping import Intent
 from regrain.ledger.recording import forget_owners, remember
 from regrain.ledger.schema import intents, packages, store_migration
@@ -124,7 +125,7 @@ class Undoing:
                 " LEFT JOIN store_migration ON"
                 "  store_migration.package_hash = packages.package_hash"
             )
-            return {row[0]: (row[1], row[2] or 0) for row in rows}
+            return {package_name(row[0]): (whole(row[1]), whole(row[2] or 0)) for row in rows}
 
     def all_rolled_back(self) -> int:
         """Note of all completed packages that they are undone; return how many."""

@@ -66,6 +66,8 @@ def check_ledger(root: StoreRoot) -> Iterator[Finding]:
     try:
         yield from _sizes(path, status.st_size)
         yield from _compare(root, ledger, path)
+    except CorruptionError as error:
+        yield _broken(": ".join([error.what, *([error.why] if error.why else [])]))
     finally:
         ledger.close()
 

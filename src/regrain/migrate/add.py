@@ -23,7 +23,7 @@ from regrain.migrate.publish import Publisher
 from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
 from regrain.model.layout import MANIFEST
-from regrain.model.manifest import check_manifest
+from regrain.model.manifest import BYTES_MAX, check_manifest
 from regrain.store import dual
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage, changed, source_error
@@ -309,7 +309,7 @@ def check_root(source: int) -> None:
     """
     try:
         status = os.stat(MANIFEST, dir_fd=source, follow_symlinks=False)
-        raw = disk.read_all(MANIFEST, source) if stat.S_ISREG(status.st_mode) else None
+        raw = disk.read_all(MANIFEST, source, BYTES_MAX) if stat.S_ISREG(status.st_mode) else None
     except FileNotFoundError:
         raw = None
     except OSError as error:

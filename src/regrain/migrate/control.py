@@ -28,6 +28,9 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
 
+Revision = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Second = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # years of four digits
+
 
 class Values(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a migration was told, each None where nothing was said.
@@ -60,10 +63,10 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     schema: Literal[1] = 1
-    revision: int = 0
-    paused_at: int | None = None
+    revision: Revision = 0
+    paused_at: Second | None = None
     values: Values = Values()
-    revisions: dict[str, int] = {}
+    revisions: dict[str, Revision] = {}
 
     @property
     def is_paused(self) -> bool:

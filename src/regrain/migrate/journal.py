@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 SNAPSHOT_SECONDS = 0.5
+_BYTES_MAX = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,9 +32,10 @@ class Journal:
 
     def __init__(self, root: StoreRoot, clock_: Callable[[], float] = clock.monotonic) -> None:
         self._migration = disk.Held(disk.open_directory(layout.MIGRATION, root.fd))
-        name = f"logs/{clock.day_name(clock.now())}.jsonl"
+        name = f"{clock.day_name(clock.now())}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._log = disk.Held(os.open(name, flags, 0o644, dir_fd=self._migration.fd))
+        with disk.Closing(disk.open_directory("logs", self._migration.fd)) as logs:
+            self._log = disk.Held(os.open(name, flags | os.O_NONBLOCK, 0o644, dir_fd=logs))
         if os.geteuid() == 0:
             os.fchown(self._log.fd, *root.owner)
         self._clock = clock_
@@ -87,7 +89,7 @@ class Journal:
 def read_snapshot(root: StoreRoot) -> dict[str, object]:
     """Return the last snapshot of a run; empty if there is none that can be read."""
     try:
-        raw = disk.read_all(layout.STATE_FILE, root.fd)
+        raw = disk.read_all(layout.STATE_FILE, root.fd, _BYTES_MAX)
         return msgspec.json.decode(raw, type=dict[str, object])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}

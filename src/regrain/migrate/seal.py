@@ -189,7 +189,8 @@ def _for_people(source: int) -> Iterator[tuple[bytes, bytes, int]]:
     try:
         for name, kind in disk.list_directory(source):
             if kind is disk.FILE and (name == MANIFEST.encode() or name.startswith(b"sbom.")):
-                mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
-                yield name, disk.read_all(name, source, _COPY_BYTES_MAX), mode
+                status = os.stat(name, dir_fd=source, follow_symlinks=False)
+                if status.st_size <= _COPY_BYTES_MAX:  # nobody reads a longer one as it is
+                    yield name, disk.read_all(name, source, _COPY_BYTES_MAX), status.st_mode
     except OSError as error:
         raise source_error(error, name) from error

@@ -25,10 +25,12 @@ LINE_BYTES_MAX = 64 << 20
 """A longer line is damage: names, targets and attributes of one entry are far smaller."""
 
 FOOTER = b"]}\n"
+_NANOSECONDS = 10**9
+_SECOND_MIN, _SECOND_MAX = -(2**63), 2**63 - 1
 
 _Hex = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Mode = Annotated[str, msgspec.Meta(pattern=r"\A[0-7]{4}\Z")]
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)]  # the last one means "leave it"
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -176,6 +178,8 @@ def parse_line(raw: bytes) -> Entry:
         raise CorruptionError("an entry without type, mode or mtime_ns", path=path)
     if line.uid is None or line.gid is None:
         raise CorruptionError("an entry without uid or gid", path=path)
+    if not _SECOND_MIN <= line.mtime_ns // _NANOSECONDS <= _SECOND_MAX:
+        raise CorruptionError("a time that no file can have", path=path)
     is_file, is_symlink = line.type is Kind.FILE, line.type is Kind.SYMLINK
     has_target = line.target is not None or line.target_b64 is not None
     has_hardlink = line.hardlink is not None or line.hardlink_b64 is not None

@@ -6,6 +6,9 @@ import tomllib
 
 import msgspec
 
+BYTES_MAX = 1 << 20
+"""A longer file is read by nobody: it names a package, and is written by hand."""
+
 
 class Manifest(msgspec.Struct, frozen=True):
     """What a ``manifest.toml`` says.

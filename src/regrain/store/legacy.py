@@ -13,7 +13,7 @@ from regrain import disk
 from regrain.errors import PackageError, UnknownPackageError, reason
 from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import MANIFEST
-from regrain.model.manifest import Manifest, parse_manifest
+from regrain.model.manifest import BYTES_MAX, Manifest, parse_manifest
 from regrain.model.phase import Layout
 from regrain.store.objects import Stored, hash_fd
 from regrain.store.source import MovedError
@@ -248,7 +248,7 @@ class LegacyPackage:
     def manifest(self) -> Manifest:
         """Return the package's own manifest."""
         try:
-            return parse_manifest(disk.read_all(MANIFEST, self._held.fd))
+            return parse_manifest(disk.read_all(MANIFEST, self._held.fd, BYTES_MAX))
         except OSError:
             self.check_there()
             return Manifest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import FILE_LIST, MANIFEST
-from regrain.model.manifest import Manifest, parse_manifest
+from regrain.model.manifest import BYTES_MAX, Manifest, parse_manifest
 from regrain.model.phase import Layout
 from regrain.store.objects import Stored, open_object, open_stored
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PROBE = 4096
 _END = b"\n" + file_list.FOOTER
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
 
 @dataclass(slots=True)
@@ -72,9 +74,15 @@ class FileLevelPackage:
                 package=package_hash,
                 advice="Run 'regrain verify' on it.",
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            raise _no_file_list(package_hash) from error
         finally:
             os.close(directory)
         status = os.fstat(self._held.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_file_list(package_hash)
         self._size, self.listed_at_ns = status.st_size, status.st_mtime_ns
         line = self._line_at(0)
         try:
@@ -179,7 +187,7 @@ class FileLevelPackage:
     def manifest(self) -> Manifest:
         """Return the package's own manifest, read as the file it is."""
         entry = self.lookup(MANIFEST.encode())
-        if entry is None or entry.kind is not Kind.FILE:
+        if entry is None or entry.kind is not Kind.FILE or entry.size > BYTES_MAX:
             return Manifest()
         with disk.Closing(self.open_content(entry)) as fd:
             return parse_manifest(os.read(fd, entry.size))
@@ -190,20 +198,21 @@ class FileLevelPackage:
             position += len(piece)
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
-            if len(rest) > file_list.LINE_BYTES_MAX:
-                raise CorruptionError("a line without end in a file list", package=self.hash)
+            self._check_line(len(rest))
             yield from lines
         if rest:
             yield rest
 
     def _line_start(self, position: int, low: int) -> int:
         """Return where the line begins that holds the byte at ``position``, at least ``low``."""
+        end = position
         while position > low:
             begin = max(low, position - _PROBE)
             found = os.pread(self._held.fd, position - begin, begin).rfind(b"\n")
             if found >= 0:
                 return begin + found + 1
             position = begin
+            self._check_line(end - begin)
         return low
 
     def _line_at(self, start: int) -> bytes:
@@ -216,7 +225,20 @@ class FileLevelPackage:
                 break
             pieces.append(piece)
             start += len(piece)
+            self._check_line(len(pieces) * _PROBE)
         return b"".join(pieces)
+
+    def _check_line(self, size: int) -> None:
+        if size > file_list.LINE_BYTES_MAX:
+            raise CorruptionError("a line without end in a file list", package=self.hash)
+
+
+def _no_file_list(package_hash: str) -> CorruptionError:
+    return CorruptionError(
+        "a published package whose file list is no file",
+        package=package_hash,
+        advice="Run 'regrain verify' on it.",
+    )
 
 
 def _nothing() -> int:

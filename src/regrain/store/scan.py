@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import PackageError
 from regrain.model.layout import MANIFEST, carrier_mode
-from regrain.model.manifest import parse_manifest
+from regrain.model.manifest import BYTES_MAX, parse_manifest
 from regrain.store.checkout import LABELS
 from regrain.store.legacy import source_error
 
@@ -96,7 +96,7 @@ def measure(store: int, package_hash: str, owner: Owner, *, closely: bool = Fals
         with disk.Closing(disk.open_directory(package_hash, store)) as root:
             _measure_tree(root, usage, owner, closely=closely)
             try:
-                manifest = parse_manifest(disk.read_all(MANIFEST, root))
+                manifest = parse_manifest(disk.read_all(MANIFEST, root, BYTES_MAX))
                 usage.name, usage.version = manifest.name, manifest.version
             except OSError:
                 pass  # a package without a manifest is a package, too
