@@ -3,8 +3,9 @@
 Copies the legacy store LEGACY to PLACE (unless it is there already), migrates it, switches over,
 cleans up, compresses all objects, and prints what each part takes; ``du`` has the last word.
 Beside it: what reading costs plain and compressed, what file lists would take in other forms,
-and what packing small objects together would bring. Nothing of the packing is built: its
-figures are computed from the objects, and its reads timed on files made for it.
+what packing small objects together would bring, and what restic and borg make of the corpus.
+Nothing of the packing is built: its figures are computed from the objects, and its reads timed
+on files made for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -63,7 +65,35 @@ def main() -> int:
     packed = _read_times(store, picked)
     for label in plain:
         print(f"read, {label}: plain {plain[label]:.1f} µs, zstd {packed[label]:.1f} µs")
+    _show_peers(legacy, place)
     return 0
+
+
+def _show_peers(legacy: Path, place: Path) -> None:
+    """Tell what two well-known programs make of the same corpus, compressed."""
+    for name, commands in {
+        "restic backup": [
+            ("restic", "-r", place / "restic", "init"),
+            ("restic", "-r", place / "restic", "--no-cache", "backup", legacy),
+        ],
+        "borg create -C zstd,3": [
+            ("borg", "init", "-e", "none", place / "borg"),
+            ("borg", "create", "-C", "zstd,3", f"{place / 'borg'}::corpus", legacy),
+        ],
+    }.items():
+        if shutil.which(commands[0][0]) is None:
+            print(f"{name}: not installed")
+            continue
+        for command in commands:
+            begin = time.perf_counter()
+            subprocess.run(
+                command,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "RESTIC_PASSWORD": "none", "BORG_BASE_DIR": str(place / "base")},
+            )
+            seconds = time.perf_counter() - begin
+        print(f"{name}: {seconds:.1f} s, {_du(place / name.split()[0])} bytes by du", flush=True)
 
 
 def _run(*command: str | Path) -> str:

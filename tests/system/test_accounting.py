@@ -134,7 +134,7 @@ def test_status_agrees_with_du_in_every_state(store: Path, point: Path) -> None:
         if stage in ("migrated", "plain"):
             after = space["after_bytes"]
         elif stage == "clean":
-            assert abs(space["now_bytes"] - after) < METADATA_MAX / 8
+            assert abs(space["now_bytes"] - after) < METADATA_MAX / 2
             assert space["after_bytes"] == space["now_bytes"]
             saved = 1 - space["now_bytes"] / legacy
             assert space["saved_share"] == pytest.approx(saved)
@@ -192,7 +192,7 @@ def test_what_removing_a_package_frees(store: Path, point: Path, how: str) -> No
     regrain("remove", name_of(label), "--execute")
     regrain("gc", "--execute", "--grace", "0")
     freed = before - content(store)
-    if mounts.can_reflink(point) and how == "migrated":
+    if mounts.can_reflink(point) and how != "clean":
         assert freed > shown["exclusive_bytes"] + OWN  # ``du`` counts what is shared twice
         freed = in_use - used(point)
         assert abs(freed - shown["exclusive_bytes"]) < METADATA_MAX
@@ -204,6 +204,7 @@ def test_what_removing_a_package_frees(store: Path, point: Path, how: str) -> No
 
 def test_what_another_name_holds_is_not_freed(store: Path, point: Path) -> None:
     regrain = command_on(store)
+    regrain("init")
     before = regrain("show", name_of("one"), "--json").document
     assert before["exclusive_bytes"] == du(store / name_of("one"))
     assert before["shared_bytes"] == 0

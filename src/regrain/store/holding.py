@@ -46,8 +46,7 @@ class Holding(NamedTuple):
 
 def holding(root: StoreRoot, package_hash: str) -> Holding:
     """Measure a package. The file lists of all others are read; the ledger is not asked."""
-    reads_extents = disk.shares_extents(root.fd)
-    mine, others = Tally(reads_extents=reads_extents), Tally(reads_extents=reads_extents)
+    mine, others = Tally(reads_extents=True), Tally(reads_extents=True)
     carriers = _carriers(root, package_hash)
     elsewhere = _named_elsewhere(root, package_hash, carriers)
     for digest, names in carriers.items():

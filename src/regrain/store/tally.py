@@ -43,7 +43,7 @@ class Tally:
     A tree that changes meanwhile is counted as it was met: what vanishes counts nothing.
 
     Args:
-        reads_extents: Whether to ask which extents files share: where files can share any.
+        reads_extents: Whether to ask which extents files share, which takes opening them.
 
     Attributes:
         allocated: Bytes on disk of all that was added, as ``du`` gives them.
@@ -96,7 +96,15 @@ class Tally:
         self.allocated += size
         if self._reads_extents and size and stat.S_ISREG(status.st_mode):
             with self._looking(), disk.Closing(disk.open_file(name, at)) as fd:
-                self.extents += shared_extents(fd)
+                self._add_extents(fd)
+
+    def _add_extents(self, fd: int) -> None:
+        try:
+            self.extents += shared_extents(fd)
+        except OSError as error:
+            if error.errno not in disk.NO_REFLINK:
+                raise
+            self._reads_extents = False  # a file system that cannot tell shares none
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
