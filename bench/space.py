@@ -55,6 +55,7 @@ def main() -> int:
     _cutover(store)
     _regrain(store, "cleanup", "--execute")
     _show("plain, after cleanup", store, before)
+    print(_regrain(store, "show", min(path.name for path in store.glob("packages/*"))))
     _show_lists(store)
     _show_ledger(store, place)
     _show_packing(store, place)

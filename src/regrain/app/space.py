@@ -11,8 +11,8 @@ from regrain.ledger import open_ledger
 from regrain.model import layout
 from regrain.model.status import Status
 from regrain.store.objects import carriers_in
+from regrain.store.occupancy import Occupancy
 from regrain.store.root import legacy_names
-from regrain.store.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,7 +155,7 @@ def measure(root: StoreRoot) -> Space:
     aside = walk.added(walk.trees, _ASIDE)
     others = walk.added(walk.trees, foreign)
     staying = walk.added(walk.trees, sorted(set(legacy) - removable))
-    doubled = walk.tally.doubled
+    doubled = walk.occupied.doubled
     going = walk.added(walk.trees, sorted(removable))
     return Space(
         objects=objects,
@@ -166,14 +166,14 @@ def measure(root: StoreRoot) -> Space:
         foreign=others,
         legacy=staying + going,
         removable=going,
-        shared_extents=walk.tally.doubled,
-        removable_extents=walk.tally.doubled - doubled,
+        shared_extents=walk.occupied.doubled,
+        removable_extents=walk.occupied.doubled - doubled,
         before=weights.before,
         files=weights.files,
         contents=weights.objects,
         compressed=weights.compressed,
         frames=frames,
-        unread=walk.tally.unread,
+        unread=walk.occupied.unread,
     )
 
 
@@ -182,13 +182,13 @@ class _Walk:
 
     def __init__(self, root: StoreRoot) -> None:
         self._root = root
-        self.tally = Tally(reads_extents=disk.shares_extents(root.fd))
+        self.occupied = Occupancy(reads_extents=disk.shares_extents(root.fd))
 
     def added(self, part: Callable[..., None], *names: Iterable[str]) -> int:
         """Add a part; return the bytes on disk that were new."""
-        before = self.tally.allocated
+        before = self.occupied.allocated
         part(*names)
-        return self.tally.allocated - before
+        return self.occupied.allocated - before
 
     def objects(self) -> tuple[int, int]:
         """Add all carriers; return their bytes on disk, and the bytes of frames."""
@@ -196,19 +196,19 @@ class _Walk:
         with disk.Closing(disk.reopen(self._root.objects)) as objects:
             for shard in layout.SHARDS:
                 for carrier in carriers_in(objects, shard):
-                    self.tally.add_status(carrier.status, f"{shard}/{carrier.name}", objects)
+                    self.occupied.add_status(carrier.status, f"{shard}/{carrier.name}", objects)
                     frames += carrier.status.st_size if carrier.is_compressed else 0
-        return self.tally.allocated, frames
+        return self.occupied.allocated, frames
 
     def trees(self, names: Iterable[str]) -> None:
         """Add what lies at the top."""
         for name in names:
-            self.tally.add_tree(name, self._root.fd)
+            self.occupied.add_tree(name, self._root.fd)
 
     def directories(self) -> None:
         """Add the top directory, ``objects/`` and what is in it beside carriers."""
-        self.tally.add_status(os.fstat(self._root.fd), ".", self._root.fd)
-        self.tally.add_status(os.fstat(self._root.objects), ".", self._root.objects)
+        self.occupied.add_status(os.fstat(self._root.fd), ".", self._root.fd)
+        self.occupied.add_status(os.fstat(self._root.objects), ".", self._root.objects)
         with disk.Closing(disk.reopen(self._root.objects)) as objects:
             for name, _ in disk.list_directory(objects):
-                self.tally.add(name, objects)
+                self.occupied.add(name, objects)

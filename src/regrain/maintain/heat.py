@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from regrain.store.occupancy import Occupancy
 from regrain.store.root import legacy_names
-from regrain.store.tally import Tally
 
 if TYPE_CHECKING:
     from regrain.store.objects import Carrier
@@ -32,9 +32,9 @@ class Heat:
         return status.st_nlink > 1 + (0 if link is None else link.met)
 
     @cached_property
-    def _legacy(self) -> Tally:
+    def _legacy(self) -> Occupancy:
         """All legacy directories, looked through once, when the first object asks for it."""
-        tally = Tally()
+        occupied = Occupancy()
         for name in legacy_names(self._root.fd)[0]:
-            tally.add_tree(name, self._root.fd)
-        return tally
+            occupied.add_tree(name, self._root.fd)
+        return occupied

@@ -17,8 +17,8 @@ from regrain.model.layout import (
     further_carrier,
 )
 from regrain.store.objects import object_path
+from regrain.store.occupancy import Occupancy, covered
 from regrain.store.packages import FileLevelPackage, published
-from regrain.store.tally import Tally, covered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,13 +46,13 @@ class Holding(NamedTuple):
 
 def holding(root: StoreRoot, package_hash: str) -> Holding:
     """Measure a package. The file lists of all others are read; the ledger is not asked."""
-    mine, others = Tally(reads_extents=True), Tally(reads_extents=True)
+    mine, others = Occupancy(reads_extents=True), Occupancy(reads_extents=True)
     carriers = _carriers(root, package_hash)
     elsewhere = _named_elsewhere(root, package_hash, carriers)
     for digest, names in carriers.items():
-        tally = others if digest in elsewhere else mine
+        occupied = others if digest in elsewhere else mine
         for name in names:
-            tally.add(object_path(name), root.objects)
+            occupied.add(object_path(name), root.objects)
     mine.add_tree(package_hash, root.packages)
     mine.add_tree(package_hash, root.fd)
     kept = {key: link.allocated for key, link in mine.links.items() if link.met < link.names}

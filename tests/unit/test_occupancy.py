@@ -12,7 +12,7 @@ import pytest
 
 from regrain import disk
 from regrain.disk_linux import shared_extents
-from regrain.store.tally import Tally, covered
+from regrain.store.occupancy import Occupancy, covered
 from tests.mounts import FICLONE
 
 BLOCK = 4096
@@ -45,16 +45,16 @@ def test_trees_as_du_counts_them(workplace: Path, seed: int) -> None:
     os.link(workplace / "one" / "below" / "2", workplace / "outside")
     (workplace / "two" / "symlink").symlink_to("below")
     os.sync()
-    tally = Tally(reads_extents=True)
+    occupied = Occupancy(reads_extents=True)
     with disk.Closing(disk.open_directory(os.fsencode(workplace))) as top:
         for name in ("one", "two", "missing", "outside/impossible"):
-            tally.add_tree(name, top)
+            occupied.add_tree(name, top)
     paths = [workplace / "one", workplace / "two"]
     command = ["du", "-sc", "--block-size=1", *paths]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert tally.allocated == tally.size == int(said.splitlines()[-1].split()[0])
-    assert tally.unread == 1
-    links = sorted((link.names, link.met) for link in tally.links.values())
+    assert occupied.allocated == occupied.size == int(said.splitlines()[-1].split()[0])
+    assert occupied.unread == 1
+    links = sorted((link.names, link.met) for link in occupied.links.values())
     assert links == [(2, 1), (2, 2), (2, 2)]
 
 
@@ -80,9 +80,9 @@ def test_files_of_many_extents(kind: str, request: pytest.FixtureRequest, seed: 
             extents = shared_extents(opened.fileno())
             assert len(extents) == count // 2
             assert sum(size for _, size in extents) == covered(extents) == count // 2 * BLOCK
-    tally = Tally(reads_extents=True)
+    occupied = Occupancy(reads_extents=True)
     with disk.Closing(disk.open_directory(os.fsencode(place))) as top:
-        tally.add("first", top)
-        tally.add("second", top)
-    assert tally.allocated == sum(path.stat().st_blocks * 512 for path in (first, second))
-    assert tally.doubled == count // 2 * BLOCK
+        occupied.add("first", top)
+        occupied.add("second", top)
+    assert occupied.allocated == sum(path.stat().st_blocks * 512 for path in (first, second))
+    assert occupied.doubled == count // 2 * BLOCK

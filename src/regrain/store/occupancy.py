@@ -37,7 +37,7 @@ class Link:
     met: int = 0
 
 
-class Tally:
+class Occupancy:
     """Adds up trees. What has several names counts where it is met first.
 
     A tree that changes meanwhile is counted as it was met: what vanishes counts nothing.
