@@ -73,7 +73,7 @@ def command_on(store: Path) -> Regrain:
 def du(*paths: Path) -> int:
     """What ``du`` says that these take together."""
     os.sync()
-    command = ["du", "-sc", "--block-size=1", "--", *paths]
+    command: list[str | Path] = ["du", "-sc", "--block-size=1", "--", *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1].split()[0])
 
@@ -180,7 +180,10 @@ def content(store: Path) -> int:
     return du(*found) if found else 0
 
 
-@pytest.mark.parametrize("how", ["migrated", "compressed", "clean"])
+@pytest.mark.parametrize(
+    "how",
+    ["migrated", *(pytest.param(how, marks=pytest.mark.slow) for how in ("compressed", "clean"))],
+)
 def test_what_removing_a_package_frees(store: Path, point: Path, how: str) -> None:
     regrain = command_on(store)
     for stage in stages(regrain, point / "checkout"):

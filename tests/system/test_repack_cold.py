@@ -85,7 +85,7 @@ def test_a_shared_checkout_does(linked: Scene, no_reflink: Path) -> None:
     assert planned.objects == len(digests(linked) - hot)
     done = repack(linked, Choice.COLD)
     assert compressed_of(linked.path) == digests(linked) - hot
-    assert done.kept[Kept.SHARED] == len(hot)
+    assert done.kept[Kept.SHARED] >= len(hot)
     assert hot <= plain_of(linked.path)
     assert differences(before, snapshot(place), identity=True) == []
     assert problems(linked) == []

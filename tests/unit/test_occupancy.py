@@ -50,7 +50,7 @@ def test_trees_as_du_counts_them(workplace: Path, seed: int) -> None:
         for name in ("one", "two", "missing", "outside/impossible"):
             occupied.add_tree(name, top)
     paths = [workplace / "one", workplace / "two"]
-    command = ["du", "-sc", "--block-size=1", *paths]
+    command: list[str | Path] = ["du", "-sc", "--block-size=1", *paths]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert occupied.allocated == occupied.size == int(said.splitlines()[-1].split()[0])
     assert occupied.unread == 1
