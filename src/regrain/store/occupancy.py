@@ -77,7 +77,12 @@ class Occupancy:
             if stat.S_ISDIR(status.st_mode):
                 with disk.Closing(disk.open_directory(name, at)) as root:
                     for below, child, _, _ in disk.walk(root):
-                        self.add(child, below)
+                        try:
+                            status = os.stat(child, dir_fd=below, follow_symlinks=False)
+                        except OSError as error:
+                            self._miss(error)
+                        else:
+                            self.add_status(status, child, below)
 
     def add(self, name: str | bytes, at: int) -> None:
         """Add one name, not what lies below it."""
@@ -110,12 +115,15 @@ class Occupancy:
     def _looking(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:  # it vanished meanwhile
-            pass
         except OSError as error:
-            if error.errno not in _NOT_SEEN:
-                raise
+            self._miss(error)
+
+    def _miss(self, error: OSError) -> None:
+        """Pass over a name; one that vanished meanwhile is none."""
+        if error.errno in _NOT_SEEN:
             self.unread += 1
+        elif error.errno != errno.ENOENT:
+            raise error
 
 
 def covered(extents: Iterable[Extent]) -> int:
