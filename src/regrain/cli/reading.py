@@ -13,7 +13,7 @@ from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind
 from regrain.store import dual
-from regrain.store.holding import holding
+from regrain.store.holding import Holding, holding
 
 PIECE = 1 << 20
 
@@ -80,9 +80,8 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
     }
     held = holding(store.root, found.hash)
     if as_json:
-        output.document(
-            "package", **fields, exclusive_bytes=held.exclusive, shared_bytes=held.shared
-        )
+        exclusive, shared = held or (None, None)
+        output.document("package", **fields, exclusive_bytes=exclusive, shared_bytes=shared)
         return
     output.pairs(
         [
@@ -99,10 +98,18 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
                 ),
             ),
             ("bytes", f"{size:,} ({output.size(size)})"),
-            ("exclusive", f"{output.size(held.exclusive)} on disk: what removing it would free"),
-            ("shared", f"{output.size(held.shared)} on disk, which would stay"),
+            *_held(held),
         ]
     )
+
+
+def _held(held: Holding | None) -> list[tuple[str, str]]:
+    if held is None:
+        return [("exclusive", "not known: a file list cannot be read; run 'regrain verify'")]
+    return [
+        ("exclusive", f"{output.size(held.exclusive)} on disk: what removing it would free"),
+        ("shared", f"{output.size(held.shared)} on disk, which would stay"),
+    ]
 
 
 @click.command()

@@ -44,8 +44,19 @@ class Holding(NamedTuple):
     shared: int
 
 
-def holding(root: StoreRoot, package_hash: str) -> Holding:
-    """Measure a package. The file lists of all others are read; the ledger is not asked."""
+def holding(root: StoreRoot, package_hash: str) -> Holding | None:
+    """Measure a package. The file lists of all others are read; the ledger is not asked.
+
+    Returns:
+        What it takes; None where a file list cannot be read, so that nobody knows who shares.
+    """
+    try:
+        return _holding(root, package_hash)
+    except OSError:
+        return None
+
+
+def _holding(root: StoreRoot, package_hash: str) -> Holding:
     mine, others = Occupancy(reads_extents=True), Occupancy(reads_extents=True)
     carriers = _carriers(root, package_hash)
     elsewhere = _named_elsewhere(root, package_hash, carriers)
