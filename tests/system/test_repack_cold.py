@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from regrain.app.store import PackageStore
 from regrain.maintain import represent
 from regrain.maintain.repack import Choice, Kept, Repack
 from tests.compare import Snapshot, differences, snapshot
-from tests.faults.crash_driver import Ended, Moment, crasher
+from tests.faults.crash_driver import Crasher, Ended, Moment, crasher
 from tests.faults.inline import Way, migrate
 from tests.faults.judge import ledger_problems, package_differences, reading_problems
 from tests.faults.small import Scene
@@ -35,6 +36,12 @@ def linked(no_reflink: Path, seed: int) -> Scene:
     scene = make_packed(no_reflink / "store", seed)
     assert migrate(scene.path, Way()).failed == 0
     return scene
+
+
+@pytest.fixture(scope="module")
+def crash() -> Iterator[Crasher]:
+    with crasher() as process:
+        yield process
 
 
 def repack(scene: Scene, choice: Choice, **options: Any) -> Repack:
@@ -180,10 +187,11 @@ def test_beside_readers_and_gc(
     ],
     ids=str,
 )
-def test_killed_the_same_command_finishes(linked: Scene, no_reflink: Path, moment: Moment) -> None:
+def test_killed_the_same_command_finishes(
+    linked: Scene, no_reflink: Path, crash: Crasher, moment: Moment
+) -> None:
     hot, before = check_out(linked, no_reflink / "out")
-    with crasher() as crash:
-        ended = crash("tests.faults.repacking:cool", linked.path, Way(), moment)
+    ended = crash("tests.faults.repacking:cool", linked.path, Way(), moment)
     assert ended == Ended(signal.SIGKILL, 0)
     assert not hot & compressed_of(linked.path)
     assert reading_problems(linked) == []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 QUICK_NAMES_MAX = 300_000
-"""Up to so many files and objects ``status`` measures unasked: that is about a second."""
+"""Up to so many files and objects ``status`` measures unasked: that takes a second or two."""
 
 _LEDGER = tuple(f"{layout.LEDGER}{end}" for end in ("", "-wal", "-shm", "-journal"))
 _ASIDE = (layout.STORE_FILE, layout.TEMP, layout.TRASH, layout.QUARANTINE, layout.MIGRATION)
@@ -126,7 +126,7 @@ class Space:
 
 
 def is_quick(totals: Totals) -> bool:
-    """Tell whether a store can be measured in about a second."""
+    """Tell whether a store is measured unasked, since that takes a second or two at the most."""
     return totals.files + totals.objects <= QUICK_NAMES_MAX
 
 
