@@ -1,7 +1,7 @@
 """System calls that Python does not offer, on Linux. The only place that knows they differ.
 
 A port to another system writes this module again: rename without replacing, exchange,
-flushing a file system, reflink, files in memory, and dying with the parent.
+flushing a file system, reflink, shared extents, files in memory, and dying with the parent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import signal
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = _libc.renameat2
@@ -26,6 +27,14 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _PR_SET_PDEATHSIG = 1
+
+_FIEMAP = 0xC020660B
+_FIEMAP_REQUEST = struct.Struct("=QQLLLL")  # start, length, flags, mapped, room, reserved
+_FIEMAP_EXTENT = struct.Struct("=QQQ16xL12x")  # logical, physical, length, flags
+_FIEMAP_ROOM = 72
+_EXTENT_LAST = 0x1
+_EXTENT_WITHOUT_PLACE = 0x2 | 0x4 | 0x200  # unknown, not written yet, inside the inode
+_EXTENT_SHARED = 0x2000
 
 
 def _checked(result: int, name: bytes | None = None) -> None:
@@ -55,6 +64,30 @@ def syncfs(fd: int) -> None:
 def reflink(source_fd: int, target_fd: int) -> None:
     """Let ``target_fd`` share all extents of ``source_fd``."""
     fcntl.ioctl(target_fd, _FICLONE, source_fd)
+
+
+def shared_extents(fd: int) -> list[tuple[int, int]]:
+    """Return (place on the disk, length) in bytes of every extent that others share, too.
+
+    What was not written to the disk yet has no place, and is not shared.
+    """
+    found: list[tuple[int, int]] = []
+    request = bytearray(_FIEMAP_REQUEST.size + _FIEMAP_ROOM * _FIEMAP_EXTENT.size)
+    start = 0
+    while True:
+        length = 2**64 - 1 - start
+        _FIEMAP_REQUEST.pack_into(request, 0, start, length, 0, 0, _FIEMAP_ROOM, 0)
+        fcntl.ioctl(fd, _FIEMAP, request)
+        mapped = _FIEMAP_REQUEST.unpack_from(request)[3]
+        flags = _EXTENT_LAST
+        for number in range(mapped):
+            place = _FIEMAP_REQUEST.size + number * _FIEMAP_EXTENT.size
+            logical, physical, size, flags = _FIEMAP_EXTENT.unpack_from(request, place)
+            start = logical + size
+            if flags & _EXTENT_SHARED and not flags & _EXTENT_WITHOUT_PLACE:
+                found.append((physical, size))
+        if flags & _EXTENT_LAST:
+            return found
 
 
 def memory_file() -> int:

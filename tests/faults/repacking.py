@@ -32,6 +32,10 @@ def compress(store: Path) -> None:
     _repack(store, Choice.ALL)
 
 
+def cool(store: Path) -> None:
+    _repack(store, Choice.COLD)
+
+
 def expand(store: Path) -> None:
     _repack(store, Choice.NONE)
 

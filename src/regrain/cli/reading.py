@@ -13,6 +13,7 @@ from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind
 from regrain.store import dual
+from regrain.store.holding import Holding, holding
 
 PIECE = 1 << 20
 
@@ -53,7 +54,7 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
     """Show what a package is.
 
     HASH may be the first 8 digits or more. In the legacy layout every file is read to
-    compute the tree hash.
+    compute the tree hash. What removing it would free is told from the file lists of all packages.
 
     Example: regrain --store /opt/pm/store show 1f2e3d4c
     """
@@ -77,8 +78,10 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
         "symlinks": counts[Kind.SYMLINK],
         "bytes": size,
     }
+    held = holding(store.root, found.hash)
     if as_json:
-        output.document("package", **fields)
+        exclusive, shared = held or (None, None)
+        output.document("package", **fields, exclusive_bytes=exclusive, shared_bytes=shared)
         return
     output.pairs(
         [
@@ -95,8 +98,18 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
                 ),
             ),
             ("bytes", f"{size:,} ({output.size(size)})"),
+            *_held(held),
         ]
     )
+
+
+def _held(held: Holding | None) -> list[tuple[str, str]]:
+    if held is None:
+        return [("exclusive", "not known: a file list cannot be read; run 'regrain verify'")]
+    return [
+        ("exclusive", f"{output.size(held.exclusive)} on disk: what removing it would free"),
+        ("shared", f"{output.size(held.shared)} on disk, which would stay"),
+    ]
 
 
 @click.command()

@@ -26,7 +26,7 @@ _SHOWN_MAX = 10
     "choice",
     type=click.Choice(["all", "cold", "none"]),
     required=True,
-    help="What is to be compressed; 'cold': only what has no hard link outside objects/.",
+    help="What is to be compressed; 'cold': only what no file outside the store is a link of.",
 )
 @execute_option
 @dry_run_option
@@ -38,8 +38,9 @@ def repack(context: Context, choice: str, *, execute: bool, dry_run: bool, as_js
     Packages stay what they are. An object is compressed where it shrinks by a block on disk and
     by [store] compression_min_saving; objects with holes, or with carriers of several modes, stay
     plain. Readers go on; writers pause for moments. Ctrl-C stops after the object in hand, and
-    the same command goes on. An object that shares its inode with a legacy directory or a shared
-    checkout frees nothing as long as that is there: 'cold' leaves such out.
+    the same command goes on. An object that shares its inode with a shared checkout frees nothing
+    as long as that is there: 'cold' leaves such out. What shares its inode with a legacy directory
+    is freed when that goes.
 
     Exit code 4: some objects are damaged; they were left alone. 5: too little space to make
     objects plain; nothing was changed.
@@ -129,6 +130,8 @@ def _show(done: Repack, choice: str, *, as_json: bool, executed: bool = False) -
         )
     for reason, count in sorted(done.kept.items()):
         click.echo(f"  {count:,} stay: {reason.value}")
+    if done.freed < 0 and choice != "none":
+        click.echo("  what they share with legacy directories or links is freed when these go")
     if done.objects and not executed:
         click.echo(f"Next: regrain repack --compress {choice} --execute")
 

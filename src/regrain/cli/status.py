@@ -10,9 +10,10 @@ import click
 from regrain.cli import output
 from regrain.cli.context import Context, json_option, pass_context
 from regrain.cli.migrating import section
+from regrain.cli.space import lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 EXIT_WARNING = 6
 EXIT_CRITICAL = 7
@@ -21,14 +22,18 @@ EXIT_CRITICAL = 7
 @click.command()
 @click.option("--failed", is_flag=True, help="List the packages that failed, and why.")
 @click.option("--check", is_flag=True, help="Exit 0 if healthy, 6 on a warning, 7 if critical.")
+@click.option("--space", "weigh", is_flag=True, help="Measure what a large store takes, too.")
 @json_option
 @pass_context
-def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int:
+def status(context: Context, *, failed: bool, check: bool, weigh: bool, as_json: bool) -> int:
     """Show where the migration stands.
+
+    What the store takes on disk is measured by looking at every file; of a store of more than
+    300,000, and with --check, only if asked for.
 
     Example: regrain --store /opt/pm/store status --json
     """
-    from regrain.app import standing
+    from regrain.app import space, standing
     from regrain.model.status import Status
 
     migration = context.store.migration()
@@ -36,15 +41,18 @@ def status(context: Context, *, failed: bool, check: bool, as_json: bool) -> int
     figures = standing.figures(context.store.root, state, context.settings)
     judged = standing.health(context.store.root, state, context.settings)
     rows = migration.rows(Status.FAILED) if failed else []
+    is_wanted = weigh or (not check and space.is_quick(state.totals))
+    measured = space.measure(context.store.root) if is_wanted else None
     if as_json:
         extra = {
             "failures": [
                 {**asdict(row), "error_path": output.shown(row.error_path or b"")} for row in rows
             ]
         }
-        output.document("status", **figures, **(extra if failed else {}))
+        on_disk = None if measured is None else measured.document()
+        output.document("status", **figures, space=on_disk, **(extra if failed else {}))
     else:
-        _show_status(figures, state.phase.label)
+        _show_status(figures, state.phase.label, [] if check else lines_of(measured))
         section(
             "failed",
             [f"{row.package_hash} {row.name} {row.version}: {row.error_message}" for row in rows],
@@ -63,7 +71,9 @@ _ASIDE = {
 """What ``status`` tells only where there is something to tell."""
 
 
-def _show_status(figures: dict[str, object], phase: str) -> None:
+def _show_status(
+    figures: dict[str, object], phase: str, on_disk: Iterable[tuple[str, str]]
+) -> None:
     def count(key: str) -> int:
         value = figures[key]
         return value if isinstance(value, int) else 0
@@ -114,6 +124,7 @@ def _show_status(figures: dict[str, object], phase: str) -> None:
         ),
         ("health", ", ".join([str(state), *map(str, issues)])),
         *_beside(figures),
+        *on_disk,
     ]
     for key, words in _ASIDE.items():
         if count(key):

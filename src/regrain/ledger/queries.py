@@ -25,6 +25,7 @@ from regrain.ledger.repairing import Repairing
 from regrain.ledger.rows import Claim, NewCarrier, Outcome, PackageRow, Pending, Scanned, Totals
 from regrain.ledger.schema import objects, packages, store_migration
 from regrain.ledger.undoing import Undoing
+from regrain.ledger.weighing import Weighing
 from regrain.model import clock
 from regrain.model.status import Status
 
@@ -52,7 +53,7 @@ _PENDING = (
 _PIECE = 5000
 
 
-class Ledger(Keeping, Lifecycle, Undoing, Repairing):
+class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
     """An open ledger. One connection; use it from one thread."""
 
     def __init__(self, engine: sa.Engine) -> None:

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
+from regrain.maintain.heat import Heat
 from regrain.model.layout import SHARDS, compressed_carrier, further_carrier
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 from regrain.store.objects import Carrier, carrier_flaw, carriers_in, object_path, size_of
@@ -25,7 +26,7 @@ _SAMPLE_OBJECTS = 100
 
 
 class Choice(StrEnum):
-    """What to compress; ``cold``: only what has no name outside ``objects/``."""
+    """What to compress; ``cold``: only what nothing outside the store is a hard link of."""
 
     ALL = "all"
     COLD = "cold"
@@ -36,7 +37,7 @@ class Kept(StrEnum):
     """Why an object stays as it is, though it is not what was asked for."""
 
     SMALL = "too small, or does not shrink enough"
-    SHARED = "share their inode with files outside objects/"
+    SHARED = "share their inode with files outside the store"
     HOLES = "have holes"
     MODES = "have carriers of several modes"
     DAMAGED = "damaged"
@@ -149,6 +150,7 @@ class _Sample:
 
 def changes(root: StoreRoot, choice: Choice, packer: Packer, done: Repack) -> Iterator[Change]:
     """Yield what is to be changed; count what stays."""
+    heat = Heat(root) if choice is Choice.COLD else None
     for shard in SHARDS:
         for _, group in groupby(carriers_in(root.objects, shard), lambda one: one.digest):
             carriers = list(group)
@@ -160,7 +162,7 @@ def changes(root: StoreRoot, choice: Choice, packer: Packer, done: Repack) -> It
             found = (
                 _to_plain(carriers)
                 if choice is Choice.NONE
-                else _to_compressed(root, choice, packer, carriers)
+                else _to_compressed(root, heat, packer, carriers)
             )
             if isinstance(found, Change):
                 yield found
@@ -182,7 +184,7 @@ def _to_plain(carriers: list[Carrier]) -> Change | None:
 
 
 def _to_compressed(
-    root: StoreRoot, choice: Choice, packer: Packer, carriers: list[Carrier]
+    root: StoreRoot, heat: Heat | None, packer: Packer, carriers: list[Carrier]
 ) -> Change | Kept | None:
     """Return what to do with an object; None where it is compressed, and nothing else."""
     plain = [one for one in carriers if not one.is_compressed]
@@ -191,7 +193,7 @@ def _to_compressed(
     if len({one.mode for one in carriers}) > 1:
         return Kept.MODES
     old = plain[0]
-    if choice is Choice.COLD and old.status.st_nlink > 1:
+    if heat is not None and heat.is_hot(old):
         return Kept.SHARED
     if not packer.size_max(old.status.st_size):
         return Kept.SMALL

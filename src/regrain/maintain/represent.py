@@ -215,7 +215,7 @@ class Represent:
         try:
             now = os.stat(object_path(old.name), dir_fd=self._root.objects, follow_symlinks=False)
             is_still = facts_of(now) == facts_of(old.status) and (
-                self._choice is not Choice.COLD or now.st_nlink == 1
+                self._choice is not Choice.COLD or now.st_nlink <= old.status.st_nlink
             )
             if is_still and not change.is_there:
                 path = object_path(change.new).encode()
