@@ -28,16 +28,7 @@ def document(message_type: str, **fields: object) -> None:
 def exit_error(error: RegrainError, *, as_json: bool) -> int:
     """Print an error; return the exit code it asks for."""
     if as_json:
-        document(
-            "exit_error",
-            error=error.what,
-            message=str(error),
-            path=error.path,
-            package=error.package,
-            reason=error.why,
-            advice=error.advice,
-            exit_code=error.exit_code,
-        )
+        document("exit_error", **error.document())
     note(f"regrain: {error}", "error")
     return error.exit_code
 
