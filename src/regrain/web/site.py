@@ -85,7 +85,9 @@ def make_app(
         Route("/healthz", answers.healthz),
         Route("/api/status", answers.status),
     ]
-    return Gate(Starlette(routes=routes), names, on_error)
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # an address is what it is, or is not there
+    return Gate(app, names, on_error)
 
 
 def _json(status: int, message_type: str, fields: dict[str, object]) -> Response:
