@@ -29,6 +29,8 @@ def read_beside(store_path: str, read: Callable[[Ledger], _T]) -> _T:
     Where nobody writes, the file is read as one that does not change. Should somebody begin
     meanwhile, what was read counts for nothing, and it is read again, with their log.
 
+    Not for a process that writes to the ledger itself: closing a file frees that process's locks.
+
     Args:
         store_path: The store's directory.
         read: Called with the open ledger, perhaps several times.
