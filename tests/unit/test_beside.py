@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from statistics import median
+from time import monotonic
 
 import pytest
 
-from regrain.app.observing import MATTERS_SHARE_MAX, Observer
+from regrain.app.observing import SHARE_MAX, Observer
 from regrain.errors import CorruptionError, LockedError, NotAStoreError
-from regrain.ledger import Ledger, open_ledger, read_beside
+from regrain.ledger import Ledger, Scanned, open_ledger, read_beside
 from regrain.migrate.phases import switch
 from regrain.model.phase import Phase
 from regrain.settings import Settings
@@ -140,8 +142,30 @@ def test_what_takes_long_is_looked_at_seldom_and_damage_at_once(path: Path) -> N
     assert seen.figures["foreign_names"] == 0
     assert seen.health.status == "critical"
     assert len(seen.state.matters.concerns) == 1
-    clock.now += 1 / MATTERS_SHARE_MAX
+    clock.now += 2 / SHARE_MAX
     assert observer.look().figures["foreign_names"] == 1
+
+
+def test_what_was_found_while_somebody_began_to_write_is_not_kept(path: Path) -> None:
+    """The clock is asked right after the sums were made: then somebody queues a package."""
+    writers: list[Ledger] = []
+
+    class Interrupting(Clock):
+        calls = 0
+
+        def __call__(self) -> float:
+            self.calls += 1
+            if self.calls == 3:
+                writers.append(open_ledger(str(path)))
+                writers[0].queue([Scanned("cd" * 32, "name", "1", 1, 2, 3, 4)])
+            return super().__call__()
+
+    clock = Interrupting()
+    clock.takes = 1.0
+    try:
+        assert Observer(str(path), Settings(), clock).look().figures["pending_packages"] == 1
+    finally:
+        writers[0].close()
 
 
 def test_a_change_of_phase_is_seen_with_all_that_follows(path: Path) -> None:
@@ -174,3 +198,24 @@ def test_the_snapshot_of_another_version_is_no_failure(path: Path) -> None:
         assert (seen.foreground, seen.snapshot_at, seen.run.errors) == (None, None, {})
     snapshot.write_text('{"foreground": {"baseline_seconds": 1, "reads": {"counts": [1, 2]}}}')
     assert Observer(str(path), Settings()).look().foreground is None
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_packages_are_no_load(path: Path) -> None:
+    hashes = [f"{number:064x}" for number in range(100_000)]
+    for name in hashes:
+        (path / name).mkdir()
+    with closing(open_ledger(str(path))) as ledger:
+        ledger.queue(Scanned(name, "name", "1", 30, 40, 10**6, 2 * 10**6) for name in hashes)
+    observer = Observer(str(path), Settings())
+    began = monotonic()
+    seen = observer.look()
+    first = monotonic() - began
+    assert (seen.figures["pending_packages"], seen.figures["unqueued_directories"]) == (100_000, 0)
+    assert first < 10
+    looks = []
+    for _ in range(9):
+        began = monotonic()
+        observer.look()
+        looks.append(monotonic() - began)
+    assert median(looks) < 0.1, (first, looks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from regrain.app.account import Matters, matters
 from regrain.app.health import Health, Room, last_trigger, room_of
 from regrain.app.standing import State
 from regrain.app.steering import told
+from regrain.errors import RegrainError
 from regrain.ledger import read_beside
 from regrain.migrate.journal import read_snapshot
 from regrain.migrate.tally import Figures, read_figures
@@ -24,12 +25,14 @@ from regrain.store.root import StoreRoot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regrain.ledger import Ledger
+    from regrain.ledger import Ledger, Totals
     from regrain.settings import Settings
 
-MATTERS_SHARE_MAX = 0.05
-"""What takes listing the store is looked at for at most this share of the time: with a hundred
-thousand packages that takes a second, and who watches must be no load."""
+SHARE_MAX = 0.05
+"""Adding up the ledger, and listing the store, are done anew for at most this share of the time
+each: with a hundred thousand packages they take a while, and who watches must be no load."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,40 @@ class Overview:
     seconds: float
 
 
+class Seldom(Generic[_T]):
+    """A value that may take long to find; then it is found seldom, and is a while old.
+
+    Args:
+        clock_: Says how long finding it took.
+    """
+
+    def __init__(self, clock_: Callable[[], float]) -> None:
+        self._clock = clock_
+        self._found: _T | None = None
+        self._found_in: object = None
+        self._due_at = 0.0
+
+    def get(self, circumstances: object, find: Callable[[], _T]) -> tuple[_T, bool]:
+        """Return the value, and whether it was found just now.
+
+        Args:
+            circumstances: When these are others, it is found anew.
+            find: Finds it.
+        """
+        began = self._clock()
+        found = self._found
+        if found is not None and circumstances == self._found_in and began < self._due_at:
+            return found, False
+        self._found = found = find()
+        self._found_in = circumstances
+        self._due_at = began + (self._clock() - began) / SHARE_MAX
+        return found, True
+
+    def forget(self) -> None:
+        """Find it anew the next time."""
+        self._found = None
+
+
 class Observer:
     """Looks at a store, again and again. The store is opened anew each time: it may be replaced.
 
@@ -74,9 +111,8 @@ class Observer:
         self._path = path
         self._settings = settings
         self._clock = clock_
-        self._matters: Matters | None = None
-        self._seen_in: tuple[object, ...] = ()
-        self._due_at = 0.0
+        self._totals: Seldom[Totals] = Seldom(clock_)
+        self._matters: Seldom[Matters] = Seldom(clock_)
 
     def look(self) -> Overview:
         """Look once.
@@ -103,33 +139,40 @@ class Observer:
 
     def _state(self, root: StoreRoot) -> State:
         phase, running = root.phase(), is_running(root)
+        circumstances = (root.store_id, phase, running)
+        tries = 0
 
         def read(ledger: Ledger) -> State:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # what the last try found may be half of this and half of that
+                self._forget()
             return State(
                 phase,
-                ledger.totals(),
+                self._totals.get(circumstances, ledger.totals)[0],
                 running,
                 read_snapshot(root),
-                self._matters_of(root, ledger, (root.store_id, phase, running)),
+                self._matters_of(root, ledger, circumstances),
                 told(root),
                 in_place=not self._settings.store.keep_old_packages,
             )
 
-        return read_beside(root.path, read)
+        try:
+            return read_beside(root.path, read)
+        except RegrainError:
+            self._forget()
+            raise
 
-    def _matters_of(self, root: StoreRoot, ledger: Ledger, seen_in: tuple[object, ...]) -> Matters:
-        """Return them; those that take long to find as they were a while ago.
+    def _forget(self) -> None:
+        self._totals.forget()
+        self._matters.forget()
 
-        Where the phase changed, or another command holds the store, they are found anew.
-        """
-        began = self._clock()
-        if self._matters is None or seen_in != self._seen_in or began >= self._due_at:
-            self._matters = matters(root, ledger)
-            self._seen_in = seen_in
-            took = self._clock() - began
-            self._due_at = began + took / MATTERS_SHARE_MAX
-            return self._matters
-        return replace(self._matters, concerns=ledger.concerns(), trigger=last_trigger(ledger))
+    def _matters_of(self, root: StoreRoot, ledger: Ledger, circumstances: object) -> Matters:
+        """Return them; what stands against packages, and what ended a run, always as it is."""
+        found, is_new = self._matters.get(circumstances, lambda: matters(root, ledger))
+        if is_new:
+            return found
+        return replace(found, concerns=ledger.concerns(), trigger=last_trigger(ledger))
 
 
 def _foreground(snapshot: dict[str, object]) -> Foreground | None:
