@@ -159,7 +159,7 @@ class Observer:
 
         try:
             return read_beside(root.path, read)
-        except RegrainError:
+        except (RegrainError, OSError):
             self._forget()
             raise
 
