@@ -331,9 +331,9 @@ def test_who_does_not_take_the_answer_is_cut_off(copied: Model) -> None:
         return sum(os.readlink(f"{fds}/{fd}").startswith("socket:") for fd in os.listdir(fds))
 
     with serving(Regrain(copied.path)) as server:
-        assert len(server.get("/api/status").body) > 10_000_000
-        until(lambda: connections(server) > 0, "there")
         idle = connections(server)
+        assert len(server.get("/api/status").body) > 10_000_000
+        until(lambda: connections(server) == idle, "closed")
         with server.connect() as connection:
             connection.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             until(lambda: connections(server) == idle + 1, "connected")
