@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -127,7 +129,7 @@ def test_what_is_no_request(server: Server) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n", b"400"),
         (b"GET / HTTP/1.0\r\n\r\n", b"403"),
         (b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"414"),
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 17_000, b"400"),
         (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
         (b"GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
     ):
@@ -150,6 +152,12 @@ def test_nothing_is_written(copied: Model) -> None:
     assert copied.path.stat().st_mtime_ns == top, "a file came and went"
 
 
+def untouched(path: Path) -> dict[bytes, tuple[object, ...]]:
+    """All there is, as it is; but as root SQLite sets the owner of the log to what it was."""
+    logs = (b"state.sqlite-wal", b"state.sqlite-shm")
+    return {name: fact[:-1] if name in logs else fact for name, fact in state(path).items()}
+
+
 def test_nothing_is_written_beside_a_writer(copied: Model) -> None:
     """The log that a writer left when it was killed stays what it is, and is read."""
     program = (
@@ -165,13 +173,13 @@ def test_nothing_is_written_beside_a_writer(copied: Model) -> None:
         assert writer.stdout is not None
         writer.stdout.readline()
         for is_alive in (True, False):
-            before = state(copied.path)
+            before = untouched(copied.path)
             assert b"state.sqlite-wal" in before
             with serving(Regrain(copied.path)) as server:
                 answer = server.get("/healthz")
                 assert (answer.status, answer.document["status"]) == (503, "critical")
                 assert server.get("/metrics").metrics["regrain_integrity_packages"] == 1
-            assert state(copied.path) == before
+            assert untouched(copied.path) == before
             if is_alive:
                 writer.communicate(b"\n")
 
@@ -270,11 +278,14 @@ def test_another_user_and_a_read_only_store(copied: Model) -> None:
 # its limits
 
 
+LOOK = re.compile(r"regrain_look_seconds \d")
+
+
 def test_many_ask_and_one_looks(copied: Model) -> None:
     with serving(Regrain(copied.path)) as server:
         asked = [server.get("/metrics").text for _ in range(5)]
-        stamps = {line for text in asked for line in text.splitlines() if "look_seconds " in line}
-        assert len(stamps) <= 2, "each was looked for"
+        looks = {line for text in asked for line in text.splitlines() if LOOK.match(line)}
+        assert 1 <= len(looks) < len(asked), "each was looked for"
 
 
 def test_who_says_nothing_keeps_nobody_waiting(server: Server) -> None:
@@ -318,6 +329,16 @@ def test_who_is_slow_is_cut_off(server: Server) -> None:
         assert 5 < sent < 15
 
 
+def is_held(server: Server, connection: socket.socket) -> bool:
+    """Whether the server's end of a connection is open, as the system knows it."""
+    ports = (server.port, connection.getsockname()[1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, condition = line.split()[:4]
+        if tuple(int(end.rpartition(":")[2], 16) for end in (local, remote)) == ports:
+            return condition == "01"
+    return False
+
+
 @pytest.mark.slow
 def test_who_does_not_take_the_answer_is_cut_off(copied: Model) -> None:
     """An answer of some ten megabytes, more than the system keeps on its way."""
@@ -326,19 +347,13 @@ def test_who_does_not_take_the_answer_is_cut_off(copied: Model) -> None:
         ledger.executemany("INSERT INTO integrity VALUES (?, ?, ?)", rows)
         ledger.commit()
 
-    def connections(server: Server) -> int:
-        fds = f"/proc/{server.process.pid}/fd"
-        return sum(os.readlink(f"{fds}/{fd}").startswith("socket:") for fd in os.listdir(fds))
-
     with serving(Regrain(copied.path)) as server:
-        idle = connections(server)
         assert len(server.get("/api/status").body) > 10_000_000
-        until(lambda: connections(server) == idle, "closed")
         with server.connect() as connection:
             connection.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            until(lambda: connections(server) == idle + 1, "connected")
             assert connection.recv(8) == b"HTTP/1.1"
-            assert until(lambda: connections(server) == idle, "cut off") > 10
+            assert is_held(server, connection)
+            assert until(lambda: not is_held(server, connection), "cut off") > 10
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -2,7 +2,8 @@
 
 Other readers take part in SQLite's locking as writers do, and the last one out tidies up: it moves
 the log into the database. Who watches a store for days must leave no trace in it, and may not be
-allowed to write at all.
+allowed to write at all. (As root, SQLite sets the owner of a log to what it is, which moves its
+change time.)
 """
 
 from __future__ import annotations

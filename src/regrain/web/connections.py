@@ -7,10 +7,13 @@ who does not take the answer, and it accepts any number of them.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REQUEST_SECONDS = 10.0
 """A request must have come in, from its first byte or the beginning of the connection."""
@@ -25,57 +28,71 @@ CONNECTIONS_MAX = 256
 """Beyond so many there is none."""
 
 
+class Deadline:
+    """Does something unless it is stopped in time; may be started again.
+
+    Args:
+        loop: Keeps the time.
+        seconds: How long there is.
+        act: What to do then.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[], None]
+    ) -> None:
+        self._loop, self._seconds, self._act = loop, seconds, act
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to count, unless that has begun."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._act)
+
+    def stop(self) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class Impatient(H11Protocol):
     """One connection."""
-
-    _request_due: asyncio.TimerHandle | None = None
-    _write_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 -- as uvicorn has it
         """Begin, unless there are too many."""
         super().connection_made(transport)
+        self._request = Deadline(self.loop, REQUEST_SECONDS, transport.abort)
+        self._reader = Deadline(self.loop, WRITE_SECONDS, transport.abort)
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
-            return
-        self._await_request()
+        else:
+            self._request.start()
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of a request."""
-        if self._request_due is None and self.conn.their_state is h11.IDLE:
-            self._await_request()
+        if self.conn.their_state is h11.IDLE:
+            self._request.start()
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE and self.conn.their_state is not h11.SEND_BODY:
-            self._request_due = _cancelled(self._request_due)
+        if self.conn.their_state not in {h11.IDLE, h11.SEND_BODY}:
+            self._request.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        self._request_due = _cancelled(self._request_due)
-        self._write_due = _cancelled(self._write_due)
+        self._request.stop()
+        self._reader.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Wait until the other end takes more; not for ever."""
         super().pause_writing()
-        self._await_reader()
+        self._reader.start()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._write_due = _cancelled(self._write_due)
+        self._reader.stop()
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; what was not taken by then is given a last while."""
         super().timeout_keep_alive_handler()
-        self._await_reader()
-
-    def _await_request(self) -> None:
-        self._request_due = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
-
-    def _await_reader(self) -> None:
-        if self._write_due is None:
-            self._write_due = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+        self._reader.start()
