@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 
 from regrain.errors import HaltedError, LockedError, NoSpaceError, RefusedError, RegrainError
+from regrain.migrate.journal import Journal, read_snapshot
 from regrain.migrate.probe import READS_A_WINDOW, Windows
 from regrain.migrate.tally import ERROR_KINDS, Figures, Tally, read_figures
 from regrain.model.events import (
@@ -17,10 +19,13 @@ from regrain.model.events import (
     ObjectDamaged,
     PackageFailed,
     PackageGivenUp,
+    Progress,
     Reconciled,
     Triggered,
 )
 from regrain.model.histogram import BOUNDS, NO_TIMES, Histogram
+from regrain.store.root import StoreRoot
+from tests.command import Regrain
 
 
 def test_times_fall_into_their_class() -> None:
@@ -126,3 +131,31 @@ def test_reads_beside_a_run_are_counted_window_by_window() -> None:
     expected = NO_TIMES.plus([0.002] * (2 * READS_A_WINDOW - 1) + [0.02])
     assert windows.found.reads.counts == expected.counts
     assert windows.found.reads.seconds == pytest.approx(expected.seconds)
+
+
+@pytest.mark.parametrize("error", [None, HaltedError("the disk failed")], ids=repr)
+def test_the_last_snapshot_of_a_run_tells_all(store_path: Path, error: HaltedError | None) -> None:
+    """Snapshots are written twice a second at the most, but for the last."""
+    store_path.mkdir()
+    Regrain(store_path)("init")
+    root = StoreRoot(str(store_path))
+    journal = Journal(root, lambda: 0.0)
+    progress = Progress(3, 0, 0, 0, 10, 0, None, None)
+    journal(progress)
+    assert read_figures(read_snapshot(root)) == Figures()
+    journal(BatchCommitted(1, 0.5, (0.1,)))
+    journal(replace(progress, packages_done=1))
+    assert read_snapshot(root)["packages_done"] == 0
+    journal.end(error)
+    assert read_snapshot(root)["packages_done"] == 1
+    found = read_figures(read_snapshot(root))
+    assert found.batches == NO_TIMES.plus([0.5])
+    assert found.errors == ({} if error is None else {"halted": 1})
+
+
+def test_a_run_that_told_nothing_has_no_last_snapshot(store_path: Path) -> None:
+    store_path.mkdir()
+    Regrain(store_path)("init")
+    root = StoreRoot(str(store_path))
+    Journal(root).end(HaltedError("x"))
+    assert read_snapshot(root) == {}
