@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, pass_context
+from regrain.cli.context import Context, pass_context
 from regrain.errors import RegrainError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from regrain.app.observing import Observer
 
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--once", is_flag=True, help="Print the metrics once, and end; nothing is served.")
 @pass_context
-def serve(context: Context, place: str, *, names: tuple[str, ...], once: bool) -> int:
+def serve(context: Context, place: str, *, names: tuple[str, ...], once: bool) -> None:
     """Let programs watch the store over HTTP, read-only, until SIGINT or SIGTERM.
 
     /metrics is for Prometheus, /healthz for probes (503 where health is critical), /api/status is
@@ -46,8 +50,8 @@ def serve(context: Context, place: str, *, names: tuple[str, ...], once: bool) -
     observer = Observer(context.store.path, context.settings)
     if once:
         _print_metrics(observer)
-        return 0
-    return _serve(observer, place, names)
+    else:
+        _serve(observer, place, names)
 
 
 def _print_metrics(observer: Observer) -> None:
@@ -57,7 +61,7 @@ def _print_metrics(observer: Observer) -> None:
     click.echo(render(families(observer.look())), nl=False)
 
 
-def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> int:
+def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> None:
     try:
         from regrain.web.serving import address_of, listen, serve
     except ImportError as error:
@@ -66,9 +70,16 @@ def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> int:
             why=str(error),
             advice="Install regrain[web]; 'regrain serve --once' needs nothing more.",
         ) from error
-    stop = Stop()
-    stop.listen(lambda: None)  # the server listens to signals itself, and passes them on at its end
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     listening = listen(place)
     output.note(f"serving {address_of(listening)}/metrics, /healthz and /api/status")
     serve(observer, listening, names, output.note)
-    return stop.exit_code
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """End at once: there is nothing to put in order.
+
+    A server that runs takes the signal itself, and passes it on when the last answer is given.
+    """
+    os._exit(128 + number)
