@@ -75,6 +75,7 @@ VERBS = {
     "rollback": Verb((PACKAGE,), changes=True, dry=("-n",), named=0),
     "why": Verb((PACKAGE,), named=0),
     "rehearse": Verb(("--sample", "3"), dry=("-n",)),
+    "serve": Verb(("--once",), json=False),
     "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
 }
 

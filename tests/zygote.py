@@ -23,7 +23,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-_RUN_BY_OTHERS = {"regrain.__main__", "regrain.ledger.env"}
+_SERVER = {"regrain.web.connections", "regrain.web.serving", "regrain.web.site"}
+_LEFT_OUT = {"regrain.__main__", "regrain.ledger.env", *_SERVER}
+"""What others run, and what needs the server, which may not be installed."""
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     import regrain
 
     for module in pkgutil.walk_packages(regrain.__path__, "regrain."):
-        if module.name not in _RUN_BY_OTHERS:
+        if module.name not in _LEFT_OUT:
             import_module(module.name)
     gc.freeze()  # or each child would touch, and so copy, all that was loaded
     answers = os.fdopen(os.dup(1), "w")

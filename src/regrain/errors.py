@@ -80,6 +80,18 @@ class RegrainError(Exception):
         text = ": ".join([self.what, *where, *([self.why] if self.why else [])])
         return shown(f"{text}. {self.advice}" if self.advice else text)
 
+    def document(self) -> dict[str, object]:
+        """Return what programs are told of it."""
+        return {
+            "error": self.what,
+            "message": str(self),
+            "path": self.path,
+            "package": self.package,
+            "reason": self.why,
+            "advice": self.advice,
+            "exit_code": self.exit_code,
+        }
+
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the keyword fields when the error crosses a process."""
         return (type(self), (self.what,), self.__dict__)

@@ -13,7 +13,7 @@ from regrain.app import inplace, triggers, undoing
 from regrain.app.compression import ingest_compression
 from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import RefusedError
+from regrain.errors import RefusedError, RegrainError
 from regrain.ledger import Ledger, Pending, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.control import Steering, Values, read_control
@@ -117,8 +117,12 @@ def migrate(
         found = undoing.go_forward(root, settings, stopping)
         if found is not None and found.stopped:
             return Summary(0, 0, stopped=True)
-        with StoreLock(root, exclusive=False) as lock, _opened(root) as ledger:
-            watch = triggers.Watch(settings, ledger, _journaled(root, on_event), known)
+        with (
+            StoreLock(root, exclusive=False) as lock,
+            _journaled(root, on_event) as tell,
+            _opened(root) as ledger,
+        ):
+            watch = triggers.Watch(settings, ledger, tell, known)
             watch.remind()
             run = _Running(root, settings, request, ledger, watch, lock, stopping)
             run.prepare(accepted)
@@ -140,14 +144,22 @@ def _opened(root: StoreRoot) -> Iterator[Ledger]:
         ledger.close()
 
 
-def _journaled(root: StoreRoot, on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+@contextlib.contextmanager
+def _journaled(
+    root: StoreRoot, on_event: Callable[[Event], None]
+) -> Iterator[Callable[[Event], None]]:
     journal = Journal(root)
 
     def tell(event: Event) -> None:
         journal(event)
         on_event(event)
 
-    return tell
+    try:
+        yield tell
+    except RegrainError as error:
+        journal.end(error)
+        raise
+    journal.end()
 
 
 class _Running:

@@ -8,51 +8,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.errors import RegrainError, encodable, shown
+from regrain.errors import RegrainError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SCHEMA = 1
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
 
 
 def document(message_type: str, **fields: object) -> None:
     """Print one JSON document on one line."""
-    import msgspec
+    from regrain.model.document import encode
 
-    content = {"schema": SCHEMA, "message_type": message_type, **fields}
-    try:
-        line = msgspec.json.encode(content, enc_hook=str)
-    except UnicodeEncodeError:  # a path that is not UTF-8, as Python hands it over
-        line = msgspec.json.encode(_escaped(content), enc_hook=str)
-    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.write(encode(message_type, fields) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _escaped(value: object) -> object:
-    """Return ``value`` with everything escaped in its texts that is not Unicode."""
-    if isinstance(value, str):
-        return encodable(value)
-    if isinstance(value, dict):
-        return {name: _escaped(item) for name, item in value.items()}
-    return [_escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def exit_error(error: RegrainError, *, as_json: bool) -> int:
     """Print an error; return the exit code it asks for."""
     if as_json:
-        document(
-            "exit_error",
-            error=error.what,
-            message=str(error),
-            path=error.path,
-            package=error.package,
-            reason=error.why,
-            advice=error.advice,
-            exit_code=error.exit_code,
-        )
+        document("exit_error", **error.document())
     note(f"regrain: {error}", "error")
     return error.exit_code
 

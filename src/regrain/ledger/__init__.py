@@ -3,6 +3,7 @@
 Readers never open it; what lies on disk is the truth, the ledger can be rebuilt.
 """
 
+from regrain.ledger.beside import read_beside
 from regrain.ledger.connection import open_ledger
 from regrain.ledger.keeping import Unreferenced
 from regrain.ledger.lifecycle import LEGACY_CHANGED, Concern, Event, Standing
@@ -27,4 +28,5 @@ __all__ = [
     "Unreferenced",
     "matches",
     "open_ledger",
+    "read_beside",
 ]

@@ -37,13 +37,16 @@ def driver() -> ModuleType:
     return dbapi2  # type: ignore[no-any-return]
 
 
-def open_ledger(store_path: str, *, create: bool = False, read_only: bool = False) -> Ledger:
+def open_ledger(
+    store_path: str, *, create: bool = False, read_only: bool = False, place: str | None = None
+) -> Ledger:
     """Open the ledger of a store; an older schema is upgraded, after a backup.
 
     Args:
         store_path: The store's directory.
         create: Make it if it is missing.
         read_only: Change nothing.
+        place: How to open it for reading, if not as ``reading_uri`` says.
 
     Raises:
         CorruptionError: It is missing (and ``create`` was not asked for), no database, none
@@ -52,7 +55,8 @@ def open_ledger(store_path: str, *, create: bool = False, read_only: bool = Fals
     """
     path = os.path.join(store_path, layout.LEDGER)
     _check_file(path, create=create, read_only=read_only)
-    engine = _engine(path, driver(), read_only=read_only)
+    place = place or (reading_uri(path) if read_only else _uri(path))
+    engine = _engine(place, driver(), read_only=read_only)
     try:
         with engine.connect() as connection:
             if read_only:
@@ -106,8 +110,7 @@ def _check_file(path: str, *, create: bool, read_only: bool) -> None:
         )
 
 
-def _engine(path: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
-    place = reading_uri(path) if read_only else _uri(path)
+def _engine(place: str, module: ModuleType, *, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
         "sqlite+pysqlite://",
         creator=lambda: module.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None),
@@ -150,6 +153,19 @@ def quiet_uri(path: str) -> str:
     """Return how to open it for reading so that its log stays what it is."""
     quiet = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
     return f"{_uri(path)}?mode=ro{quiet}"
+
+
+def watching_uri(path: str) -> str:
+    """Return how to open it beside writers, for who never writes, whatever they might.
+
+    With a log of somebody who writes, in their locking, but never into the memory they share.
+    A rollback journal asks for locking, too; without either nobody is writing at the moment.
+    """
+    if os.path.exists(f"{path}-shm"):
+        return f"{_uri(path)}?mode=ro&readonly_shm=1"
+    if os.path.exists(f"{path}-wal") or os.path.exists(f"{path}-journal"):
+        return f"{_uri(path)}?mode=ro"
+    return f"{_uri(path)}?mode=ro&immutable=1"
 
 
 def _uri(path: str) -> str:

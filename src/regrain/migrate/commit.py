@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from regrain.errors import LockedError, NoSpaceError
 from regrain.ledger import Ledger, NewCarrier, Outcome, UnrecordedObjectsError
 from regrain.migrate.jobs import Failure, FailureKind
-from regrain.model.events import PackageCompleted, PackageFailed, PackageGivenUp
+from regrain.model.clock import monotonic
+from regrain.model.events import BatchCommitted, PackageCompleted, PackageFailed, PackageGivenUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,12 +74,14 @@ class Committer:
         """
         if not batch.good and not batch.carriers:
             return
+        began = monotonic()
         self._publisher.flush_objects(batch.shards)
         with self._publisher.exclusive():
             claimed = self._ledger.still_claimed(batch.claims)
             outcomes = batch.outcomes(claimed, verified=self._verified)
             self._publisher.publish_packages(o.claim.package_hash for o in outcomes)
             self._record(outcomes, batch.carriers)
+        took = monotonic() - began
         for gone in {result.package_hash for result in batch.good} - claimed:
             self.give_up(gone, "it was removed or excluded meanwhile")
         for outcome in outcomes:
@@ -95,6 +98,8 @@ class Committer:
                     outcome.claim.allocated - outcome.added,
                 )
             )
+        self._emit(BatchCommitted(len(outcomes), took, tuple(self._publisher.sync_seconds)))
+        self._publisher.sync_seconds.clear()
         self.after(outcomes)
 
     def _record(self, outcomes: list[Outcome], carriers: list[NewCarrier]) -> None:

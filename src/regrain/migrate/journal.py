@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from regrain import disk
+from regrain.migrate.tally import Tally
 from regrain.model import clock, layout
 from regrain.model.events import Event, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from regrain.errors import RegrainError
     from regrain.store.root import StoreRoot
 
 SNAPSHOT_SECONDS = 0.5
@@ -40,9 +42,12 @@ class Journal:
             os.fchown(self._log.fd, *root.owner)
         self._clock = clock_
         self._last = float("-inf")
+        self._tally = Tally()
+        self._progress: Progress | None = None
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
+        self._tally(event)
         with contextlib.suppress(OSError):
             if isinstance(event, Progress):
                 self._snapshot(event)
@@ -54,13 +59,29 @@ class Journal:
         line = {"at": clock.now(), "event": name, "pid": os.getpid(), **fields}
         disk.write_all(self._log.fd, _encode(line) + b"\n")
 
+    def end(self, error: RegrainError | None = None) -> None:
+        """Write the last snapshot of a run, so that it tells all that was counted.
+
+        Args:
+            error: What ended it before its time.
+        """
+        if error is not None:
+            self._tally.ended_by(error)
+        if self._progress is not None:
+            with contextlib.suppress(OSError):
+                self._write_run(self._progress)
+
     def _snapshot(self, progress: Progress) -> None:
+        self._progress = progress
         now = self._clock()
         is_last = progress.packages_done + progress.packages_failed == progress.packages_total
         if now - self._last < SNAPSHOT_SECONDS and not is_last:
             return
         self._last = now
-        self._write_snapshot(asdict(progress))
+        self._write_run(progress)
+
+    def _write_run(self, progress: Progress) -> None:
+        self._write_snapshot({**asdict(progress), "figures": self._tally.document()})
 
     def hold(self, reason: str) -> None:
         """Let the snapshot of what is no migration tell what it waits for."""

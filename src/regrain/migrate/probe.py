@@ -96,9 +96,10 @@ class Windows:
         if len(self._reads) < READS_A_WINDOW:
             return
         self._medians.append(median(self._reads))
+        reads = self.found.reads.plus(self._reads)
         self._reads.clear()
         steady = min(self._medians) if len(self._medians) == WINDOWS else None
-        self.found = Foreground(self.found.baseline_seconds, self._medians[-1], steady)
+        self.found = Foreground(self.found.baseline_seconds, self._medians[-1], steady, reads)
         self.closed += 1
 
 

@@ -10,10 +10,12 @@ have marked the pages clean although they were not written.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.migrate.disk_errors import flush_error, staging_error
+from regrain.model.clock import monotonic
 from regrain.store.locks import publish_lock
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
 
+_SYNCS_MAX = 1000
+
 
 class Publisher:
     """Publishes what a run has staged.
@@ -31,12 +35,16 @@ class Publisher:
         root: The store.
         run: The run's directory.
         fsync_each: Flush directories one by one instead of the whole file system.
+
+    Attributes:
+        sync_seconds: How long each flush took, the last ones; whoever tells of them empties it.
     """
 
     def __init__(self, root: StoreRoot, run: RunDirectory, *, fsync_each: bool) -> None:
         self._root = root
         self._run = run
         self._fsync_each = fsync_each
+        self.sync_seconds: deque[float] = deque(maxlen=_SYNCS_MAX)
 
     def drop_staged(self) -> None:
         """Drop what was staged and is not to be published, so that it takes no space.
@@ -90,13 +98,17 @@ class Publisher:
     # flushing
 
     def _sync(self, what: str) -> None:
+        began = monotonic()
         try:
             disk.syncfs(self._root.fd)
         except OSError as error:
             raise flush_error(what, error) from error
+        self.sync_seconds.append(monotonic() - began)
 
     def _fsync(self, fd: int, what: str) -> None:
+        began = monotonic()
         try:
             disk.fsync(fd)
         except OSError as error:
             raise flush_error(what, error) from error
+        self.sync_seconds.append(monotonic() - began)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from regrain.model.histogram import NO_TIMES, Histogram
 
 READ_NOISE_SECONDS = 0.001
 """A small read that takes longer by no more than this is not slower: it may be chance."""
@@ -17,11 +19,13 @@ class Foreground:
         seconds: In the last window, the median; None before there was one.
         steady_seconds: The least of the last windows: it took that long in each of them; None
             before there were several.
+        reads: How long each read beside the run took; what was found is the same without it.
     """
 
     baseline_seconds: float
     seconds: float | None = None
     steady_seconds: float | None = None
+    reads: Histogram = field(default=NO_TIMES, compare=False)
 
     @property
     def slowdown(self) -> float | None:
@@ -135,6 +139,22 @@ class PackageCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchCommitted:
+    """A batch is published and recorded; told after its packages.
+
+    Attributes:
+        packages: Those that were completed with it.
+        seconds: How long publishing and recording took, flushes included; reading the packages
+            is no part of it.
+        sync_seconds: How long each flush took since the last batch, in their order.
+    """
+
+    packages: int
+    seconds: float
+    sync_seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PackageFailed:
     """A package could not be brought in; the others go on."""
 
@@ -220,6 +240,7 @@ Event = (
     | Recovered
     | Reconciled
     | PackageCompleted
+    | BatchCommitted
     | PackageFailed
     | PackageGivenUp
     | LegacyRemoved

@@ -165,10 +165,13 @@ def publish_lock(root: StoreRoot) -> Iterator[None]:
 
 
 def is_running(root: StoreRoot) -> str:
-    """Return who holds the run lock; empty if nobody does."""
+    """Return who holds the run lock; empty if nobody does.
+
+    Opened for reading alone: who only looks may have no right to write, or no wish to.
+    """
     try:
-        fd = _open(root, layout.RUN_LOCK)
-    except RegrainError:
+        fd = os.open(layout.RUN_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.fd)
+    except OSError:
         return ""
     with disk.Closing(fd):
         if disk.lock(fd, exclusive=False, wait=False):
