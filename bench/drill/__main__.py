@@ -128,11 +128,11 @@ def _told(pairs: list[Pair], store: str, load: float) -> list[str]:
     lines = [
         "\n## What readers wait beside a migration at defaults\n",
         (
-            f"{len(pairs)} pairs of windows of {READS:,} reads (`get_package`, `read` of a file of at "
-            f"most 16 KiB, in the page cache), of the {READ_FROM} smallest packages, which were "
-            f"migrated before, while the migration of {store} works (busy) and is paused (idle) in "
-            "turns; several migrations one after the other where one was too short. The figure of a "
-            "window is its p99: what one read in a hundred exceeded.\n"
+            f"{len(pairs)} pairs of windows of {READS:,} reads (`get_package`, `read` of a file of "
+            f"at most 16 KiB, in the page cache), of the {READ_FROM} smallest packages, which were "
+            f"migrated before, while the migration of {store} works (busy) and is paused (idle) "
+            "in turns; several migrations one after the other where one was too short. The figure "
+            "of a window is its p99: what one read in a hundred exceeded.\n"
         ),
         "| pair | idle | busy | busy / idle |",
         "|---|---|---|---|",

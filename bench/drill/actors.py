@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from bench.corpus.wheels import manifest
 from regrain import PackageStore, RegrainError
 
 if TYPE_CHECKING:
@@ -99,19 +100,21 @@ def add(store: str, work: str) -> None:
     opened = PackageStore.open(store)
     added: list[str] = []
     wrong: list[str] = []
+    number = 0
     while not stop.asked:
-        text = f"added as number {len(added)}\n"
-        tree = Path(work) / f"new-{len(added)}"
+        number += 1
+        text = f"added as number {number}\n"
+        tree = Path(work) / f"new-{number}"
         (tree / "opt/pm/live").mkdir(parents=True)
         (tree / "opt/pm/live/data").write_text(text * 100)
-        (tree / "manifest.toml").write_text(f'name = "new"\nversion = "{len(added)}"\n')
+        (tree / "manifest.toml").write_text(manifest("new", str(number)))
         try:
-            name = str(opened.add_package(tree).hash)
+            name = opened.add_package(tree).package_hash
             if opened.get_package(name).read("opt/pm/live/data") != (text * 100).encode():
                 wrong.append(f"{name[:12]}: other bytes")
             added.append(name)
         except (OSError, RegrainError) as error:
-            wrong.append(repr(error))
+            wrong.append(str(error))
         time.sleep(ADD_PAUSE_SECONDS)
     json.dump({"added": added, "wrong": wrong}, sys.stdout)
 

@@ -193,7 +193,7 @@ class Console:
         return {**clean, "NO_COLOR": "1", "PYTHONPATH": paths, **self.settings}
 
     def _show(self, words: tuple[str, ...], said: str, code: int) -> None:
-        lines = said.splitlines()
+        lines = said.replace(f"{self.directory}{os.sep}", "").splitlines()
         if len(lines) > LINES_MAX:
             lines[LINES_MAX:] = [f"… and {len(lines) - LINES_MAX} more lines"]
         before = " ".join(f"{k}={v}" for k, v in self.settings.items() if k.startswith("REGRAIN_"))

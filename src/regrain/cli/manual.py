@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import sys
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -106,20 +107,23 @@ def _split(text: str) -> tuple[list[str], list[str]]:
         first, _, rest = paragraph.partition("\n")
         if first == VERBATIM:
             title, _, block = rest.partition("\n")
-            if title == "Examples:":
-                examples += _verbatim(block)
-            else:
-                examples += [_guarded(_plain(title)), *_verbatim(block)]
+            examples += [*([] if title == "Examples:" else _text(title)), *_verbatim(block)]
         elif paragraph.startswith("Example: "):
             examples += _verbatim(" ".join(paragraph.removeprefix("Example: ").split()))
         else:
-            prose += [*([".PP"] if prose else []), _guarded(_plain(" ".join(paragraph.split())))]
+            prose += [*([".PP"] if prose else []), *_text(paragraph)]
     return prose, examples
 
 
 def _verbatim(block: str) -> list[str]:
     lines = [_guarded(_plain(line.strip())) for line in block.splitlines()]
-    return [".PP", ".nf", ".RS 4", *lines, ".RE", ".fi"]
+    return [".RS 4", ".nf", *lines, ".fi", ".RE"]
+
+
+def _text(text: str) -> list[str]:
+    """Write words as lines of a page; roff fills them anew."""
+    lines = wrap(" ".join(text.split()), 72, break_on_hyphens=False, break_long_words=False)
+    return [_guarded(_plain(line)) for line in lines]
 
 
 def _synopsis(context: click.Context) -> list[str]:
@@ -144,7 +148,7 @@ def _options(context: click.Context) -> list[str]:
     ]
     lines = [".SH OPTIONS"]
     for names, text in records:
-        lines += [".TP", _marked(names), _guarded(_plain(text))]
+        lines += [".TP", _marked(names), *_text(text)]
     return lines
 
 
@@ -165,7 +169,7 @@ def _subcommands(context: click.Context, contexts: Iterable[click.Context]) -> l
     lines = [".SH COMMANDS"]
     for each in below:
         text = each.command.get_short_help_str(200)
-        lines += [".TP", f"\\fB{_plain(_name(each))}\\fR(1)", _guarded(_plain(text))]
+        lines += [".TP", f"\\fB{_plain(_name(each))}\\fR(1)", *_text(text)]
     return lines
 
 
@@ -179,7 +183,7 @@ def _see_also(context: click.Context) -> list[str]:
 def _definitions(table: dict[str, str]) -> list[str]:
     lines = []
     for term, text in table.items():
-        lines += [".TP", f"\\fB{_plain(term)}\\fR", _guarded(_plain(text))]
+        lines += [".TP", f"\\fB{_plain(term)}\\fR", *_text(text)]
     return lines
 
 
