@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -37,14 +38,13 @@ def main() -> int:
         names = _build(options.directory / STORE, None)
         total = usage(options.directory / STORE)
         run_all(set_the_scene(console, names))
-        intro = _introduction(len(names), total.allocated)
+        pages = [*_introduction(len(names), total.allocated), *console.pages]
+        _write(options.output, pages)  # also where the windows take too long for somebody
         if not options.without_pairs:
-            console.pages += _pairs(options.directory / "pairs", options.corpus)
+            _write(options.output, [*pages, *_pairs(options.directory / "pairs", options.corpus)])
     except (DrillError, OSError) as error:
         print(f"\nThe drill failed: {error}", flush=True)
         return 1
-    text = "\n".join([*intro, "\n".join(console.pages)])
-    Path(options.output).write_text(text.rstrip() + "\n")
     shutil.rmtree(options.directory)
     print(f"\nThe drill ended as it must; see {os.path.relpath(options.output)}")
     return 0
@@ -79,6 +79,12 @@ def _build(store: Path, corpus: Path | None) -> list[str]:
         return local.build(store, lambda _: None)
     subprocess.run(["cp", "-a", "--reflink=never", corpus, store], check=True)
     return sorted(os.listdir(store))
+
+
+def _write(path: Path, pages: list[str]) -> None:
+    """Write the page, without the empty lines that follow one another."""
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(pages))
+    path.write_text(text.rstrip() + "\n")
 
 
 def _introduction(packages: int, allocated: int) -> list[str]:

@@ -113,6 +113,8 @@ def _measure_one_run(console: Console, reader: Reader, wanted: int, before: int)
     """Measure pairs until there are enough, or the migration is over."""
     pairs: list[Pair] = []
     with console.running("migrate") as run:
+        # Told to pause before it began, it would not begin at all.
+        console.until(lambda: run.poll() is not None or _holds_the_store(console, run), "it begins")
         try:
             while len(pairs) < wanted:
                 found: dict[bool, float] = {}
@@ -123,9 +125,14 @@ def _measure_one_run(console: Console, reader: Reader, wanted: int, before: int)
                     if run.poll() is not None:  # the window was not busy to its end
                         return pairs
                 pairs.append(Pair(found[False], found[True]))
+                print(f"pair {before + len(pairs)}: {found[True] / found[False]:.2f}", flush=True)
         finally:
             console.quietly("resume")
     return pairs
+
+
+def _holds_the_store(console: Console, run: Popen[bytes]) -> bool:
+    return str(console.status()["running"]).endswith(f" {run.pid}")
 
 
 def _steer(console: Console, run: Popen[bytes], *, is_busy: bool) -> None:
