@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 AT_A_PROMPT = re.compile(r"^\$ (?:[A-Z_]+=\S* )*regrain (.+)$", re.MULTILINE)
 IN_A_LINE = re.compile(r"`(?:[A-Z_]+=\S* )*regrain ((?:[^`…]|\n(?!\n))+)`")
-ENDS_OF_A_CALL = re.compile(r"\s+(?:#|>|<|\||&&|;)(?:\s.*|$)", re.DOTALL)
+ENDS_OF_A_CALL = re.compile(r"(?:^|\s+)(?:#|>|<|\||&&|;)(?:\s.*|$)", re.DOTALL)
 
 
 def calls(page: Path) -> list[str]:
     text = page.read_text()
     found = [*AT_A_PROMPT.findall(text), *IN_A_LINE.findall(text)]
-    return [ENDS_OF_A_CALL.sub("", " ".join(each.split())) for each in found]
+    bare = (ENDS_OF_A_CALL.sub("", " ".join(each.split())) for each in found)
+    return [each for each in bare if each]
 
 
 def parse(words: list[str]) -> None:
@@ -53,4 +54,4 @@ def test_every_call_in_the_docs_is_understood(page: Path) -> None:
 
 
 def test_the_docs_name_calls() -> None:
-    assert len(calls(ROOT / "docs" / "operations.md")) > 60
+    assert len(calls(ROOT / "docs" / "operations.md")) > 40
