@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-all lint demo bench clean
+.PHONY: help setup test test-all lint demo bench drill man completion dist clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -74,6 +74,23 @@ $(BENCH_READY): $(READY)
 BENCH :=
 bench: $(BENCH_READY)  ## measure regrain beside its neighbours; BENCH="--rounds 1 --corpus sample"
 	$(BIN)/python -m bench $(BENCH)
+
+DRILL :=
+drill: $(READY)  ## rehearse operating a store in use, with disturbances; writes docs/drill.md
+	$(BIN)/python -m bench.drill $(DRILL)
+
+man: $(READY)  ## write the man pages to build/man
+	$(BIN)/python -m regrain.cli.manual build/man
+
+completion: $(READY)  ## write the completions of bash, zsh and fish to build/completion
+	mkdir -p build/completion
+	_REGRAIN_COMPLETE=bash_source $(BIN)/regrain > build/completion/regrain.bash
+	_REGRAIN_COMPLETE=zsh_source $(BIN)/regrain > build/completion/_regrain
+	_REGRAIN_COMPLETE=fish_source $(BIN)/regrain > build/completion/regrain.fish
+
+# The time in the archives is that of the last commit: the same commit gives the same bytes.
+dist: $(READY)  ## build sdist and wheel into dist, the same bytes every time
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/hatchling build
 
 clean:  ## remove all that was made here, .venv included
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

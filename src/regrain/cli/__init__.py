@@ -68,8 +68,13 @@ class _Verbs(click.Group):
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--store", "path", metavar="PATH", help="The store's directory.")
-@click.option("--config", metavar="FILE", help="The configuration; default /etc/regrain.toml.")
+@click.option("--store", "path", metavar="PATH", type=click.Path(), help="The store's directory.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    help="The configuration; default /etc/regrain.toml.",
+)
 @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks, too.")
 @click.option(
     "--log-format",

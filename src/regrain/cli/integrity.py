@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
 from regrain.errors import UsageError
 
@@ -19,7 +20,7 @@ _SHOWN_MAX = 50
 
 
 @click.command()
-@click.argument("packages", metavar="[HASH]...", nargs=-1)
+@click.argument("packages", metavar="[HASH]...", shell_complete=package_hashes, nargs=-1)
 @click.option(
     "--level",
     type=click.Choice(["quick", "full", "deep"]),

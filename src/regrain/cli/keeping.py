@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 from regrain.errors import (
     FinishedWithFailuresError,
@@ -55,7 +56,7 @@ def _check_only_one(*, execute: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @click.option("--hash", "package_hash", metavar="HEX", help="The package's name, for one PATH.")
 @dry_run_option
 @json_option
@@ -176,7 +177,7 @@ def _show_added(path: str, added: Added, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @execute_option
 @dry_run_option
 @json_option
@@ -225,7 +226,7 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @click.option("--undo", is_flag=True, help="Take it back in.")
 @dry_run_option
 @json_option

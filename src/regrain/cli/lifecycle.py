@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import (
     Context,
     NotNegative,
@@ -132,7 +133,7 @@ def _show_cutover(done: Cutover, *, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @json_option
 @pass_context
 def why(context: Context, package: str, *, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import (
     Context,
     NotNegative,
@@ -244,6 +245,7 @@ def _show_init(done: Initialised, command: str, *, dry_run: bool) -> None:
     "--accept-legacy",
     "accept",
     metavar="HASH",
+    shell_complete=package_hashes,
     help="Let the legacy directory of this package, as it is now, replace what is published.",
 )
 @click.option("--max-read", type=NotNegative(), metavar="MIB_S", help="Read no faster than this.")

@@ -8,6 +8,7 @@ import sys
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 from regrain.errors import CorruptionError, UnknownPackageError
 from regrain.model import file_list
@@ -47,7 +48,7 @@ def list_packages(context: Context, *, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @json_option
 @pass_context
 def show(context: Context, package: str, *, as_json: bool) -> None:
@@ -113,7 +114,7 @@ def _held(held: Holding | None) -> list[tuple[str, str]]:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @json_option
 @pass_context
 def files(context: Context, package: str, *, as_json: bool) -> None:
@@ -145,7 +146,7 @@ def _target(entry: Entry) -> str:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @click.argument("path", type=click.Path(path_type=bytes))
 @pass_context
 def cat(context: Context, package: str, path: bytes) -> None:
@@ -164,7 +165,7 @@ def cat(context: Context, package: str, path: bytes) -> None:
 
 
 @click.command()
-@click.argument("package", metavar="HASH")
+@click.argument("package", metavar="HASH", shell_complete=package_hashes)
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=bytes))
 @click.option(
     "--mode",

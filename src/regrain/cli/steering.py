@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import settings_of_a_run
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ def resume(context: Context, *, dry_run: bool, as_json: bool) -> None:
 
 
 @click.command("set")
-@click.argument("words", metavar="KEY=VALUE...", nargs=-1, required=True)
+@click.argument(
+    "words",
+    metavar="KEY=VALUE...",
+    nargs=-1,
+    required=True,
+    shell_complete=settings_of_a_run,
+)
 @dry_run_option
 @json_option
 @pass_context

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
+from regrain.cli.completing import package_hashes
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 from regrain.cli.telling import Teller, check_options
 from regrain.errors import UsageError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("packages", metavar="[HASH]...", nargs=-1)
+@click.argument("packages", metavar="[HASH]...", shell_complete=package_hashes, nargs=-1)
 @click.option("--purge", is_flag=True, help="After a rollback: drop file lists and objects.")
 @click.option("--execute", is_flag=True, help="With --purge: do it; without, say what would go.")
 @dry_run_option

@@ -1,0 +1,1 @@
+"""A rehearsal of operating regrain on a store in use: ``make drill``."""
