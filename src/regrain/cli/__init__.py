@@ -46,6 +46,7 @@ VERBS = {
     "why": "lifecycle:why",
     "backup": "backing_up:backup",
     "rehearse": "rehearsing:rehearse",
+    "report": "reporting:report",
 }
 
 

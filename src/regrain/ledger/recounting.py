@@ -22,13 +22,16 @@ BUCKETS = 240
 _CONCLUSIONS = frozenset({"phase", "verified"})
 _PIECE = 500
 
-_DONE = "status = 'completed' AND completed_at IS NOT NULL"
+_DONE = "status = 'completed' AND NOT excluded AND completed_at IS NOT NULL"
 _PACKAGE = (
     "SELECT package_hash, name, version, status, COALESCE(file_count, 0), byte_count,"
     " allocated_bytes, added_bytes, space_saved, started_at, completed_at,"
     " COALESCE(error_message, ''), error_path, attempts FROM store_migration "
 )
-_LARGEST = _PACKAGE + "WHERE status = 'completed' ORDER BY space_saved DESC, package_hash LIMIT ?"
+_LARGEST = (
+    _PACKAGE
+    + "WHERE status = 'completed' AND NOT excluded ORDER BY space_saved DESC, package_hash LIMIT ?"
+)
 _SLOWEST = (
     f"{_PACKAGE} WHERE {_DONE} AND started_at IS NOT NULL"
     " ORDER BY completed_at - started_at DESC, byte_count DESC, package_hash LIMIT ?"
@@ -39,12 +42,13 @@ _FAILED = (
 )
 _FAMILIES = (
     "SELECT name, COUNT(*), SUM(allocated_bytes), SUM(added_bytes), SUM(space_saved)"
-    " FROM store_migration WHERE status = 'completed' GROUP BY name"
+    " FROM store_migration WHERE status = 'completed' AND NOT excluded GROUP BY name"
     " ORDER BY SUM(space_saved) DESC, name LIMIT ?"
 )
 _CHECKED = (
-    "SELECT COUNT(verified_at), COUNT(*), MAX(verified_at) FROM store_migration"
-    " WHERE status = 'completed'"
+    "SELECT COUNT(verified_at), COUNT(*), MAX(verified_at), COALESCE(SUM(allocated_bytes), 0)"
+    " FROM store_migration"
+    " WHERE status = 'completed' AND NOT excluded"
 )
 _SPAN = f"SELECT MIN(completed_at), MAX(completed_at) FROM store_migration WHERE {_DONE}"  # noqa: S608 -- no value in it
 _CURVE = (
@@ -137,12 +141,14 @@ class Tale(NamedTuple):
     """All of it, as it was at one moment.
 
     Attributes:
+        rows_max: Packages in each list, at the most.
         steps: What was done, in order; the last ``steps_max``.
         steps_before: How many steps came before these.
         events: How often each event happened.
         curve: Completed packages over time.
         saving: The packages that save most.
         families: Names whose packages together save most.
+        allocated: Bytes on disk of the legacy directories of all completed packages.
         slowest: The packages that took longest.
         failed: Packages that failed, those set aside left out.
         verified: Completed packages that were compared with their source.
@@ -150,12 +156,14 @@ class Tale(NamedTuple):
         verified_at: When one was last compared.
     """
 
+    rows_max: int
     steps: list[Step]
     steps_before: int
     events: dict[str, int]
     curve: list[Point]
     saving: list[Told]
     families: list[Family]
+    allocated: int
     slowest: list[Told]
     failed: list[Told]
     verified: int
@@ -173,9 +181,10 @@ def recount(ledger: Ledger, *, rows_max: int, steps_max: int) -> Tale:
     """
     with ledger._transaction() as connection:  # noqa: SLF001 -- of the same room
         steps, events = _steps(connection)
-        verified, completed, verified_at = connection.exec_driver_sql(_CHECKED).one()
+        verified, completed, verified_at, allocated = connection.exec_driver_sql(_CHECKED).one()
         families = connection.exec_driver_sql(_FAMILIES, (rows_max,)).all()
         return Tale(
+            rows_max=rows_max,
             steps=steps[-steps_max:],
             steps_before=max(0, len(steps) - steps_max),
             events=dict(+events),
@@ -184,6 +193,7 @@ def recount(ledger: Ledger, *, rows_max: int, steps_max: int) -> Tale:
             families=[
                 Family(row[0], row[1], row[2] or 0, row[3] or 0, row[4] or 0) for row in families
             ],
+            allocated=allocated,
             slowest=_packages(connection, _SLOWEST, rows_max),
             failed=_packages(connection, _FAILED, rows_max),
             verified=verified,

@@ -221,6 +221,6 @@ def _account(before: Sample | None, now: Sample, run: Run, found: Chronicle) -> 
 
 
 def _cause(reason: str) -> str:
-    """Return what a reason is called whatever its figures: the setting it names, or its first clause."""
+    """Return what a reason is called, whatever its figures: the setting it names, or its start."""
     setting = _SETTING.search(reason)
     return reason.partition(":")[0] if setting is None else setting[1]

@@ -1,4 +1,4 @@
-"""What kind of file a path names, so far as its name tells: for figures by kind, not for decisions."""
+"""What kind of file a path names, so far as its name tells: for figures, not for decisions."""
 
 from __future__ import annotations
 
