@@ -75,6 +75,7 @@ VERBS = {
     "rollback": Verb((PACKAGE,), changes=True, dry=("-n",), named=0),
     "why": Verb((PACKAGE,), named=0),
     "rehearse": Verb(("--sample", "3"), dry=("-n",)),
+    "report": Verb(("-o", "{out}.html")),
     "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
 }
 

@@ -59,9 +59,9 @@ def _summary(report: Report) -> Section:
         ("saved", f"{output.size(totals.saved)} ({percent(totals.saved, report.tale.allocated)})"),
         ("failed", output.count(totals.count(Status.FAILED), "package")),
         ("health", report.health.status),
-        ("next", str(report.figures["next_command"])),
     ]
-    text = [f"Running now: {visible(report.state.running)}."] if report.state.running else []
+    text = [f"Next: {report.figures['next_command']}"]
+    text += [f"Running now: {visible(report.state.running)}."] if report.state.running else []
     text += [f"Health: {visible(issue)}." for issue in issues]
     return Section("summary", "Summary", text, facts)
 
@@ -90,8 +90,8 @@ def _space(report: Report) -> Section:
             "counts as legacy until its directory goes; file lists count with their packages."
         ),
         (
-            f"{totals.deduplicated:,} of {totals.files_done:,} migrated files share an object that was "
-            "there before them."
+            f"{totals.deduplicated:,} of {totals.files_done:,} migrated files share an object that "
+            "was there before them."
         ),
     ]
     bars = Bars(
@@ -152,7 +152,7 @@ def _by_package(report: Report) -> Section:
         [
             (
                 _name(one),
-                one.package_hash[:12],
+                visible(one.package_hash[:12]),
                 f"{one.files:,}",
                 output.size(one.allocated),
                 output.size(one.added or 0),
@@ -237,7 +237,7 @@ def _slowest(report: Report) -> Section:
         [
             (
                 _name(one),
-                one.package_hash[:12],
+                visible(one.package_hash[:12]),
                 output.duration(_took(one)),
                 f"{one.files:,}",
                 output.size(one.size),
@@ -270,7 +270,7 @@ def _failures(report: Report) -> Section:
         [
             (
                 _name(one),
-                one.package_hash[:12],
+                visible(one.package_hash[:12]),
                 visible(one.error),
                 "" if one.error_path is None else visible(one.error_path),
                 moment(one.completed_at),
@@ -282,7 +282,7 @@ def _failures(report: Report) -> Section:
         "What stands against packages",
         ("hash", "what", "found at (UTC)"),
         [
-            (name[:12], visible(concern.what), moment(concern.found_at))
+            (visible(name[:12]), visible(concern.what), moment(concern.found_at))
             for name, concern in list(report.state.matters.concerns.items())[: report.tale.rows_max]
         ],
     )

@@ -81,10 +81,12 @@ def _table(table: Table) -> str:
 
 def _cells(table: Table, row: tuple[str, ...]) -> str:
     first, *rest = row
-    return f'<th scope="row">{escape(first)}</th>' + "".join(
+    return f'<th scope="row"{_align(table, 0)}>{escape(first)}</th>' + "".join(
         f"<td{_align(table, place)}>{escape(cell)}</td>" for place, cell in enumerate(rest, 1)
     )
 
 
 def _align(table: Table, place: int) -> str:
-    return ' class="number"' if place in table.numbers else ""
+    if place in table.numbers:
+        return ' class="number"'
+    return ' class="when"' if table.heads[place].endswith("(UTC)") else ""

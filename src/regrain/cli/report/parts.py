@@ -5,9 +5,12 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from regrain.errors import encodable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEXT_MAX = 300
 """Longer words of strangers, such as the name of a package, are cut."""
@@ -29,7 +32,7 @@ class Table:
 
     caption: str
     heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numbers: frozenset[int] = frozenset()
     empty: str = "None."
 
@@ -106,7 +109,7 @@ class Section:
     title: str
     text: list[str] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
-    plots: list[Bars | Curve] = field(default_factory=list)
+    plots: Sequence[Bars | Curve] = ()
     tables: list[Table] = field(default_factory=list)
 
 

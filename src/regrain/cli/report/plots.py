@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from regrain.cli.report.parts import Bars, Curve
 
 _WIDTH, _HEIGHT = 1000, 100
-_STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+_STEPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)
 _KIBI = 1024
 
 
@@ -101,7 +101,7 @@ def _nice(value: float, unit: str) -> float:
     base = 1.0
     while unit.startswith("bytes") and value >= base * _KIBI:
         base *= _KIBI
-    scale = base * 10 ** math.floor(math.log10(value / base))
+    scale: float = base * 10.0 ** math.floor(math.log10(value / base))
     return next((step * scale for step in _STEPS if step * scale >= value), 10 * scale)
 
 

@@ -21,14 +21,15 @@ dl div{background:var(--raised);border-radius:.5rem;padding:.6rem .8rem}
 dt{font-size:.85rem}
 dd{margin:0;font-size:1.1rem;font-weight:600;overflow-wrap:anywhere;unicode-bidi:isolate}
 .scroll{overflow-x:auto;margin:1rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:max-content;min-width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:.25rem 0}
 th,td{text-align:left;vertical-align:top;padding:.35rem .75rem .35rem 0;
 border-bottom:1px solid var(--line);unicode-bidi:isolate}
 tbody th{font-weight:500}
 td,tbody th{overflow-wrap:break-word;max-width:26rem;overflow-y:hidden}
 thead th{white-space:nowrap}
-.number{text-align:right;white-space:nowrap}
+.number{text-align:right}
+.number,.when{white-space:nowrap}
 figure{margin:1.25rem 0}
 figcaption{font-weight:600;font-size:.9rem}
 .bars{list-style:none;margin:.5rem 0;padding:0}
@@ -57,6 +58,6 @@ vertical-align:-.05rem}
 .key.level{height:0;border-top:3px dashed var(--warm);vertical-align:.25rem}
 .key.mark{width:0;border-left:3px dashed var(--warm)}
 @media (max-width:36rem){html{font-size:15px}body{padding:.75rem .9rem 3rem}.plot{height:11rem}
-.x span{max-width:6rem}.x span:last-child{text-align:right}td,tbody th{min-width:4.5rem}}
+.x span{max-width:6rem}.x span:last-child{text-align:right}td,tbody th{max-width:16rem}}
 @media print{nav{display:none}.scroll{overflow:visible}figure,tr{break-inside:avoid}}
 """
