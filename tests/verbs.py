@@ -76,6 +76,7 @@ VERBS = {
     "why": Verb((PACKAGE,), named=0),
     "rehearse": Verb(("--sample", "3"), dry=("-n",)),
     "serve": Verb(("--once",), json=False),
+    "report": Verb(("-o", "{out}.html")),
     "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
 }
 

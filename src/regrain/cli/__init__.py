@@ -47,6 +47,7 @@ VERBS = {
     "backup": "backing_up:backup",
     "rehearse": "rehearsing:rehearse",
     "serve": "serving:serve",
+    "report": "reporting:report",
 }
 
 

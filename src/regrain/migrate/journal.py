@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from regrain import disk
+from regrain.migrate import course
 from regrain.migrate.tally import Tally
 from regrain.model import clock, layout
 from regrain.model.events import Event, Progress
@@ -44,12 +45,15 @@ class Journal:
         self._last = float("-inf")
         self._tally = Tally()
         self._progress: Progress | None = None
+        self._course = course.Course()
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
         self._tally(event)
         with contextlib.suppress(OSError):
             if isinstance(event, Progress):
+                if self._course.is_due(event, self._clock()):
+                    self.line(course.NAME, course.line(event))
                 self._snapshot(event)
             else:
                 self.line(type(event).__name__, asdict(event))

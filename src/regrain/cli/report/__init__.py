@@ -1,0 +1,1 @@
+"""How a report looks: what stands in it, as values, and these as HTML and as Markdown."""
