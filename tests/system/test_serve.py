@@ -340,7 +340,7 @@ def test_reads_beside_a_run_are_exported(store_path: Path) -> None:
         make_package(store_path / f"{number:064x}", f"package {number}")
     regrain("init")
     with serving(regrain) as server, regrain.running("migrate", "--batch", "1") as run:
-        while_running = set()
+        while_running: set[str] = set()
         while run.poll() is None:
             found = server.get("/metrics").metrics
             if found["regrain_migration_running"]:
