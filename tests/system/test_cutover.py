@@ -105,7 +105,7 @@ def failures(regrain: Regrain, *options: str, code: int = 5) -> dict[str, list[d
 
 
 def assert_only(found: dict[str, list[dict[str, Any]]], check: str, *words: str) -> None:
-    assert found.keys() == {check}, found
+    assert found.keys() == {check}, str(found)
     text = str(found)
     assert all(word in text for word in words), text
 

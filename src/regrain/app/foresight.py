@@ -68,7 +68,13 @@ def foresee(  # noqa: PLR0913 -- a facade: every option by its keyword
         if accept is not None:
             name = dual.find_hash(root, accept)
             accepted = check_acceptable(root, ledger, name)
-        found = look(root, ledger, settings.migration.settle, full=rescan)
+        found = look(
+            root,
+            ledger,
+            settings.migration.settle,
+            full=rescan,
+            jobs=settings.store.migration_parallel_files,
+        )
         items = {} if accepted is None else {accepted.package_hash: accepted}
         items = {usage.package_hash: usage for usage in found.settled} | items
         wanted = [

@@ -19,10 +19,10 @@ from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate import room
 from regrain.migrate.backed_up import why_not_backed_up
 from regrain.migrate.cutover import lacking_backup
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.plan import INODES_A_PACKAGE
 from regrain.migrate.room import Space
 from regrain.migrate.run import TICK_SECONDS
-from regrain.migrate.staging import staging_error
 from regrain.model.events import LegacyKept, LegacyRemoved, Remark
 from regrain.store.twins import Twins
 

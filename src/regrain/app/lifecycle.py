@@ -17,10 +17,10 @@ from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
 from regrain.migrate import phases
 from regrain.migrate.backed_up import why_not_backed_up
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.reconcile import look, reconcile
 from regrain.migrate.recover import recover
 from regrain.migrate.shadow import Comparison, compare
-from regrain.migrate.staging import staging_error
 from regrain.model.clock import monotonic
 from regrain.model.layout import SHARDS
 from regrain.model.phase import Phase
@@ -197,7 +197,8 @@ def _evidence(
 ) -> gate.Evidence:
     """Gather what the gate judges: look at everything, verify what was not."""
     see = look if dry_run else reconcile
-    found = see(root, ledger, settings.migration.settle, full=True)
+    jobs = settings.store.migration_parallel_files
+    found = see(root, ledger, settings.migration.settle, full=True, jobs=jobs)
     unverified = _verify_rest(root, ledger, settings, dry_run=dry_run, stopping=stopping)
     standings = ledger.standings()
     both = [

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from regrain.migrate.commit import PASSING
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.journal import Journal
 from regrain.migrate.room import Floors, Room
-from regrain.migrate.staging import staging_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from regrain.errors import LockedError, NoSpaceError, RegrainError
 from regrain.ledger import open_ledger
 from regrain.maintain.remove import finish
 from regrain.migrate.added import finish_adds
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.recover import recover
-from regrain.migrate.staging import staging_error
 from regrain.store.locks import StoreLock, dead_runs, run_lock
 
 if TYPE_CHECKING:

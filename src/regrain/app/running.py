@@ -17,6 +17,7 @@ from regrain.errors import RefusedError, RegrainError
 from regrain.ledger import Ledger, Pending, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.control import Steering, Values, read_control
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.jobs import Ingest, Options
 from regrain.migrate.journal import Journal
 from regrain.migrate.orders import Orders, Summary
@@ -27,7 +28,6 @@ from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
 from regrain.migrate.room import Room, check_room, wanted_for
 from regrain.migrate.run import Run
-from regrain.migrate.staging import staging_error
 from regrain.model.events import Remark
 from regrain.model.phase import Phase
 from regrain.store import dual
@@ -200,7 +200,8 @@ class _Running:
         if accepted is not None:
             accept_legacy(root, ledger, accepted)
         settle, full = self._settings.migration.settle, self._request.rescan
-        event = reconcile(root, ledger, settle, full=full).event()
+        jobs = self._settings.store.migration_parallel_files
+        event = reconcile(root, ledger, settle, full=full, jobs=jobs).event()
         if event is not None:
             watch(event)
         watch.look()

@@ -13,10 +13,10 @@ from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
 from regrain.maintain import rollback as rolling
 from regrain.maintain.withdraw import unlink_rest
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.journal import Journal
 from regrain.migrate.phases import catch_up, switch
 from regrain.migrate.recover import recover
-from regrain.migrate.staging import staging_error
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.store import dual

@@ -57,6 +57,7 @@ class Standing:
         verified_at: When its published copy was last known to equal its source; or None.
         cleaned_at: When its legacy directory was found gone, or removed; or None.
         freed_bytes: What removing that freed.
+        files: Regular files in it when it was last looked at; 0 if that is not known.
     """
 
     package_hash: str
@@ -65,6 +66,7 @@ class Standing:
     verified_at: int | None
     cleaned_at: int | None
     freed_bytes: int | None
+    files: int = 0
 
 
 class Lifecycle:
@@ -107,6 +109,7 @@ class Lifecycle:
                     verified_at=row.verified_at,
                     cleaned_at=row.cleaned_at,
                     freed_bytes=row.freed_bytes,
+                    files=row.file_count or 0,
                 )
                 for row in connection.execute(
                     sa.select(
@@ -116,6 +119,7 @@ class Lifecycle:
                         _m.verified_at,
                         _m.cleaned_at,
                         _m.freed_bytes,
+                        _m.file_count,
                     ).order_by(_m.package_hash)
                 )
             }

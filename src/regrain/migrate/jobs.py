@@ -71,6 +71,8 @@ class FailureKind(StrEnum):
     HALT = "halt"
     STOPPED = "stopped"
     STALE = "stale"
+    BEREFT = "bereft"
+    """Another package of its batch, which was to bring an object of both, failed late."""
 
 
 class Failure(NamedTuple):
@@ -87,7 +89,8 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         digest: Raw, of the bytes.
         mode: The carrier's.
-        source: Where the inode to link lies in the package; empty if a copy waits in the pool.
+        source: Where the inode to link, or to copy, lies in the package; empty if a copy waits in
+            the pool.
         inode: Its facts, by which publishing tells that it is the one that was read or staged.
         size: Likewise.
         mtime_ns: Likewise.
@@ -174,6 +177,7 @@ class SliceResult:
 
     piece: Slice
     wanted: bytes = field(default=b"", repr=False)
+    to_copy: bytes = field(default=b"", repr=False)
     bytes_read: int = 0
     failure: Failure | None = None
 
@@ -191,6 +195,7 @@ class PackageResult:
         size: Sum of ``st_size`` of the files.
         digests: Raw digests of the distinct objects, 32 bytes each, joined.
         wanted: Packed lists of what must be published before the package can be.
+        to_copy: Packed lists of what must be copied first, unless another package brings it.
         list_allocated: Bytes on disk of ``packages/<hash>``.
         bytes_read: Bytes read from the source.
         failure: Why there is nothing to publish.
@@ -204,6 +209,7 @@ class PackageResult:
     size: int = 0
     digests: bytes = field(default=b"", repr=False)
     wanted: list[bytes] = field(default_factory=list, repr=False)
+    to_copy: list[bytes] = field(default_factory=list, repr=False)
     list_allocated: int = 0
     bytes_read: int = 0
     failure: Failure | None = None
@@ -211,16 +217,18 @@ class PackageResult:
 
 @dataclass(frozen=True, slots=True)
 class ObjectsResult:
-    """What became of a part of the objects that a package wanted published.
+    """What became of a part of the objects that a package wanted copied, or published.
 
     Attributes:
         package_hash: The package.
+        staged: Packed wishes of copies that wait in the pool now.
         carriers: Packed rows of those that were not there before and got their names.
         failure: Why the others did not.
         damaged: Objects that were in the way, broken, and are in quarantine: digest, reason.
     """
 
     package_hash: str
+    staged: bytes = field(default=b"", repr=False)
     carriers: bytes = field(default=b"", repr=False)
     failure: Failure | None = None
     damaged: tuple[tuple[str, str], ...] = ()

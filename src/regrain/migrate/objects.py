@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import CorruptionError, PackageError, RegrainError
 from regrain.migrate.copies import OpenFile
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.migrate.jobs import Ingest, Options, PublishedCarrier, Wanted
-from regrain.migrate.staging import Stager, flush_error, staging_error
+from regrain.migrate.staging import Stager
 from regrain.model import layout
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import compressed_carrier, further_carrier, staged_path
@@ -70,6 +71,41 @@ class ObjectPublisher:
         self._owner = owner
         self._options = options
         self._stager = stager
+
+    def copy(self, source: int, to_copy: Iterable[Wanted]) -> Iterator[Wanted]:
+        """Copy files into the pool; yield what is to be published of them.
+
+        Args:
+            source: The open directory of the package.
+            to_copy: What it has that nobody brings by a link.
+
+        Raises:
+            StaleCarrierError: One changed; the package must be read again.
+            PackageError: One cannot be read, or not be copied faithfully.
+            NoSpaceError, HaltedError: The disk refused.
+        """
+        with Cursor(source) as cursor:
+            for one in to_copy:
+                staged = self._copy(cursor, one)
+                if staged is not None:
+                    yield staged
+
+    def _copy(self, cursor: Cursor, one: Wanted) -> Wanted | None:
+        parent, _, name = one.source.rpartition(b"/")
+        try:
+            with disk.Closing(disk.open_file(name, cursor.at(parent))) as fd:
+                if _facts(os.fstat(fd)) != one.facts:
+                    raise _stale(one)
+                try:
+                    return self._stager.copy_later(fd, one)
+                except PackageError as error:
+                    if os.fstat(fd).st_ctime_ns != one.ctime_ns:
+                        raise _stale(one) from error
+                    raise
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                raise _stale(one) from error
+            raise source_error(error, one.source) from error
 
     def publish(self, source: int, wanted: Iterable[Wanted]) -> Iterator[PublishedCarrier]:
         """Publish carriers; yield those that were not there before, each once it has its name.
@@ -254,7 +290,7 @@ class ObjectPublisher:
         try:
             at = cursor.at(parent)
             status = os.stat(name, dir_fd=at, follow_symlinks=False)
-            if (status.st_ino, status.st_size, status.st_mtime_ns) != one.facts:
+            if _facts(status) != one.facts:
                 raise _stale(one)
             if status.st_ctime_ns != one.ctime_ns:
                 self._look_closer(at, name, one)
@@ -268,8 +304,7 @@ class ObjectPublisher:
         at = staged_path(name)
         try:
             status = os.stat(at, dir_fd=self._places.pool, follow_symlinks=False)
-            now = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            if now != (*one.facts, one.ctime_ns):
+            if (*_facts(status), status.st_ctime_ns) != (*one.facts, one.ctime_ns):
                 self._look_closer(self._places.pool, at.encode(), one)
         except FileNotFoundError as error:
             raise _TakenError from error
@@ -296,6 +331,10 @@ class ObjectPublisher:
             or after.st_ctime_ns != before.st_ctime_ns
         ):
             raise _stale(one)
+
+
+def _facts(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _stale(one: Wanted) -> StaleCarrierError:

@@ -8,20 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 from regrain.errors import HaltedError
 from regrain.ledger import NewCarrier, Outcome
-from regrain.migrate.jobs import Slice, unpacker
+from regrain.migrate.jobs import (
+    Failure,
+    FailureKind,
+    ObjectsResult,
+    PackageResult,
+    Slice,
+    Wanted,
+    pack,
+    unpacker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from concurrent.futures import BrokenExecutor
 
     from regrain.ledger import Claim, Ledger
-    from regrain.migrate.jobs import Failure, PackageResult
     from regrain.migrate.ration import Ration
 
 _carriers = unpacker(NewCarrier)
+_wanted = unpacker(Wanted)
 
 TASK_BYTES = 128 << 10
 """Objects are published in tasks of about a thousand: so many bytes of packed wishes."""
+
+
+Tasks = list[list[tuple[str, bytes]]]
+"""Work with objects, task by task: pairs of a package and what is wished of it (packed)."""
 
 
 DEATHS_MAX = 5
@@ -96,7 +109,10 @@ class Batch:
     Attributes:
         claims: Them, by hash.
         done: What became of each.
-        parts: Tasks that publish its objects and are not done yet; None before the first.
+        parts: Tasks that copy, later publish its objects and are not done yet; None before.
+        is_publishing: Whether all that must be copied is.
+        bereft: Packages that have nothing if another one fails, which was to bring what both need.
+        has_losses: Whether one failed after it was read.
         carriers: What those published.
         new: How many of these each package brought.
         added: What they take on disk.
@@ -105,6 +121,9 @@ class Batch:
     claims: dict[str, Claim]
     done: dict[str, PackageResult] = field(default_factory=dict)
     parts: int | None = None
+    is_publishing: bool = False
+    bereft: set[str] = field(default_factory=set)
+    has_losses: bool = False
     carriers: list[NewCarrier] = field(default_factory=list)
     new: Counter[str] = field(default_factory=Counter)
     added: Counter[str] = field(default_factory=Counter)
@@ -137,18 +156,52 @@ class Batch:
         named = {first for result in self.good for first in result.digests[::32]}
         return {f"{first:02x}" for first in named | {new.digest[0] for new in self.carriers}}
 
-    def object_tasks(self) -> list[list[tuple[str, bytes]]]:
-        """Return what is to be published, parted into tasks of about equal work."""
-        tasks: list[list[tuple[str, bytes]]] = []
-        room = 0
+    def copy_tasks(self) -> Tasks:
+        """Return what is to be copied because no package of the batch brings it by a link."""
+        if not any(result.to_copy for result in self.good):
+            return []
+        brought = {
+            (one.digest, one.mode)
+            for result in self.good
+            for packed in result.wanted
+            for one in _wanted(packed)
+        }
+        parts = []
         for result in self.good:
-            for wanted in result.wanted:
-                if room < len(wanted):
-                    tasks.append([])
-                    room = TASK_BYTES
-                tasks[-1].append((result.package_hash, wanted))
-                room -= len(wanted)
-        return tasks
+            needed = [one for packed in result.to_copy for one in _wanted(packed)]
+            alone = {
+                (one.digest, one.mode): one
+                for one in needed
+                if (one.digest, one.mode) not in brought
+            }
+            if len(alone) < len(needed):
+                self.bereft.add(result.package_hash)
+            brought.update(alone)
+            if alone:
+                parts.append((result.package_hash, pack(alone.values())))
+        return _tasks(parts)
+
+    def object_tasks(self) -> Tasks:
+        """Return what is to be published, parted into tasks of about equal work."""
+        return _tasks((r.package_hash, wanted) for r in self.good for wanted in r.wanted)
+
+    def task_is_done(self) -> None:
+        """Count one of the tasks that were handed out."""
+        self.parts = (self.parts or 1) - 1
+
+    def _lost(self, package_hash: str, failure: Failure) -> None:
+        """Take note that a package failed although it was read."""
+        self.done[package_hash] = PackageResult(package_hash, failure=failure)
+        self.has_losses = True
+
+    def give_up_bereft(self) -> None:
+        """After a late failure, let those that relied on other packages try again."""
+        if self.has_losses:
+            words = "another package, with which it shares an object, failed; it is its turn again"
+            for result in self.good:
+                if result.package_hash in self.bereft:
+                    failure = Failure(FailureKind.BEREFT, words, None)
+                    self._lost(result.package_hash, failure)
 
     def outcomes(self, package_hashes: set[str], *, verified: bool) -> list[Outcome]:
         """Return what the ledger is to record of those of its good packages."""
@@ -168,12 +221,18 @@ class Batch:
             if result.package_hash in package_hashes
         ]
 
-    def credit(self, package_hash: str, packed: bytes) -> None:
-        """Take note of carriers (packed) that were published for a package."""
-        carriers = _carriers(packed)
-        self.carriers += carriers
-        self.new[package_hash] += len(carriers)
-        self.added[package_hash] += sum(carrier.allocated for carrier in carriers)
+    def take(self, result: ObjectsResult) -> None:
+        """Take note of what was copied, or published, of a package."""
+        name = result.package_hash
+        if result.staged:
+            self.done[name].wanted.append(result.staged)
+        if result.carriers:
+            carriers = _carriers(result.carriers)
+            self.carriers += carriers
+            self.new[name] += len(carriers)
+            self.added[name] += sum(carrier.allocated for carrier in carriers)
+        if result.failure is not None:
+            self._lost(name, result.failure)
 
 
 @dataclass(slots=True)
@@ -183,7 +242,21 @@ class Large:
     slices: list[Slice]
     waiting: int
     wanted: list[bytes] = field(default_factory=list)
+    to_copy: list[bytes] = field(default_factory=list)
     failure: Failure | None = None
+
+
+def _tasks(parts: Iterable[tuple[str, bytes]]) -> Tasks:
+    """Part the work with objects into tasks of about equal size."""
+    tasks: Tasks = []
+    room = 0
+    for package_hash, packed in parts:
+        if room < len(packed):
+            tasks.append([])
+            room = TASK_BYTES
+        tasks[-1].append((package_hash, packed))
+        room -= len(packed)
+    return tasks
 
 
 def packages_of(arguments: tuple[Any, ...]) -> list[str]:

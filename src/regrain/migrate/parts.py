@@ -57,6 +57,8 @@ class Parts:
         large = self._large[name]
         if result.wanted:
             large.wanted.append(result.wanted)
+        if result.to_copy:
+            large.to_copy.append(result.to_copy)
         large.failure = large.failure or result.failure
         large.waiting -= 1
         if large.waiting:
@@ -70,6 +72,7 @@ class Parts:
         """Return what became of a package whose slices were finished, with all they wanted."""
         large = self._large.pop(result.package_hash)
         result.wanted.extend(large.wanted)
+        result.to_copy.extend(large.to_copy)
         return result
 
     def clear(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrain import disk
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
@@ -26,7 +27,7 @@ from regrain.migrate.jobs import (
 )
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.seal import Sealer
-from regrain.migrate.staging import Stager, staging_error
+from regrain.migrate.staging import Stager
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner
@@ -66,7 +67,7 @@ class _Worker:
         places = Places(
             self.store, self._below(layout.OBJECTS), self._below(f"{run}/{layout.OBJECTS}")
         )
-        stager = Stager(places.objects, places.pool, place.owner, place.options)
+        stager = Stager(places.objects, places.pool, place.owner, place.options, copies_later=True)
         self.ingester = Ingester(
             stager, stopping=lambda: bool(stop.value), rate=lambda: float(stop.rate)
         )
@@ -181,8 +182,13 @@ def bring_in_slice(piece: Slice) -> SliceResult:
     except (RegrainError, OSError) as error:
         failed = _failed(piece.package_hash, error)
         return SliceResult(piece, bytes_read=failed.bytes_read, failure=failed.failure)
-    wanted = worker.ingester.stager.wanted
-    return SliceResult(piece, pack(wanted.values()) if wanted else b"", worker.ingester.bytes_read)
+    stager = worker.ingester.stager
+    return SliceResult(
+        piece,
+        wanted=pack(stager.wanted.values()) if stager.wanted else b"",
+        to_copy=pack(stager.to_copy.values()) if stager.to_copy else b"",
+        bytes_read=worker.ingester.bytes_read,
+    )
 
 
 def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
@@ -194,6 +200,28 @@ def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
             return worker.seal_slices(package_hash, root, slices)
     except (RegrainError, OSError) as error:
         return _failed(package_hash, error)
+
+
+def copy_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
+    """Stage copies of what packages have that cannot be linked.
+
+    Args:
+        parts: Pairs of a package and what is to be copied of it (packed).
+    """
+    return [_copy_objects(name, to_copy) for name, to_copy in parts]
+
+
+def _copy_objects(package_hash: str, to_copy: bytes) -> ObjectsResult:
+    staged: list[Wanted] = []
+    failure = None
+    try:
+        worker = _here()
+        worker.begin()
+        with worker.source(package_hash) as root:
+            staged.extend(worker.objects.copy(root, _wanted(to_copy)))
+    except (RegrainError, OSError) as error:
+        failure = _failed(package_hash, error).failure
+    return ObjectsResult(package_hash, staged=pack(staged) if staged else b"", failure=failure)
 
 
 def publish_objects(parts: list[tuple[str, bytes]]) -> list[ObjectsResult]:
@@ -218,7 +246,8 @@ def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
                 new.append(carrier)  # noqa: PERF402 -- what came before an error counts
     except (RegrainError, OSError) as error:
         failure = _failed(package_hash, error).failure
-    return ObjectsResult(package_hash, pack(new) if new else b"", failure, tuple(damaged))
+    carriers = pack(new) if new else b""
+    return ObjectsResult(package_hash, carriers=carriers, failure=failure, damaged=tuple(damaged))
 
 
 def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:

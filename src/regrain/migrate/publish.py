@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.migrate.staging import flush_error, staging_error
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.model.clock import monotonic
 from regrain.store.locks import publish_lock
 

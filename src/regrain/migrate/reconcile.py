@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import (
-    CorruptionError,
-    PackageError,
-    RefusedError,
-    UnknownFormatError,
-    reason,
-)
-from regrain.ledger import LEGACY_CHANGED, Scanned
+from regrain.errors import PackageError, RefusedError
+from regrain.ledger import Scanned
+from regrain.migrate.parting import Change, Compared, compare, compare_all
 from regrain.model import clock
 from regrain.model.events import Reconciled
 from regrain.model.layout import MANIFEST
 from regrain.model.status import Status
-from regrain.store.compare import first_difference
-from regrain.store.legacy import LegacyPackage, SpecialFileError
 from regrain.store.locks import publish_lock
-from regrain.store.packages import FileLevelPackage, is_published
+from regrain.store.packages import is_published
 from regrain.store.root import legacy_names
 from regrain.store.scan import Usage, measure
 
@@ -37,30 +30,6 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _NANOSECONDS = 10**9
-_NO_COPY = "its published copy is missing"
-
-
-class Change(NamedTuple):
-    """A package whose legacy directory and published file list part.
-
-    Attributes:
-        package_hash: It.
-        path: The first path that differs.
-        reason: How.
-        in_legacy: Whether it is the directory that is not what it was; else what is published.
-    """
-
-    package_hash: str
-    path: bytes
-    reason: str
-    in_legacy: bool = True
-
-    @property
-    def words(self) -> str:
-        """What the ledger keeps of it."""
-        where = f"'{os.fsdecode(self.path)}': " if self.path else ""
-        text = f"{where}{self.reason}".encode("utf-8", "backslashreplace").decode()
-        return LEGACY_CHANGED + text if self.in_legacy else text
 
 
 @dataclass(slots=True)
@@ -130,7 +99,7 @@ def queue_all(
 
 
 def reconcile(
-    root: StoreRoot, ledger: Ledger, settle_seconds: float, *, full: bool = False
+    root: StoreRoot, ledger: Ledger, settle_seconds: float, *, full: bool = False, jobs: int = 1
 ) -> Reconciliation:
     """Look at the legacy directories and write down what is to be done about them.
 
@@ -143,8 +112,9 @@ def reconcile(
         ledger: Its ledger.
         settle_seconds: How long nothing may have changed in a new one.
         full: Also compare every known one with what is published; no bytes are read.
+        jobs: Worker processes for that at the most.
     """
-    found = look(root, ledger, settle_seconds, full=full)
+    found = look(root, ledger, settle_seconds, full=full, jobs=jobs)
     if not (found.settled or found.equal or found.vanished or found.returned or found.changed):
         return found
     with publish_lock(root):  # one that was removed meanwhile must not come back
@@ -153,19 +123,22 @@ def reconcile(
 
 
 def look(
-    root: StoreRoot, ledger: Ledger, settle_seconds: float, *, full: bool = False
+    root: StoreRoot, ledger: Ledger, settle_seconds: float, *, full: bool = False, jobs: int = 1
 ) -> Reconciliation:
     """Say what ``reconcile`` would find; change nothing."""
     known = ledger.standings()  # before the listing: what is queued meanwhile is new in both
     names, foreign = legacy_names(root.fd)
     concerns = ledger.concerns()
     found = Reconciliation(foreign=foreign)
+    to_compare: list[str] = []
     for name in names:
         if name not in known:
             if full or name not in concerns:
                 _look_at_new(root, name, settle_seconds, found)
         elif known[name].cleaned_at is not None or (full and _is_comparable(known[name])):
-            _look_at_known(root, known[name], found)
+            to_compare.append(name)
+    for compared in compare_all(root, {name: known[name].files for name in to_compare}, jobs):
+        _heed(known[compared.package_hash], compared, found)
     there = {*names, *ledger.intents()}  # what is on its way out did not vanish
     found.vanished = [
         name for name, standing in known.items() if name not in there and _is_missed(root, standing)
@@ -180,26 +153,21 @@ def _look_at_new(root: StoreRoot, name: str, settle: float, found: Reconciliatio
         found.unsettled.append((name, unrest))
     elif not is_published(root.packages, name):
         found.settled.append(usage)
-    elif _compare(root, name, found, content=True):
-        found.equal.append(usage)
+    else:
+        compared = compare(root, name, content=True)
+        _heed(None, compared, found)
+        if compared.is_equal:
+            found.equal.append(usage)
 
 
-def _look_at_known(root: StoreRoot, standing: Standing, found: Reconciliation) -> None:
-    name = standing.package_hash
-    if _compare(root, name, found, content=False) and standing.cleaned_at is not None:
-        found.returned.append(name)
-
-
-def _compare(root: StoreRoot, name: str, found: Reconciliation, *, content: bool) -> bool:
-    """Compare a directory with what is published; note what is not the same."""
-    try:
-        change = difference(root, name, content=content)
-    except (PackageError, OSError) as error:
-        found.unreadable.append((name, reason(error) if isinstance(error, OSError) else str(error)))
-        return False
-    if change is not None:
-        found.changed.append(change)
-    return change is None
+def _heed(known: Standing | None, compared: Compared, found: Reconciliation) -> None:
+    """Note what comparing a package with its directory gave."""
+    if compared.unreadable:
+        found.unreadable.append((compared.package_hash, compared.unreadable))
+    elif compared.change is not None:
+        found.changed.append(compared.change)
+    elif known is not None and known.cleaned_at is not None:
+        found.returned.append(compared.package_hash)
 
 
 def _is_comparable(standing: Standing) -> bool:
@@ -211,41 +179,6 @@ def _is_missed(root: StoreRoot, standing: Standing) -> bool:
     if is_published(root.packages, standing.package_hash):
         return standing.cleaned_at is None
     return standing.status is not Status.FAILED
-
-
-def difference(root: StoreRoot, name: str, *, content: bool = False) -> Change | None:
-    """Compare a legacy directory with the published file list; None if they are equal.
-
-    Args:
-        root: The store.
-        name: The package.
-        content: Also read every byte.
-
-    Raises:
-        PackageError: It cannot be read, which is no proof that it changed.
-        OSError: Likewise.
-    """
-    try:
-        package = FileLevelPackage(root.packages, root.objects, name)
-        listed = package.entries()
-        legacy = LegacyPackage(root.fd, name)
-        found = first_difference(
-            listed, legacy.entries() if content else legacy.tree(), content=content
-        )
-    except FileNotFoundError:
-        return _absence(root, name)
-    except SpecialFileError as error:
-        return Change(name, os.fsencode(error.path or ""), error.why)
-    except (CorruptionError, UnknownFormatError) as error:
-        return Change(name, b"", f"its file list: {error.what}", in_legacy=False)
-    return None if found is None else Change(name, *found)
-
-
-def _absence(root: StoreRoot, name: str) -> Change | None:
-    """Say what is missing: a package that is removed meanwhile is in neither place."""
-    if is_published(root.fd, name) and not is_published(root.packages, name):
-        return Change(name, b"", _NO_COPY, in_legacy=False)
-    return None
 
 
 def _note(root: StoreRoot, ledger: Ledger, found: Reconciliation) -> None:

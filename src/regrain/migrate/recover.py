@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError
 from regrain.ledger import NewCarrier, Outcome
-from regrain.migrate.staging import flush_error
+from regrain.migrate.disk_errors import flush_error
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.events import Recovered

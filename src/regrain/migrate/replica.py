@@ -20,11 +20,11 @@ from regrain.ledger import NewCarrier
 from regrain.ledger.keeping import Intent
 from regrain.migrate import replica_objects
 from regrain.migrate.added import record
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.progress import Tracker
 from regrain.migrate.publish import Publisher
 from regrain.migrate.replica_objects import Copy, Route, Wish, cold_hash
 from regrain.migrate.replica_plan import Manifest, Parcel
-from regrain.migrate.staging import staging_error
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.model.layout import FILE_LIST
 from regrain.store import dual

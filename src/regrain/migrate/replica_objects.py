@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain import disk
 from regrain.errors import HaltedError, RegrainError, reason
-from regrain.migrate.staging import staging_error
+from regrain.migrate.disk_errors import staging_error
 from regrain.model import layout
 from regrain.model.layout import (
     carrier_mode,

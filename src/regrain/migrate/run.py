@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from regrain.migrate.orders import Tasks
     from regrain.migrate.pace import Pace
     from regrain.migrate.parts import Task
     from regrain.migrate.publish import Publisher
@@ -246,7 +247,7 @@ class Run:
 
     def _drop_unstarted(self) -> None:
         """Count packages nobody works on any more as stopped; what was read is published."""
-        publishing = [task for task in self._todo if task[0] is pool.publish_objects]
+        publishing = [task for task in self._todo if task[0] in _AFTER_READING]
         if isinstance(self._end, HaltedError) and publishing:
             self._batches[0].parts = (self._batches[0].parts or 0) - len(publishing)
             publishing.clear()
@@ -281,8 +282,7 @@ class Run:
             else:
                 self._take_objects(result)
         if isinstance(results[0], ObjectsResult):
-            batch = self._batch_of(results[0].package_hash)
-            batch.parts = (batch.parts or 1) - 1
+            self._batch_of(results[0].package_hash).task_is_done()
 
     def _take(self, result: PackageResult) -> None:
         self._tracker.read(result.bytes_read, result.package_hash)
@@ -293,13 +293,8 @@ class Run:
         for damage in result.damaged:
             self._emit(ObjectDamaged(*damage))
         batch = self._batch_of(result.package_hash)
-        if result.carriers:
-            batch.credit(result.package_hash, result.carriers)
-        if result.failure is not None:
-            batch.done[result.package_hash] = PackageResult(
-                result.package_hash, failure=result.failure
-            )
-            self._heed(result.failure)
+        batch.take(result)
+        self._heed(result.failure)
 
     def _heed(self, failure: Failure | None) -> None:
         """End the run, or let it wait, after a failure that concerns more than its package."""
@@ -349,24 +344,28 @@ class Run:
 
     def _is_published(self, batch: Batch) -> bool:
         """Go on publishing a batch; tell whether that is done."""
-        if batch.parts is None and not isinstance(self._end, HaltedError):
-            self._start_publishing(batch)
+        if not isinstance(self._end, HaltedError):
+            if batch.parts is None:
+                self._hand_out(batch, pool.copy_objects, batch.copy_tasks())
+            if not batch.parts and not batch.is_publishing:
+                batch.is_publishing = True
+                if batch.good:
+                    self._publisher.flush()
+                self._hand_out(batch, pool.publish_objects, batch.object_tasks())
         if batch.parts:
             return False
         if isinstance(self._end, HaltedError):
             raise self._end
+        batch.give_up_bereft()
         self._commit.publish(batch)
         self._next_batch_at = monotonic() + self._going.tempo.pause
         if batch.good:
             self._room.progressed()
         return True
 
-    def _start_publishing(self, batch: Batch) -> None:
-        """Make the data of a batch durable, then have workers give the objects their names."""
-        if batch.good:
-            self._publisher.flush()
-        tasks = batch.object_tasks()
-        self._todo.extendleft((pool.publish_objects, (task,)) for task in tasks)
+    def _hand_out(self, batch: Batch, work: Callable[..., Any], tasks: Tasks) -> None:
+        """Let workers do a step of a batch before they read further packages."""
+        self._todo.extendleft((work, (task,)) for task in tasks)
         batch.parts = len(tasks)
 
     def _after_worker_death(self, error: BrokenExecutor) -> None:
@@ -396,5 +395,6 @@ class Run:
         self._running.clear()
 
 
-_LATER = (FailureKind.STOPPED, FailureKind.SPACE)
+_AFTER_READING = (pool.copy_objects, pool.publish_objects)
+_LATER = (FailureKind.STOPPED, FailureKind.SPACE, FailureKind.BEREFT)
 _STOPPED = Failure(FailureKind.STOPPED, "stopped", None)

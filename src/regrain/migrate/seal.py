@@ -14,8 +14,8 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from regrain import disk
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.jobs import Options, PackageResult, Record, pack
-from regrain.migrate.staging import staging_error
 from regrain.migrate.verify import verify_unchanged
 from regrain.model import file_list
 from regrain.model.entry import Entry, Kind
@@ -82,7 +82,7 @@ class Sealer:
             raise staging_error(error, package_hash.encode()) from error
         if self._options.verify:
             verify_unchanged(source, records())
-        wanted = self._ingester.stager.wanted
+        stager = self._ingester.stager
         return PackageResult(
             package_hash,
             tree_hash=tree_hash,
@@ -91,7 +91,8 @@ class Sealer:
             objects_named=summary.objects_named,
             size=summary.size,
             digests=bytes.fromhex("".join(sorted(summary.digests))),
-            wanted=[pack(wanted.values())] if wanted else [],
+            wanted=[pack(stager.wanted.values())] if stager.wanted else [],
+            to_copy=[pack(stager.to_copy.values())] if stager.to_copy else [],
             list_allocated=allocated,
             bytes_read=self._ingester.bytes_read,
         )

@@ -4,6 +4,9 @@ Linking waits until publishing: the legacy inode keeps its one name until its pa
 verified, and its link goes straight to ``objects/``. Copies and reflinks wait in the run's
 pool, ``temp/<run>/objects/``, named by content and mode; two workers that meet the same
 bytes stage them once.
+
+Where most files can be linked, the others need not be copied at once either: another file of
+the batch may bring the same carrier by a link. What is left when all are known is copied then.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.errors import HaltedError, PackageError, reason
 from regrain.migrate.copies import (
     OpenFile,
     pack_and_read_back,
     write_and_read_back,
 )
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.jobs import Ingest, Options, Wanted
+from regrain.model.entry import Entry, Kind
 from regrain.model.layout import (
     carrier_mode,
     compressed_carrier,
@@ -36,10 +41,9 @@ from regrain.store.frames import (
     has_holes,
 )
 from regrain.store.legacy import source_error
-from regrain.store.objects import dress_carrier, object_path
+from regrain.store.objects import dress_carrier, has_frames, object_path
 
 if TYPE_CHECKING:
-    from regrain.model.entry import Entry
     from regrain.store.root import Owner
 
 _NOT_OF_A_CARRIER = 0o7022
@@ -47,33 +51,8 @@ _NOT_OF_A_CARRIER = 0o7022
 
 _READ_BITS = 0o444
 _NAMES_REMEMBERED_MAX = 200_000
-
-
-def staging_error(error: OSError, path: bytes) -> RegrainError:
-    """Return what an error while writing into the store means: no space, or the end."""
-    if error.errno in disk.NO_SPACE:
-        return NoSpaceError(
-            "no space left to stage a file",
-            path=path,
-            why=reason(error),
-            advice="Free space or inodes and run 'regrain migrate' again; it goes on.",
-        )
-    return HaltedError(
-        "cannot write to the store",
-        path=path,
-        why=reason(error),
-        advice="The legacy packages are untouched. Check the disk, then run again.",
-    )
-
-
-def flush_error(what: str, error: OSError) -> HaltedError:
-    """Return the end of the run: whatever the reason was, asking again would prove nothing."""
-    return HaltedError(
-        f"cannot flush {what} to the disk",
-        why=reason(error),
-        advice="The legacy packages are untouched. Check the disk and its messages, then run "
-        "'regrain migrate' again: it stages anew what was in hand.",
-    )
+_LISTING_PAYS = 2000
+"""From so many names on, listing all directories of objects is cheaper than looking for each."""
 
 
 class Stager:
@@ -84,12 +63,16 @@ class Stager:
         pool: The open ``temp/<run>/objects``.
         owner: Who carriers belong to.
         options: How.
+        copies_later: Leave copies to the caller where others may be linked.
 
     Attributes:
         wanted: What the current package needs and is not published, by content and mode.
+        to_copy: What else it needs, to be copied unless somebody brings it by a link.
     """
 
-    def __init__(self, objects: int, pool: int, owner: Owner, options: Options) -> None:
+    def __init__(
+        self, objects: int, pool: int, owner: Owner, options: Options, *, copies_later: bool = False
+    ) -> None:
         self._objects = objects
         self._pool = pool
         self._owner = owner
@@ -103,7 +86,9 @@ class Stager:
             if options.compression is None
             else Packer(options.compression, block_size(objects))
         )
+        self._copies_later = copies_later and self._may_link
         self._shards: set[str] = set()
+        self._with_frames: dict[str, bool] = {}
         self._published: set[str] = set()
         self._seen: set[str] = set()
         self.begin()
@@ -112,10 +97,12 @@ class Stager:
         """Forget what is published: it will be looked up again."""
         self._seen.clear()
         self._published.clear()
+        self._with_frames.clear()
 
     def begin(self) -> None:
         """Start collecting for the next package or slice."""
         self.wanted: dict[str, Wanted] = {}
+        self.to_copy: dict[str, Wanted] = {}
 
     def ensure(
         self,
@@ -152,7 +139,7 @@ class Stager:
                 return
         try:
             file = OpenFile(fd, before, content)
-            self.wanted[name] = self._stage(name, mode, file, entry, inside=inside)
+            self._stage(name, mode, file, entry, inside=inside)
         except disk.SourceReadError as error:
             raise source_error(error, entry.path) from error
         except OSError as error:
@@ -175,7 +162,21 @@ class Stager:
             status = _lstat(object_path(further), self._objects)
             if status is not None and self._is_good(status, mode, entry.size):
                 return True
-        return self.has_frame(entry.digest, mode, entry.size)
+        return self._may_have_frame(entry.digest) and self.has_frame(entry.digest, mode, entry.size)
+
+    def _may_have_frame(self, digest: str) -> bool:
+        """Tell whether there are compressed carriers in the directory where one would be.
+
+        Most stores have none, and each directory need be listed only once to know it. One that
+        comes later is found when the object is published, or has a plain carrier beside it.
+        """
+        if self._packer is not None or len(self._seen) < _LISTING_PAYS:
+            return True
+        shard = digest[:2]
+        known = self._with_frames.get(shard)
+        if known is None:
+            known = self._with_frames[shard] = has_frames(self._objects, shard)
+        return known
 
     def has_frame(self, digest: str, mode: int, size: int) -> bool:
         """Tell whether a compressed carrier serves all who may read a file of ``mode``."""
@@ -202,15 +203,18 @@ class Stager:
             and status.st_gid == self._owner.gid
         )
 
-    def _stage(self, name: str, mode: int, file: OpenFile, entry: Entry, *, inside: bool) -> Wanted:
+    def _stage(self, name: str, mode: int, file: OpenFile, entry: Entry, *, inside: bool) -> None:
         packed = self._packed(name, mode, file, entry)
         if packed is not None:
-            return _wanted(entry, mode, b"", packed, unpacked_size=entry.size)
+            self.wanted[name] = _wanted(entry, mode, b"", packed, unpacked_size=entry.size)
+            return
         why_not = self._why_not_link(entry, inside=inside)
         if not why_not:
             if self._options.fsync_each:
                 disk.fsync(file.fd)
-            return _wanted(entry, mode, entry.path, file.before)
+            self.wanted[name] = _wanted(entry, mode, entry.path, file.before)
+            self.to_copy.pop(name, None)
+            return
         if self._options.ingest is Ingest.HARDLINK:
             raise PackageError(
                 "a file cannot be hard-linked",
@@ -218,7 +222,35 @@ class Stager:
                 why=why_not,
                 advice='Use [store] ingest = "auto", which copies such files.',
             )
-        return _wanted(entry, mode, b"", self.copied(name, mode, file, entry))
+        if self._copies_later:
+            self.to_copy.setdefault(name, _wanted(entry, mode, entry.path, file.before))
+            return
+        self.wanted[name] = _wanted(entry, mode, b"", self.copied(name, mode, file, entry))
+
+    def copy_later(self, fd: int, one: Wanted) -> Wanted | None:
+        """Copy what nobody brought by a link; None if a carrier is published by now.
+
+        Args:
+            fd: The file, open.
+            one: What it was when it was read; from ``to_copy``.
+
+        Raises:
+            PackageError: The copy does not hold the bytes that were read.
+            NoSpaceError, HaltedError: The pool cannot be written to.
+        """
+        digest = one.digest.hex()
+        name = further_carrier(digest, one.mode)
+        entry = Entry(one.source, Kind.FILE, one.mode, *self._owner, one.mtime_ns, digest, one.size)
+        if name in self._published or self._is_in_objects(entry, one.mode, name):
+            self._published.add(name)
+            return None
+        try:
+            file = OpenFile(fd, os.fstat(fd), None)
+            return _wanted(entry, one.mode, b"", self.copied(name, one.mode, file, entry))
+        except disk.SourceReadError as error:
+            raise source_error(error, entry.path) from error
+        except OSError as error:
+            raise staging_error(error, entry.path) from error
 
     def copied(self, name: str, mode: int, file: OpenFile, entry: Entry) -> os.stat_result:
         """Return the status of a copy in the pool, made here or by another worker."""

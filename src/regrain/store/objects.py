@@ -74,6 +74,12 @@ def object_path(name: str) -> str:
     return f"{name[:2]}/{name}"
 
 
+def has_frames(objects: int, shard: str) -> bool:
+    """Tell whether a directory of ``objects/`` has compressed carriers, or what calls itself so."""
+    with disk.Closing(disk.open_directory(shard, objects)) as fd:
+        return any(name.endswith(_COMPRESSED.encode()) for name, _ in disk.list_directory(fd))
+
+
 def open_object(objects: int, digest: str, mode: int, size: int) -> int:
     """Open the bytes named ``digest`` for reading; a carrier of ``mode`` is preferred.
 

@@ -44,7 +44,11 @@ class Contents:
 
 
 class FileLevelPackage:
-    """A published package, pinned by its open file list."""
+    """A published package, pinned by its open file list.
+
+    Attributes:
+        listed_at_ns: When the file list was written, by the clock of its file system.
+    """
 
     layout = Layout.FILE_LEVEL
 
@@ -70,7 +74,8 @@ class FileLevelPackage:
             ) from error
         finally:
             os.close(directory)
-        self._size = os.fstat(self._held.fd).st_size
+        status = os.fstat(self._held.fd)
+        self._size, self.listed_at_ns = status.st_size, status.st_mtime_ns
         line = self._line_at(0)
         try:
             _, self.tree_hash = file_list.parse_header(line, package_hash)
