@@ -311,8 +311,8 @@ def test_too_many_at_once(server: Server) -> None:
 
 @pytest.mark.slow
 def test_who_is_slow_is_cut_off(server: Server) -> None:
-    """Whoever sends a request byte by byte has ten seconds for all of it."""
-    with server.connect() as connection:
+    """Whoever sends a request byte by byte, or nothing, has ten seconds for all of it."""
+    with server.connect() as connection, server.connect() as silent:
         connection.settimeout(1)
         sent = 0
         try:
@@ -327,6 +327,35 @@ def test_who_is_slow_is_cut_off(server: Server) -> None:
         except (ConnectionResetError, BrokenPipeError):
             pass
         assert 5 < sent < 15
+        silent.settimeout(5)
+        assert silent.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_reads_beside_a_run_are_exported(store_path: Path) -> None:
+    """A run of some seconds, beside which a probe reads since a limit is set."""
+    limits = {"LATENCY_SLOWDOWN_MAX": "1000", "PAUSE_MS": "300", "SETTLE": "0"}
+    regrain = Regrain(store_path, {f"REGRAIN_MIGRATION__{key}": limits[key] for key in limits})
+    for number in range(20):
+        make_package(store_path / f"{number:064x}", f"package {number}")
+    regrain("init")
+    with serving(regrain) as server, regrain.running("migrate", "--batch", "1") as run:
+        while_running: set[str] = set()
+        while run.poll() is None:
+            found = server.get("/metrics").metrics
+            if found["regrain_migration_running"]:
+                while_running |= found.keys()
+        assert run.returncode == 0
+        assert {
+            "regrain_foreground_seconds",
+            "regrain_foreground_baseline_seconds",
+        } <= while_running
+        until(lambda: not server.get("/metrics").metrics["regrain_run_lock_held"], "ended")
+        found = server.get("/metrics").metrics
+        assert found["regrain_batch_seconds_count"] == 20
+        assert found["regrain_foreground_read_seconds_count"] >= 9
+        assert 0 < found["regrain_foreground_read_seconds_sum"] < 60
+        assert "regrain_foreground_seconds" not in found, "of the run under way alone"
 
 
 def is_held(server: Server, connection: socket.socket) -> bool:
@@ -353,7 +382,7 @@ def test_who_does_not_take_the_answer_is_cut_off(copied: Model) -> None:
             connection.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(8) == b"HTTP/1.1"
             assert is_held(server, connection)
-            assert until(lambda: not is_held(server, connection), "cut off") > 10
+            assert 10 < until(lambda: not is_held(server, connection), "cut off") < 30
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
