@@ -43,17 +43,19 @@ def _fields(one: Choice, *, chosen: bool) -> dict[str, object]:
 
 def lines(found: Prediction) -> list[str]:
     """Return the table of all choices, line by line."""
-    rows = [("ingest", "compression", "saves", "60 %", "needs at most", "inodes", "takes", "")]
+    rows: list[tuple[str, ...]] = [
+        ("ingest", "compression", "saves", "60 %", "needs at most", "inodes", "takes", "")
+    ]
     rows += [_row(one, chosen=one is found.chosen) for one in found.choices]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = [
+    table: list[str] = [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
     read = output.size(found.kept.bytes_read)
     return [
-        f"predicted from {output.count(found.kept.files, 'file')} ({read} read): what is saved once",
-        "all is migrated and the legacy directories are gone, with its margin",
+        f"predicted from {output.count(found.kept.files, 'file')} ({read} read): what is saved",
+        "once all is migrated and the legacy directories are gone, with its margin",
         *table,
     ]
 
