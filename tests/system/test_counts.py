@@ -93,7 +93,7 @@ def counted(store: Path, *words: str) -> Counted:
 
 Stores = dict[int, dict[str, Counted]]
 VERBS = {
-    "init": ["init"],
+    "init": ["init", "--no-predict"],
     "migrate": ["migrate", "--jobs", "1", "--batch", "3"],
     "verify": ["verify"],
 }

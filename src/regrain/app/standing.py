@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from regrain.app.account import Matters
+from regrain.app.foretold import beside_outcome
 from regrain.app.health import Health, gather, judge
 from regrain.app.steering import MIGRATION, Told
 from regrain.migrate.control import Control
@@ -176,6 +177,7 @@ def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, obje
         **_foreground(so_far.foreground),
         "packages_last_hour": so_far.packages_last_hour,
         "last_trigger": state.matters.trigger or None,
+        "prediction": beside_outcome(root, totals, settings),
         "health": judged.document(),
         "next_command": next_command(state),
     }

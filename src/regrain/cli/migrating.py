@@ -51,24 +51,29 @@ class _Scanning:
 @json_option
 @pass_context
 def plan(context: Context, *, as_json: bool) -> int:
-    """Say what a migration would meet and cost. Works before init; writes nothing.
+    """Say what a migration would meet, cost and save. Works before init; writes nothing.
+
+    What it would save is predicted for each way of migrating, with an error margin: at the most
+    about 16,000 files and 256 MiB are read for that.
 
     Exit code 5 if something stands in the way.
 
     Example: regrain --store /opt/pm/store plan
     """
-    from regrain.app import migration
+    from regrain.app import prediction
+    from regrain.cli import planned, predicted
 
     scanning = _Scanning(as_json=as_json)
     try:
-        found = migration.plan(context.path, context.settings, scanning)
+        foretold = prediction.predict(context.path, context.settings, scanning)
     finally:
         scanning.stop()
+    found = foretold.plan
     command = _next_after_plan(context, found)
     if as_json:
-        _plan_document(found, command)
+        planned.document(found, command, predicted.document(foretold))
     else:
-        _show_plan(found, command)
+        planned.show(found, command, predicted.lines(foretold))
     return EXIT_REFUSED if found.blockers else 0
 
 
@@ -90,87 +95,6 @@ def _migrate(context: Context) -> str:
     return "regrain migrate" if keeps else "regrain migrate --delete-legacy"
 
 
-def _plan_document(found: Plan, command: str) -> None:
-    output.document(
-        "summary",
-        packages=found.packages,
-        files=found.files,
-        directories=found.directories,
-        symlinks=found.symlinks,
-        inodes=found.inodes,
-        bytes=found.size,
-        allocated_bytes=found.allocated,
-        extra_bytes_max=found.extra_bytes,
-        extra_inodes_max=found.extra_inodes,
-        free_bytes=found.free_bytes,
-        free_inodes=found.free_inodes,
-        copied_files=found.copied_files,
-        copied_bytes=found.copied_bytes,
-        linked_outside=found.linked_outside,
-        problems=[{"package_hash": name, "reason": why} for name, why in found.problems],
-        processes=[{"pid": pid, "path": output.shown(path)} for pid, path in found.processes],
-        foreign=[output.shown(name) for name in found.foreign],
-        blockers=found.blockers,
-        in_place=found.in_place,
-        next_command=command,
-    )
-
-
-def _show_plan(found: Plan, command: str) -> None:
-    output.pairs(
-        [
-            ("packages", f"{found.packages:,}"),
-            (
-                "files",
-                (
-                    f"{found.files:,} in {output.count(found.directories, 'directory')}, "
-                    f"{output.count(found.symlinks, 'symbolic link')}"
-                ),
-            ),
-            ("bytes", f"{output.size(found.size)}; {output.size(found.allocated)} on disk"),
-            ("inodes", f"{found.inodes:,}"),
-            (
-                "needs at most",
-                (
-                    f"{output.size(found.extra_bytes)} and "
-                    f"{output.count(found.extra_inodes, 'inode')} more "
-                    "while both layouts exist"
-                ),
-            ),
-            (
-                "free",
-                f"{output.size(found.free_bytes)} and {output.count(found.free_inodes, 'inode')}",
-            ),
-            (
-                "copied",
-                (
-                    f"{output.count(found.copied_files, 'file')} "
-                    f"({output.size(found.copied_bytes)}); "
-                    "all others share their bytes with the legacy tree"
-                ),
-            ),
-            ("linked from outside", f"{output.count(found.linked_outside, 'file')}"),
-        ]
-    )
-    if found.in_place:
-        click.echo(
-            "\nkeep_old_packages = false: each legacy directory is deleted as soon as its package"
-            "\nis verified. What was in it is then in the store alone, and in a backup."
-        )
-    click.echo(
-        "\nWhere objects are hard links of legacy files, both share one inode: a write in place"
-        "\nor a bad sector hits both, and only a backup protects."
-    )
-    section("these packages will fail", [f"{name}: {why}" for name, why in found.problems])
-    section(
-        "processes with legacy files open",
-        [f"{pid}: {output.shown(path)}" for pid, path in found.processes],
-    )
-    section("not packages, left alone", [output.shown(name) for name in found.foreign])
-    section("in the way", found.blockers)
-    click.echo(f"\nNext: {command}")
-
-
 def section(title: str, lines: list[str]) -> None:
     """Print a heading and the first of the lines below it; nothing where there are none."""
     if lines:
@@ -182,13 +106,17 @@ def section(title: str, lines: list[str]) -> None:
 
 
 @click.command()
+@click.option(
+    "--no-predict", is_flag=True, help="Keep no prediction of what plan foresees for status."
+)
 @dry_run_option
 @json_option
 @pass_context
-def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
+def init(context: Context, *, no_predict: bool, dry_run: bool, as_json: bool) -> None:
     """Make a store of the directory, empty or legacy, and queue every legacy package.
 
-    No package is touched. Repeating it completes what is missing and queues what is new.
+    No package is touched. Repeating it completes what is missing and queues what is new. What
+    plan predicts is kept, for status to show it beside the outcome.
 
     Example: regrain --store /opt/pm/store init
     """
@@ -202,6 +130,8 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
             if dry_run
             else initialising.initialise(context.path, scanning)
         )
+        if done.queued and not (dry_run or no_predict):
+            _keep_prediction(context)
     finally:
         scanning.stop()
     if as_json:
@@ -217,6 +147,15 @@ def init(context: Context, *, dry_run: bool, as_json: bool) -> None:
         )
         return
     _show_init(done, _migrate(context), dry_run=dry_run)
+
+
+def _keep_prediction(context: Context) -> None:
+    """Predict for ``status``, as long as nothing is migrated that would be counted twice."""
+    from regrain.app import foretold, prediction
+
+    found = prediction.predict(context.path, context.settings)
+    if not found.is_begun:
+        foretold.keep(context.store.root, found)
 
 
 def _show_init(done: Initialised, command: str, *, dry_run: bool) -> None:

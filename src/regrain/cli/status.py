@@ -10,6 +10,7 @@ import click
 from regrain.cli import output
 from regrain.cli.context import Context, json_option, pass_context
 from regrain.cli.migrating import section
+from regrain.cli.predicted import in_words
 from regrain.cli.space import lines_of
 
 if TYPE_CHECKING:
@@ -140,5 +141,7 @@ def _beside(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
     if figures["backup_path"]:
         covers = "covers all packages" if figures["is_backed_up"] else "does not cover all packages"
         yield "backup", f"{figures['backup_path']}, {covers} as far as is known"
+    if isinstance(figures["prediction"], dict):
+        yield "predicted", in_words(figures["prediction"])
     if figures["last_trigger"]:
         yield "trigger", f"it ended the last run: {figures['last_trigger']}"
