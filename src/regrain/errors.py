@@ -23,6 +23,7 @@ A message says what happened, where, why, and what to do.
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 
@@ -151,6 +152,12 @@ class LockedError(RegrainError):
     """Another process holds the lock."""
 
     exit_code = 11
+
+
+def path_of(error: OSError, otherwise: str | bytes = b"") -> bytes:
+    """Return the path that ``error`` names; a descriptor, which it may name instead, is none."""
+    named = error.filename
+    return os.fsencode(named if named and isinstance(named, str | bytes) else otherwise)
 
 
 def reason(error: OSError) -> str:
