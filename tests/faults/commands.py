@@ -6,6 +6,7 @@ moment, and what must be true when the same command was given once more.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -322,4 +323,6 @@ def arena(name: str, folder: Path, seed: int) -> Arena:
     place = folder / "arena"
     place.mkdir()
     command = COMMANDS[name]
-    return Arena(name, command, place, command.prepare(folder / "before", seed))
+    before = command.prepare(folder / "before", seed)
+    gc.collect()  # what is in a ring of references keeps descriptors, and a file system busy
+    return Arena(name, command, place, before)
