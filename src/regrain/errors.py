@@ -23,7 +23,6 @@ A message says what happened, where, why, and what to do.
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
 
 
@@ -157,7 +156,8 @@ class LockedError(RegrainError):
 def path_of(error: OSError, otherwise: str | bytes = b"") -> bytes:
     """Return the path that ``error`` names; a descriptor, which it may name instead, is none."""
     named = error.filename
-    return os.fsencode(named if named and isinstance(named, str | bytes) else otherwise)
+    path = named if named and isinstance(named, str | bytes) else otherwise
+    return path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
 
 
 def reason(error: OSError) -> str:

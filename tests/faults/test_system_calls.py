@@ -173,7 +173,7 @@ def test_every_flush_fails(at: Arena, seed: int) -> None:
         closing |= {its[-1].number}
     said = []
     for call in flushes:
-        is_spare = call.number in closing or SPARE.fullmatch(call.place)
+        is_spare = call.number in closing or bool(SPARE.fullmatch(call.place))
         # What a look found is noted if it can be; the repair goes on, and the next look finds it.
         is_spare = is_spare or (at.name == "repair" and LEDGER in call.place)
         said += try_one(at, Fault(call.number, "EIO"), is_told=not is_spare)
