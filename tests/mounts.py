@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,11 @@ def mounted(kind: str, folder: Path, *options: str) -> Iterator[Path]:
 
 
 @contextmanager
-def mounted_image(image: Path, point: Path) -> Iterator[None]:
-    """Mount an image that there is; unmount it at the end, whatever happens."""
+def mounted_image(image: Path, point: Path, patience: float = 0.0) -> Iterator[None]:
+    """Mount an image that there is; unmount it at the end, whatever happens.
+
+    Where processes may be about to die that have something open there, ``patience`` is for them.
+    """
     mount = subprocess.run(
         ["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False
     )
@@ -52,12 +56,17 @@ def mounted_image(image: Path, point: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        unmount(point)
+        unmount(point, patience)
 
 
-def unmount(point: Path) -> None:
+def unmount(point: Path, patience: float = 0.0) -> None:
     """Unmount, by force of detachment where something still has it open; that is an error."""
-    done = subprocess.run(["umount", point], capture_output=True, text=True, check=False)
+    until = time.monotonic() + patience
+    while True:
+        done = subprocess.run(["umount", point], capture_output=True, text=True, check=False)
+        if "busy" not in done.stderr or time.monotonic() >= until:
+            break
+        time.sleep(0.02)
     if done.returncode != 0:
         _run(["umount", "--lazy", str(point)])
         pytest.fail(f"something kept {point} busy: {done.stderr.strip()}")

@@ -165,6 +165,13 @@ class LockedError(RegrainError):
     exit_code = 11
 
 
+def path_of(error: OSError, otherwise: str | bytes = b"") -> bytes:
+    """Return the path that ``error`` names; a descriptor, which it may name instead, is none."""
+    named = error.filename
+    path = named if named and isinstance(named, str | bytes) else otherwise
+    return path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+
+
 def reason(error: OSError) -> str:
     """Return the operating system's words for ``error``, without Python's decoration."""
     return error.strerror or str(error)

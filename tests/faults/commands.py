@@ -6,6 +6,7 @@ moment, and what must be true when the same command was given once more.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from tests.compare import differences
 from tests.conftest import remove
 from tests.faults import backing, keeping_scenes, repacking, repairing, undoing
 from tests.faults.crashes import rows, tree
+from tests.faults.disks import in_child
 from tests.faults.inline import Way, cutover, initialise, migrate
 from tests.faults.judge import after_fault, complete_problems, recovery_problems
 from tests.faults.small import SLICE_ENTRIES, Scene, make_legacy, make_template
@@ -237,7 +239,8 @@ def _half(path: Path, seed: int) -> Scene:
 
 def _saved(path: Path, seed: int) -> Scene:
     scene = _half(path, seed)
-    backing.create(path, path.with_name(SAVED))
+    # Apart, since whoever copies inline keeps descriptors, and a file system busy.
+    in_child(lambda: backing.create(path, path.with_name(SAVED)).failed)
     return scene
 
 
@@ -322,4 +325,6 @@ def arena(name: str, folder: Path, seed: int) -> Arena:
     place = folder / "arena"
     place.mkdir()
     command = COMMANDS[name]
-    return Arena(name, command, place, command.prepare(folder / "before", seed))
+    before = command.prepare(folder / "before", seed)
+    gc.collect()  # what is in a ring of references keeps descriptors, and a file system busy
+    return Arena(name, command, place, before)

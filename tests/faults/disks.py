@@ -22,6 +22,8 @@ from tests.faults.small import Scene
 from tests.mounts import MAKE, SIZE_MB, mounted_image, unmount
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 20.0
+"""Seconds for workers to die after the process that had them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Disk:
     @contextmanager
     def plain(self, image: Path | None = None) -> Iterator[Path]:
         """Mount the image, or another one, as it is."""
-        with mounted_image(image or self.image, self.point):
+        with mounted_image(image or self.image, self.point, PATIENCE):
             yield self.point
 
     @contextmanager
@@ -59,11 +61,11 @@ class Disk:
             if server.stdout.readline() != "mounted\n":
                 pytest.skip("cannot serve a file system to the kernel here (FUSE)")
             try:
-                with mounted_image(folder / NAME, self.point):
+                with mounted_image(folder / NAME, self.point, PATIENCE):
                     yield told
             finally:
                 told.heal()
-                unmount(folder)
+                unmount(folder, PATIENCE)
                 server.wait(60)
 
 

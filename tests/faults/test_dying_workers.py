@@ -5,6 +5,7 @@ A migration starts others and goes on; every other command ends with a word that
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -221,7 +222,7 @@ def workers_gone(pid: int) -> bool:
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_other_ends_when_an_idle_worker_is_killed(which: int) -> None:
     """One of two that wait for work holds the lock on it, and takes that with it."""
-    with spawn_executor(2, int) as executor:
+    with spawn_executor(2, gc.enable) as executor:
         busy = [executor.submit(time.sleep, 0.5) for _ in range(2)]
         for one in busy:
             one.result(60)

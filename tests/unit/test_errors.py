@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import regrain
 from regrain import errors
-from regrain.errors import MalformedHashError, RegrainError, shown
+from regrain.errors import MalformedHashError, RegrainError, path_of, shown
 from regrain.model.digest import PackageHash
 
 EXIT_CODES = {
@@ -132,3 +132,14 @@ def test_public_names_are_there_and_no_others() -> None:
     assert all(getattr(regrain, name) for name in regrain.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = regrain.nothing
+
+
+@pytest.mark.parametrize(
+    ("named", "path"),
+    [(b"a\xff", b"a\xff"), ("a", b"a"), (7, b"else"), (None, b"else"), ("", b"else")],
+)
+def test_an_error_of_an_open_file_names_no_path(named: object, path: bytes) -> None:
+    """Python gives the number of the descriptor where others have a path."""
+    error = OSError(errno.EIO, "broken", named)
+    assert path_of(error, "else") == path
+    assert str(RegrainError("no", path=path_of(error) or None))

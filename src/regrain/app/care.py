@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import __version__
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import single_run
-from regrain.errors import RefusedError, RegrainError, reason
+from regrain.errors import RefusedError, RegrainError, path_of, reason
 from regrain.maintain.doctor import Examination, examine
 from regrain.maintain.doctor_findings import Finding, Weight
 from regrain.maintain.quarantined import Emptied, Thing, empty, things
@@ -135,7 +135,7 @@ def rebuild_ledger(
         except OSError as error:
             raise RegrainError(
                 "cannot rebuild the ledger",
-                path=os.fsdecode(error.filename) if error.filename else path,
+                path=path_of(error, path),
                 why=reason(error),
                 advice="Mend the cause and run it again; the old ledger is in place, "
                 "or in quarantine/.",

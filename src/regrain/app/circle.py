@@ -15,7 +15,7 @@ from regrain.app import backing_up, lifecycle, undoing, verification
 from regrain.app.initialising import initialise
 from regrain.app.migration import Migration
 from regrain.app.rollback import rollback
-from regrain.errors import NoSpaceError, RegrainError, reason
+from regrain.errors import NoSpaceError, RegrainError, path_of, reason
 from regrain.maintain.audit import Level
 from regrain.migrate.estimate import Taken
 from regrain.migrate.foreground import Foreground
@@ -171,7 +171,7 @@ class Circle:
         except (RegrainError, BrokenExecutor) as error:
             self.course.problems.append(f"{name}: {error}")
         except OSError as error:
-            where = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
+            where = f"'{os.fsdecode(path_of(error))}': " if path_of(error) else ""
             self.course.problems.append(f"{name}: {where}{reason(error)}")
         return "failed"
 

@@ -6,13 +6,12 @@ cleanup. What makes it safe is what makes cleanup safe, and is its code.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from regrain.app.steering import told
-from regrain.errors import RefusedError, RegrainError, UsageError, shown
+from regrain.errors import RefusedError, RegrainError, UsageError, path_of, shown
 from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
 from regrain.maintain.withdraw import unlink_rest
@@ -203,7 +202,7 @@ class Removal:
         except RegrainError as error:
             self._error = error
         except OSError as error:
-            self._error = staging_error(error, os.fsencode(error.filename or self._root.path))
+            self._error = staging_error(error, path_of(error, self._root.path))
 
     def _remove_unused(self, packages: dict[str, str | None]) -> None:
         watch = Watch(self._root, list(packages))

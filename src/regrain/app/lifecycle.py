@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from regrain.app import integrity
 from regrain.app.health import critical_issues
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import LockedError, RefusedError
+from regrain.errors import LockedError, RefusedError, path_of
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
@@ -95,7 +94,7 @@ def cutover(
                 root, settings, no_backup=no_backup, dry_run=dry_run, stopping=stopping
             )
         except OSError as error:
-            raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+            raise staging_error(error, path_of(error, root.path)) from error
         except LockedError:
             if monotonic() >= due or stopping():
                 raise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
+from regrain.errors import path_of
 from regrain.migrate.commit import PASSING
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.journal import Journal
@@ -52,7 +52,7 @@ class Patience:
     def passing(self, error: RegrainError | OSError) -> RegrainError | None:
         """Return what an error means, if that will pass."""
         if isinstance(error, OSError):
-            error = staging_error(error, os.fsencode(error.filename or self._root.path))
+            error = staging_error(error, path_of(error, self._root.path))
         return error if isinstance(error, PASSING) else None
 
     def wait_after(self, error: RegrainError) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from regrain.errors import LockedError, NoSpaceError, RegrainError
+from regrain.errors import LockedError, NoSpaceError, RegrainError, path_of
 from regrain.ledger import open_ledger
 from regrain.maintain.remove import finish
 from regrain.migrate.added import finish_adds
@@ -73,7 +73,7 @@ def _opened_ledger(root: StoreRoot) -> Iterator[Ledger]:
 
 def storage_error(error: OSError, root: StoreRoot) -> RegrainError:
     """Return what to say of a system call that failed while a store was changed."""
-    known = staging_error(error, os.fsencode(error.filename or root.path))
+    known = staging_error(error, path_of(error, root.path))
     if isinstance(known, NoSpaceError):
         known.what = "no space left to change the store"
         known.advice = "Free space or inodes, then run the command again; it goes on."

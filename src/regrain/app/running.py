@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from regrain.app import inplace, triggers, undoing
 from regrain.app.compression import ingest_compression
 from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import RefusedError, RegrainError
+from regrain.errors import RefusedError, RegrainError, path_of
 from regrain.ledger import Ledger, Pending, open_ledger
 from regrain.migrate import pool
 from regrain.migrate.control import Steering, Values, read_control
@@ -139,7 +138,7 @@ def _opened(root: StoreRoot) -> Iterator[Ledger]:
     try:
         yield ledger
     except OSError as error:
-        raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+        raise staging_error(error, path_of(error, root.path)) from error
     finally:
         ledger.close()
 

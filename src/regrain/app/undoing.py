@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.errors import RefusedError
+from regrain.errors import RefusedError, path_of
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain import cleanup as cleaning
 from regrain.maintain import purge as purging
@@ -52,7 +51,7 @@ def single_run(root: StoreRoot, what: str) -> Iterator[Ledger]:
                 recover(root, ledger, verified=True)
             yield ledger
         except OSError as error:
-            raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+            raise staging_error(error, path_of(error, root.path)) from error
         finally:
             ledger.close()
 
@@ -261,6 +260,6 @@ def go_forward(root: StoreRoot, settings: Settings, stopping: Callable[[], bool]
                 switch(root, ledger, Phase.DUAL)
         return found
     except OSError as error:
-        raise staging_error(error, os.fsencode(error.filename or root.path)) from error
+        raise staging_error(error, path_of(error, root.path)) from error
     finally:
         ledger.close()

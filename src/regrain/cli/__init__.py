@@ -14,7 +14,7 @@ from regrain import __version__
 from regrain.cli import streams
 from regrain.cli.context import Context
 from regrain.cli.output import exit_error, use_json_log
-from regrain.errors import RegrainError, UsageError, reason
+from regrain.errors import RegrainError, UsageError, path_of, reason
 
 EXIT_SIGINT = 130
 
@@ -148,7 +148,7 @@ def _in_our_words(error: Exception) -> RegrainError:
     if isinstance(error, OSError):
         return RegrainError(
             "the system refused",
-            path=error.filename,
+            path=path_of(error) or None,
             why=reason(error),
             advice="Mend the cause and run the command again.",
         )

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from regrain.errors import CorruptionError, PackageError, RegrainError, UnknownFormatError, reason
+from regrain.errors import (
+    CorruptionError,
+    PackageError,
+    RegrainError,
+    UnknownFormatError,
+    path_of,
+    reason,
+)
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import parse_carrier
 from regrain.store.compare import first_difference
@@ -184,7 +191,7 @@ class _Inspector:
         except PackageError as error:
             found = ((error.path or "").encode(), error.why or error.what)
         except OSError as error:
-            found = (os.fsencode(error.filename or b""), reason(error))
+            found = (path_of(error), reason(error))
         if found is not None:
             audit.changes.append(Change(package_hash, *found))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import NotAStoreError, RegrainError, reason
+from regrain.errors import NotAStoreError, RegrainError, path_of, reason
 from regrain.ledger.rebuilding import SqliteVersion, sqlite_in_use
 from regrain.maintain.doctor_disk import abilities, file_system, space
 from regrain.maintain.doctor_findings import Finding, Weight
@@ -81,7 +81,7 @@ def _guarded(check: str, work: Callable[[], Iterable[Finding]]) -> list[Finding]
     except PermissionError as error:
         found.append(_not_made(check, reason(error), "Run as the store's owner, or as root."))
     except OSError as error:
-        where = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
+        where = f"'{os.fsdecode(path_of(error))}': " if path_of(error) else ""
         found.append(_not_made(check, where + reason(error), "Mend the cause and run it again."))
     except RegrainError as error:
         found.append(_not_made(check, str(error), error.advice or "Mend it and run it again."))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import RefusedError, RegrainError, UnknownPackageError, reason
+from regrain.errors import RefusedError, RegrainError, UnknownPackageError, path_of, reason
 from regrain.ledger.keeping import Intent
 from regrain.maintain.withdraw import WITHDRAWALS, withdraw
 from regrain.model.phase import Layout
@@ -64,7 +64,7 @@ def foresee(root: StoreRoot, ledger: Ledger, package_hash: str) -> Removal:
         raise RegrainError(
             "cannot measure the package",
             package=package_hash,
-            path=error.filename,
+            path=path_of(error) or None,
             why=reason(error),
             advice="Run as the store's owner, or as root.",
         ) from error

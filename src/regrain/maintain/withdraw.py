@@ -7,11 +7,10 @@ left by a process that was killed.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import PackageError, reason, shown
+from regrain.errors import PackageError, path_of, reason, shown
 from regrain.ledger import LEGACY_CHANGED
 from regrain.ledger.keeping import Intent
 from regrain.model import layout
@@ -163,7 +162,7 @@ def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
         try:
             empty_discarded(root, package_hash)
         except OSError as error:
-            where = f"'{shown(os.fsencode(error.filename or b''))}': " * bool(error.filename)
+            where = f"'{shown(path_of(error))}': " * bool(error.filename)
             rest[package_hash] = (
                 f"it lies in {layout.TRASH}/, half unlinked: {where}{reason(error)}"
             )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from regrain import disk
-from regrain.errors import RegrainError
+from regrain.errors import RegrainError, path_of
 from regrain.migrate.jobs import Record
 from regrain.migrate.staging import Stager, facts
 from regrain.model.digest import EMPTY
@@ -79,7 +79,7 @@ class Ingester:
                     raise StoppedError("stopped", path=path)
                 yield self._one(at, name, path, kind)
         except OSError as error:
-            raise source_error(error, os.fsencode(error.filename or b"")) from error
+            raise source_error(error, path_of(error)) from error
 
     def _one(self, at: int, name: bytes, path: bytes, kind: str) -> Record:
         try:

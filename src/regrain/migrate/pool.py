@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regrain import disk
-from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, reason
+from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, path_of, reason
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
@@ -253,7 +252,7 @@ def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
 def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:
     """Return the failure; errors of the source were told apart where they happened."""
     if isinstance(error, OSError):
-        error = staging_error(error, os.fsencode(error.filename or package_hash))
+        error = staging_error(error, path_of(error, package_hash))
     if not isinstance(_worker, _Worker):
         return PackageResult(package_hash, failure=failure_of(error))
     return PackageResult(

@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import CorruptionError, RegrainError, UnknownFormatError, reason
+from regrain.errors import CorruptionError, RegrainError, UnknownFormatError, path_of, reason
 from regrain.model.clock import monotonic
 from regrain.model.entry import Entry, Kind
 from regrain.store.compare import first_difference
@@ -125,7 +125,7 @@ def _differing(name: str, result: Comparison) -> Iterator[None]:
     except RegrainError as error:
         result.differences.append((name, b"", str(error)))
     except OSError as error:
-        result.differences.append((name, os.fsencode(error.filename or b""), reason(error)))
+        result.differences.append((name, path_of(error), reason(error)))
 
 
 def _pair(root: StoreRoot, name: str, random: Random, result: Comparison) -> _Pair | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from regrain import disk
+from regrain.errors import path_of
 from regrain.model.entry import Entry, Kind
 from regrain.store.legacy import changed, find, source_error
 from regrain.store.objects import hash_fd
@@ -50,7 +51,7 @@ def verify_unchanged(root: int, records: Iterator[Record]) -> None:
         for record in records:
             raise changed(record.entry.path, _VANISHED)
     except OSError as error:
-        raise source_error(error, os.fsencode(error.filename or b"")) from error
+        raise source_error(error, path_of(error)) from error
 
 
 def _check(record: Record, status: os.stat_result, at: int, name: bytes) -> None:

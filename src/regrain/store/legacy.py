@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from regrain import disk
-from regrain.errors import PackageError, UnknownPackageError, reason
+from regrain.errors import PackageError, UnknownPackageError, path_of, reason
 from regrain.model.entry import Entry, Kind, is_inside
 from regrain.model.layout import MANIFEST
 from regrain.model.manifest import BYTES_MAX, Manifest, parse_manifest
@@ -169,7 +169,7 @@ def _walk(root: int) -> Iterator[tuple[int, bytes, bytes, str]]:
     try:
         yield from disk.walk(root)
     except OSError as error:
-        raise source_error(error, os.fsencode(error.filename or b"")) from error
+        raise source_error(error, path_of(error)) from error
 
 
 class LegacyPackage:

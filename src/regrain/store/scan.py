@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.errors import PackageError
+from regrain.errors import PackageError, path_of
 from regrain.model.layout import MANIFEST, carrier_mode
 from regrain.model.manifest import BYTES_MAX, parse_manifest
 from regrain.store.checkout import LABELS
@@ -101,7 +101,7 @@ def measure(store: int, package_hash: str, owner: Owner, *, closely: bool = Fals
             except OSError:
                 pass  # a package without a manifest is a package, too
     except OSError as error:
-        usage.problem = str(source_error(error, os.fsencode(error.filename or b"")))
+        usage.problem = str(source_error(error, path_of(error)))
     except PackageError as error:
         usage.problem = str(error)
     return usage
