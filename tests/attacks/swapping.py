@@ -118,21 +118,21 @@ def make_outside(place: Path) -> Path:
     return outside
 
 
-def make_package(path: Path, name: str) -> None:
+def make_package(path: Path, name: str, directories: int = DIRECTORIES) -> None:
     """A package with directories ``0/d``, ``1/d`` and so on."""
     with Tree(path, Random(name)) as tree:
         describe(tree, name, "1.0")
-        for place in range(DIRECTORIES):
+        for place in range(directories):
             for number in range(FILES):
                 data = b"IN %s %d %d\n" % (name.encode(), place, number)
                 tree.file(LIVE + b"/%d/d/%d" % (place, number), data)
             tree.file(LIVE + b"/%d/d/deep/f" % place, b"IN\n")
 
 
-def pairs(path: Path, outside: Path) -> list[tuple[Path, Path]]:
+def pairs(path: Path, outside: Path, directories: int = DIRECTORIES) -> list[tuple[Path, Path]]:
     """Where the directories of a package are, each with a place where its link waits."""
     found = []
-    for place in range(DIRECTORIES):
+    for place in range(directories):
         aside = Path(mkdtemp(prefix="aside-", dir=outside.parent))
         (aside / "s").symlink_to(outside)
         found.append((path / os.fsdecode(LIVE) / str(place), aside))

@@ -34,6 +34,9 @@ SECONDS = 1.0
 SECONDS_SLOW = float(os.environ.get("REGRAIN_RACE_SECONDS", "20"))
 SECONDS_MAX = 30.0
 SWAPS_MIN = 1000
+TRIES = 3
+MANY = 100
+"""Directories of a package that is removed: each is a chance to be led out."""
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
     "REGRAIN_MIGRATION__FREE_BYTES_MIN": "1000000",
@@ -129,7 +132,7 @@ class Scene:
 
 
 def ingest(workplace: Path, outside: Path, seconds: float) -> int:
-    scene = Scene(workplace, outside, 4)
+    scene = Scene(workplace, outside, 2)
     with Swapper(*scene.pairs) as swapper:
         for number in until(seconds):
             scene.run("migrate", "--retry-failed", *(["--jobs", "1"] if number % 2 else []))
@@ -176,20 +179,25 @@ def checkout(workplace: Path, outside: Path, seconds: float) -> int:
 
 
 def removal(workplace: Path, outside: Path, seconds: float) -> int:
-    """By somebody who holds the directory, and so reaches what lies in the trash."""
-    scene = Scene(workplace, outside, 1)
+    """By somebody who holds the directories, and so reaches what lies in the trash."""
+    scene = Scene(workplace, outside, 0)
     source = workplace / "source"
-    shutil.move(scene.place / scene.names[0], source)
+    make_package(source, "removed", MANY)
     store = PackageStore.open(scene.place)
     swaps = 0
     for number in until(seconds):
         name = f"{number:064x}"
         shutil.copytree(source, scene.place / name, symlinks=True)
-        # It is gone then; only what lies in the trash may not stay put, and waits.
-        with Swapper(*pairs(scene.place / name, outside)) as swapper, suppress(RegrainError):
-            store.remove_package(name)
+        with Swapper(*pairs(scene.place / name, outside, MANY)) as swapper:
+            with suppress(RegrainError):
+                store.remove_package(name)
+            assert not (scene.place / name).exists()
+            for _ in range(
+                TRIES
+            ):  # it is gone; what lies in the trash does not stay put, and waits
+                with suppress(RegrainError):
+                    store.collect()
         swaps += swapper.swaps
-        assert not (scene.place / name).exists()
         scene.check()
     assert scene.run("migrate") == 0
     assert os.listdir(scene.place / "trash") == []
@@ -213,19 +221,16 @@ def cleanup(workplace: Path, outside: Path, seconds: float) -> int:
 
 
 def rollback(workplace: Path, outside: Path, seconds: float) -> int:
-    scene = Scene(workplace, outside, 3)
+    scene = Scene(workplace, outside, 1)
     before = [snapshot(scene.place / name) for name in scene.names]
     assert scene.run("migrate") == 0
     with Swapper(*scene.pairs, held=False) as swapper:
         for _ in until(seconds):
             scene.run("rollback")
-            scene.run("rollback", "--purge", "--execute")
             scene.run("migrate")
             scene.check()
-    for _ in range(2):  # a directory that was swapped may have been replaced, or wait for its turn
-        put_right(scene.pairs)
-        scene.run("verify", "--level", "deep", "--repair")
-        scene.run("rollback")
+    put_right(scene.pairs)  # where it was not made anew meanwhile
+    scene.run("rollback")
     after = [snapshot(scene.place / name) for name in scene.names]
     assert [tree.keys() for tree in after] == [tree.keys() for tree in before]
     scene.check()
