@@ -199,6 +199,11 @@ BAD_TREES: dict[str, list[dict[str, Any]]] = {
     "a file inside a file": [ROOT, FILE, file_json("a/b")],
     "a file inside a link": [ROOT, LINK, file_json("l/b")],
     "a hard link to itself": [ROOT, file_json("a", hardlink="a")],
+    "more bytes than can be": [
+        ROOT,
+        {**FILE, "path": "a", "size": 2**63 - 1},
+        {**FILE, "path": "b"},
+    ],
     "a hard link to a later path": [ROOT, file_json("a", hardlink="b"), file_json("b")],
 }
 
