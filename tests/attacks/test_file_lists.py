@@ -40,7 +40,7 @@ WORDS: list[list[str]] = [
     ["remove", PACKAGE, "--execute"],
 ]
 NAMES = sorted(hostile("0" * 64, 9))
-SAMPLE = 6
+SAMPLE = 3
 GROWTH_MAX = 400 << 20
 
 

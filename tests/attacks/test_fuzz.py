@@ -29,8 +29,8 @@ from tests.compare import differences, snapshot
 from tests.conftest import remove
 from tests.verbs import PACKAGE, Model, make_model
 
-CASES = int(os.environ.get("REGRAIN_FUZZ_CASES", "300"))
-CASES_SLOW = 20_000
+CASES = int(os.environ.get("REGRAIN_FUZZ_CASES", "150"))
+CASES_SLOW = 5000
 SECONDS_MAX = 5.0
 """No input of this size takes longer; most take a thousandth of it."""
 GROWTH_MAX = 256 << 20

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ import pytest
 from regrain import PackageStore
 from regrain.errors import RegrainError
 from tests.attacks import naive
-from tests.attacks.swapping import SECRET, Swapper, make_outside, make_package, put_right
+from tests.attacks.swapping import (
+    SECRET,
+    Swapper,
+    Watch,
+    make_outside,
+    make_package,
+    pairs,
+    put_right,
+)
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
@@ -25,6 +34,9 @@ SECONDS = 1.0
 SECONDS_SLOW = float(os.environ.get("REGRAIN_RACE_SECONDS", "20"))
 SECONDS_MAX = 30.0
 SWAPS_MIN = 1000
+TRIES = 3
+MANY = 100
+"""Directories of a package that is removed: each is a chance to be led out."""
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
     "REGRAIN_MIGRATION__FREE_BYTES_MIN": "1000000",
@@ -62,8 +74,8 @@ def secrets(*places: Path) -> list[str]:
 
 
 def test_a_reader_by_paths_is_led_out(workplace: Path, outside: Path) -> None:
-    place = make_package(workplace / "package", outside, "naive")
-    with Swapper(place):
+    make_package(workplace / "package", "naive")
+    with Swapper(*pairs(workplace / "package", outside)):
         for _ in until(SECONDS_MAX):
             found = naive.read_tree(workplace / "package")
             if any(SECRET in content for content in found.values()):
@@ -74,8 +86,9 @@ def test_a_reader_by_paths_is_led_out(workplace: Path, outside: Path) -> None:
 def test_a_remover_by_paths_is_led_out(workplace: Path, outside: Path) -> None:
     before = snapshot(outside)
     for number in until(SECONDS_MAX):
-        place = make_package(workplace / f"package{number}", outside, "naive")
-        with Swapper(place):
+        place = workplace / f"package{number}"
+        make_package(place, "naive")
+        with Swapper(*pairs(place, outside)):
             naive.remove_tree(place)
         if differences(before, snapshot(outside)):
             return
@@ -94,7 +107,10 @@ class Scene:
         self.outside = outside
         self.before: Snapshot = snapshot(outside)
         self.names = [f"{number:02x}" * 32 for number in range(packages)]
-        self.lives = [make_package(self.place / name, outside, name) for name in self.names]
+        for name in self.names:
+            make_package(self.place / name, name)
+        self.pairs = [pair for name in self.names for pair in pairs(self.place / name, outside)]
+        self.watch = Watch(outside, outside / "deep")
         self.place.mkdir(exist_ok=True)
         self.regrain = Regrain(self.place, AT_ONCE)
         self.regrain("init")
@@ -108,22 +124,20 @@ class Scene:
 
     def check(self) -> None:
         """Nothing of what lies outside was read, and nothing of it changed."""
+        assert not self.watch.happened()
         assert differences(self.before, snapshot(self.outside), identity=True) == []
+        assert self.watch.happened()  # that was the snapshot: it notices what it is to notice
         own = (self.place / name for name in ("objects", "packages", "temp", "quarantine"))
         assert secrets(*own, self.out) == []
 
-    def put_right(self) -> None:
-        for live in self.lives:
-            put_right(live)
-
 
 def ingest(workplace: Path, outside: Path, seconds: float) -> int:
-    scene = Scene(workplace, outside, 4)
-    with Swapper(*scene.lives) as swapper:
+    scene = Scene(workplace, outside, 2)
+    with Swapper(*scene.pairs) as swapper:
         for number in until(seconds):
             scene.run("migrate", "--retry-failed", *(["--jobs", "1"] if number % 2 else []))
     scene.check()
-    scene.put_right()
+    put_right(scene.pairs)
     scene.run("migrate", "--retry-failed", "--rescan")
     scene.check()
     return swapper.swaps
@@ -132,10 +146,11 @@ def ingest(workplace: Path, outside: Path, seconds: float) -> int:
 def add(workplace: Path, outside: Path, seconds: float) -> int:
     scene = Scene(workplace, outside, 0)
     source = workplace / "source"
-    live = make_package(source, outside, "added")
+    make_package(source, "added")
     store = PackageStore.open(scene.place)
+    store.add_package(source)  # what is imported on the way is imported now
     added = refused = 0
-    with Swapper(live) as swapper:
+    with Swapper(*pairs(source, outside)) as swapper:
         for number in until(seconds):
             try:
                 store.add_package(source, f"{number:064x}")
@@ -151,7 +166,7 @@ def checkout(workplace: Path, outside: Path, seconds: float) -> int:
     """From the legacy layout, whose tree is swapped while it is read."""
     scene = Scene(workplace, outside, 1)
     package = PackageStore.open(scene.place).get_package(scene.names[0])
-    with Swapper(*scene.lives) as swapper:
+    with Swapper(*scene.pairs) as swapper:
         for _ in until(seconds):
             try:
                 package.checkout(scene.out)
@@ -164,21 +179,28 @@ def checkout(workplace: Path, outside: Path, seconds: float) -> int:
 
 
 def removal(workplace: Path, outside: Path, seconds: float) -> int:
-    """By somebody who holds the directory, and so reaches what lies in the trash."""
-    scene = Scene(workplace, outside, 1)
+    """By somebody who holds the directories, and so reaches what lies in the trash."""
+    scene = Scene(workplace, outside, 0)
     source = workplace / "source"
-    shutil.move(scene.place / scene.names[0], source)
+    make_package(source, "removed", MANY)
     store = PackageStore.open(scene.place)
     swaps = 0
     for number in until(seconds):
         name = f"{number:064x}"
         shutil.copytree(source, scene.place / name, symlinks=True)
-        with Swapper(scene.place / name / "opt/pm/live") as swapper:
-            store.remove_package(name)
+        with Swapper(*pairs(scene.place / name, outside, MANY)) as swapper:
+            with suppress(RegrainError):
+                store.remove_package(name)
+            assert not (scene.place / name).exists()
+            for _ in range(
+                TRIES
+            ):  # it is gone; what lies in the trash does not stay put, and waits
+                with suppress(RegrainError):
+                    store.collect()
         swaps += swapper.swaps
-        assert not (scene.place / name).exists()
         scene.check()
-    assert scene.run("gc", "--execute") == 0
+    assert scene.run("migrate") == 0
+    assert os.listdir(scene.place / "trash") == []
     scene.check()
     return swaps
 
@@ -188,33 +210,27 @@ def cleanup(workplace: Path, outside: Path, seconds: float) -> int:
     scene = Scene(workplace, outside, 4)
     for words in (["migrate"], ["cutover", "--no-backup"]):
         assert scene.run(*words) == 0
-    with Swapper(*scene.lives, held=False) as swapper:
+    with Swapper(*scene.pairs, held=False) as swapper:
         for _ in until(seconds):
             scene.run("cleanup", "--execute")
             scene.check()
-    for name, live in zip(scene.names, scene.lives, strict=True):
-        if (scene.place / name).exists():
-            put_right(live)
+    put_right(scene.pairs)
     assert scene.run("verify") == 0
     scene.check()
     return swapper.swaps
 
 
 def rollback(workplace: Path, outside: Path, seconds: float) -> int:
-    scene = Scene(workplace, outside, 3)
+    scene = Scene(workplace, outside, 1)
     before = [snapshot(scene.place / name) for name in scene.names]
     assert scene.run("migrate") == 0
-    with Swapper(*scene.lives, held=False) as swapper:
+    with Swapper(*scene.pairs, held=False) as swapper:
         for _ in until(seconds):
             scene.run("rollback")
-            scene.run("rollback", "--purge", "--execute")
             scene.run("migrate")
             scene.check()
-    for _ in range(2):  # a directory that was swapped may have been replaced, or wait for its turn
-        for live in scene.lives:
-            put_right(live)
-        scene.run("verify", "--level", "deep", "--repair")
-        scene.run("rollback")
+    put_right(scene.pairs)  # where it was not made anew meanwhile
+    scene.run("rollback")
     after = [snapshot(scene.place / name) for name in scene.names]
     assert [tree.keys() for tree in after] == [tree.keys() for tree in before]
     scene.check()

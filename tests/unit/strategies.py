@@ -65,14 +65,14 @@ times_ns = st.one_of(
 @st.composite
 def entries(draw: st.DrawFn, path: bytes, kind: Kind) -> Entry:
     """An entry of any metadata, without link groups."""
-    size = draw(st.one_of(st.just(0), st.integers(1, 2**63 - 1)))
+    size = draw(st.one_of(st.just(0), st.integers(1, 2**55)))
     is_file = kind is Kind.FILE
     return Entry(
         path=path,
         kind=kind,
         mode=draw(st.integers(0, 0o7777)),
-        uid=draw(st.integers(0, 2**32 - 1)),
-        gid=draw(st.integers(0, 2**32 - 1)),
+        uid=draw(st.integers(0, 2**32 - 2)),
+        gid=draw(st.integers(0, 2**32 - 2)),
         mtime_ns=draw(times_ns),
         digest=(draw(digests) if size else EMPTY) if is_file else "",
         size=size if is_file else 0,

@@ -64,6 +64,9 @@ BAD_LINES: dict[str, Any] = {
     "no gid": without(FILE, "gid"),
     "a negative uid": {**FILE, "uid": -1},
     "a uid beyond 32 bits": {**FILE, "uid": 2**32},
+    "the owner that chown ignores": {**FILE, "gid": 2**32 - 1},
+    "a time beyond all times": {**FILE, "mtime_ns": 2**63 * 10**9},
+    "a time before all times": {**FILE, "mtime_ns": -(2**63) * 10**9 - 1},
     "a uid in quotes": {**FILE, "uid": "0"},
     "a gid that is a fraction": {**FILE, "gid": 0.5},
     "a uid that is true": {**FILE, "uid": True},
@@ -196,6 +199,11 @@ BAD_TREES: dict[str, list[dict[str, Any]]] = {
     "a file inside a file": [ROOT, FILE, file_json("a/b")],
     "a file inside a link": [ROOT, LINK, file_json("l/b")],
     "a hard link to itself": [ROOT, file_json("a", hardlink="a")],
+    "more bytes than can be": [
+        ROOT,
+        {**FILE, "path": "a", "size": 2**63 - 1},
+        {**FILE, "path": "b"},
+    ],
     "a hard link to a later path": [ROOT, file_json("a", hardlink="b"), file_json("b")],
 }
 

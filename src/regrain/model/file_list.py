@@ -31,7 +31,8 @@ _SECOND_MIN, _SECOND_MAX = -(2**63), 2**63 - 1
 _Hex = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _Mode = Annotated[str, msgspec.Meta(pattern=r"\A[0-7]{4}\Z")]
 _Id = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)]  # the last one means "leave it"
-_Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_SIZE_MAX = 2**63 - 1
+_Size = Annotated[int, msgspec.Meta(ge=0, le=_SIZE_MAX)]
 
 
 class _Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -283,6 +284,7 @@ class _Order:
     def __init__(self) -> None:
         self.count = 0
         self._last = b""
+        self._bytes_left = _SIZE_MAX
         self._directories: set[bytes] = set()
         self._firsts: set[int] = set()
 
@@ -303,6 +305,9 @@ class _Order:
             self._firsts.add(_inode_facts(entry, path))
         elif _inode_facts(entry, entry.hardlink) not in self._firsts:
             raise CorruptionError("a hard link to what is not the same file", path=path)
+        self._bytes_left -= entry.size
+        if self._bytes_left < 0:
+            raise CorruptionError("more bytes in a file list than can be", path=path)
         self._last = path
         self.count += 1
 
