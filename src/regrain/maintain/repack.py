@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from regrain import disk
 from regrain.maintain.heat import Heat
+from regrain.maintain.wanted import WantedModes
 from regrain.model.layout import SHARDS, compressed_carrier, further_carrier
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 from regrain.store.objects import Carrier, carrier_flaw, carriers_in, object_path, size_of
@@ -76,11 +77,16 @@ class Change(NamedTuple):
         old: It.
         new: The name of the one that takes its place.
         is_there: Whether that has its name already: a run was killed in between.
+        mode: The mode it is to have.
+        is_last: Whether the old one goes; before that its object gets a carrier of every other
+            mode that files of it have.
     """
 
     old: Carrier
     new: str
     is_there: bool
+    mode: int
+    is_last: bool = True
 
 
 def foresee(root: StoreRoot, choice: Choice, compression: Compression) -> Repack:
@@ -95,6 +101,9 @@ def foresee(root: StoreRoot, choice: Choice, compression: Compression) -> Repack
     shared = 0
     for change in changes(root, choice, packer, found):
         size = max(0, size_of(root.objects, change.old))
+        if not change.is_last:
+            found.after += -(-size // block) * block
+            continue
         allocated = disk.allocated(change.old.status)
         found.objects += 1
         found.size += size
@@ -151,6 +160,7 @@ class _Sample:
 def changes(root: StoreRoot, choice: Choice, packer: Packer, done: Repack) -> Iterator[Change]:
     """Yield what is to be changed; count what stays."""
     heat = Heat(root) if choice is Choice.COLD else None
+    modes = WantedModes(root)
     for shard in SHARDS:
         for _, group in groupby(carriers_in(root.objects, shard), lambda one: one.digest):
             carriers = list(group)
@@ -160,36 +170,41 @@ def changes(root: StoreRoot, choice: Choice, packer: Packer, done: Repack) -> It
                 done.damaged += [(name, flaw) for name, flaw in flaws if flaw]
                 continue
             found = (
-                _to_plain(carriers)
+                _to_plain(carriers, modes)
                 if choice is Choice.NONE
                 else _to_compressed(root, heat, packer, carriers)
             )
-            if isinstance(found, Change):
-                yield found
-            elif found is not None:
+            if isinstance(found, Kept):
                 done.kept[found] += 1
+            else:
+                yield from found
 
 
-def _to_plain(carriers: list[Carrier]) -> Change | None:
+def _to_plain(carriers: list[Carrier], modes: WantedModes) -> list[Change]:
+    """Return what makes an object plain: one frame may have served files of several modes."""
     compressed = [one for one in carriers if one.is_compressed]
     if not compressed:
-        return None
+        return []
     old = compressed[0]
     plain = {one.mode: one.name for one in carriers if not one.is_compressed}
+    found = [
+        Change(old, further_carrier(old.digest, mode), is_there=False, mode=mode, is_last=False)
+        for mode in sorted(modes.of(old.digest) - plain.keys() - {old.mode})
+    ]
     if old.mode in plain:
-        return Change(old, plain[old.mode], is_there=True)
+        return [*found, Change(old, plain[old.mode], is_there=True, mode=old.mode)]
     is_bare_free = old.digest not in plain.values()
     name = old.digest if is_bare_free else further_carrier(old.digest, old.mode)
-    return Change(old, name, is_there=False)
+    return [*found, Change(old, name, is_there=False, mode=old.mode)]
 
 
 def _to_compressed(
     root: StoreRoot, heat: Heat | None, packer: Packer, carriers: list[Carrier]
-) -> Change | Kept | None:
-    """Return what to do with an object; None where it is compressed, and nothing else."""
+) -> list[Change] | Kept:
+    """Return what to do with an object: nothing where it is compressed, and nothing else."""
     plain = [one for one in carriers if not one.is_compressed]
     if not plain:
-        return None
+        return []
     if len({one.mode for one in carriers}) > 1:
         return Kept.MODES
     old = plain[0]
@@ -200,7 +215,7 @@ def _to_compressed(
     is_there = len(plain) < len(carriers)
     if not is_there and _has_holes(root, old):
         return Kept.HOLES
-    return Change(old, compressed_carrier(old.digest), is_there=is_there)
+    return [Change(old, compressed_carrier(old.digest), is_there=is_there, mode=old.mode)]
 
 
 def _has_holes(root: StoreRoot, carrier: Carrier) -> bool:

@@ -84,7 +84,8 @@ class Represent:
                 self.done.stopped = True
                 break
             waiting += self._take(change)
-            if len(self._batch) >= BATCH_OBJECTS or waiting >= BATCH_BYTES:
+            is_full = len(self._batch) >= BATCH_OBJECTS or waiting >= BATCH_BYTES
+            if change.is_last and is_full:
                 self._commit()
                 waiting = 0
             on_progress(self.done)
@@ -105,7 +106,7 @@ class Represent:
             kept = self._prepare(change)
         if kept is None:
             return change.old.status.st_size
-        self.done.kept[kept] += 1
+        self._keep(change, kept)
         return 0
 
     # aside
@@ -139,7 +140,7 @@ class Represent:
             if not isinstance(found, Kept):
                 status = change.old.status
                 owner = Owner(status.st_uid, status.st_gid)
-                dress_carrier(target, owner, change.old.mode, status.st_mtime_ns)
+                dress_carrier(target, owner, change.mode, status.st_mtime_ns)
                 if self._fsync_each:
                     disk.fsync(target)
         if isinstance(found, Kept):
@@ -185,8 +186,13 @@ class Represent:
         status = os.stat(path, dir_fd=self._root.objects, follow_symlinks=False)
         return Carrier(change.new, change.old.digest, None, status, not change.old.is_compressed)
 
+    def _keep(self, change: Change, kept: Kept) -> None:
+        if change.is_last:  # each object counts once
+            self.done.kept[kept] += 1
+
     def _damaged(self, name: str, why: str) -> Kept:
-        self.done.damaged.append((name, why))
+        if (name, why) not in self.done.damaged[-1:]:  # of several modes, each comes by here
+            self.done.damaged.append((name, why))
         return Kept.DAMAGED
 
     # in place
@@ -201,10 +207,11 @@ class Represent:
             placed = [(change, size) for change, size in self._batch if self._place(change)]
             self._flush(change.new for change, _ in placed)
             rows = [self._row(change, size) for change, size in placed]
-            self._ledger.represented(rows, [change.old.key for change, _ in placed])
-            for change, _ in placed:
-                disk.unlink(object_path(change.old.name), self._root.objects)
-            self._flush(change.old.name for change, _ in placed)
+            going = [change.old for change, _ in placed if change.is_last]
+            self._ledger.represented(rows, [old.key for old in going])
+            for old in going:
+                disk.unlink(object_path(old.name), self._root.objects)
+            self._flush(old.name for old in going)
         for (change, size), row in zip(placed, rows, strict=True):
             self._count(change, size, row.allocated)
         self._batch.clear()
@@ -224,7 +231,7 @@ class Represent:
         except (FileNotFoundError, FileExistsError):
             is_still = False
         if not is_still:
-            self.done.kept[Kept.BUSY] += 1
+            self._keep(change, Kept.BUSY)
             with contextlib.suppress(FileNotFoundError):
                 disk.unlink(change.new, self._pool)
         return is_still
@@ -242,12 +249,14 @@ class Represent:
                 disk.fsync(fd)
 
     def _count(self, change: Change, size: int, allocated: int) -> None:
-        before = disk.allocated(change.old.status)
-        self.done.objects += 1
-        self.done.size += size
-        self.done.before += before
         self.done.after += allocated
-        self.done.freed += (before if change.old.status.st_nlink == 1 else 0) - allocated
+        self.done.freed -= allocated
+        if change.is_last:
+            before = disk.allocated(change.old.status)
+            self.done.objects += 1
+            self.done.size += size
+            self.done.before += before
+            self.done.freed += before if change.old.status.st_nlink == 1 else 0
 
 
 def _bad_copy(old: Carrier) -> HaltedError:
