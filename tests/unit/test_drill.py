@@ -19,7 +19,7 @@ def test_the_interval_is_that_of_the_sign_test(count: int, rank: int) -> None:
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:
-    # Every window is slower than the one before; within a pair the busy one takes 1.5 times as long.
+    # Windows become slower and slower; within a pair the busy one takes 1.5 times as long.
     pairs = [Pair(number, 1.5 * number) for number in range(1, 21)]
     assert ratio(pairs) == (1.5, 1.5, 1.5)
     pairs[:5] = [Pair(1.0, 100.0)] * 5  # some windows were disturbed by others
