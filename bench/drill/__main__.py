@@ -109,9 +109,10 @@ def _introduction(packages: int, allocated: int) -> list[str]:
 def _machine() -> str:
     """Name what figures depend on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    kind = subprocess.run(
-        ["stat", "--file-system", "--format=%T", ROOT], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    told = subprocess.run(
+        ["df", "--output=fstype", ROOT], capture_output=True, text=True, check=True
+    ).stdout
+    kind = told.split()[-1]
     return (
         f"{os.cpu_count()} processors ({platform.machine()}), {memory:.0f} GiB of memory, "
         f"Linux {platform.release().partition('-')[0]}, {kind}"
