@@ -22,8 +22,8 @@ TAGS = VOID | _words(
     "figcaption span svg table caption thead tbody tr th td"
 )
 ATTRIBUTES = _words(
-    "lang charset http-equiv content name href id class aria-labelledby aria-label aria- "
-    "hidden role tabindex scope viewbox preserveaspectratio width height x d"
+    "lang charset http-equiv content name href id class aria-labelledby aria-label "
+    "aria-hidden role tabindex scope viewbox preserveaspectratio width height x d"
 )
 _POLICY = re.compile(
     r"default-src 'none'; style-src 'sha256-([^']+)'; base-uri 'none'; form-action 'none'"
