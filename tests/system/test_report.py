@@ -128,14 +128,14 @@ def test_at_any_point(workplace: Path) -> None:
     place = workplace / "a.html"
     page = report(regrain, place)
     assert "0 of 6 packages" in page.text
-    assert page.rows("Steps")[0][2] == "made a store, packages queued"
+    assert page.rows("Steps")[0][0] == "made a store, packages queued"
     regrain("migrate", "--jobs", "1", code=3)
     regrain("exclude", HASHES[-1])
     regrain("cutover", "--no-backup")
     assert "file level" in report(regrain, place).text
     regrain("cleanup", "--execute")
     page = report(regrain, place)
-    steps = [row[2:4] for row in page.rows("Steps")]
+    steps = [row[:2] for row in page.rows("Steps")]
     assert ["legacy directories removed", "5"] in steps
     assert steps.index(["packages migrated", "5"]) < steps.index(
         ["legacy directories removed", "5"]
@@ -143,7 +143,7 @@ def test_at_any_point(workplace: Path) -> None:
     regrain("rollback")
     page = report(regrain, place)
     assert "rolled back" in page.text
-    assert ["legacy directories rebuilt", "5"] in [row[2:4] for row in page.rows("Steps")]
+    assert ["legacy directories rebuilt", "5"] in [row[:2] for row in page.rows("Steps")]
     assert "0 of 6 packages" in page.text
 
 

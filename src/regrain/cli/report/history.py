@@ -58,18 +58,18 @@ def timeline(report: Report) -> Section:
     tale = report.tale
     table = Table(
         "Steps",
-        ("from (UTC)", "to (UTC)", "what", "how often", "details"),
+        ("what", "how often", "from (UTC)", "to (UTC)", "details"),
         [
             (
-                moment(step.began_at),
-                "" if step.began_at == step.ended_at else moment(step.ended_at),
                 _words(step),
                 f"{step.count:,}",
+                moment(step.began_at),
+                "" if step.began_at == step.ended_at else moment(step.ended_at),
                 _details(step),
             )
             for step in tale.steps
         ],
-        frozenset({3}),
+        frozenset({1}),
         "Nothing was done yet.",
     )
     text = [
