@@ -47,7 +47,7 @@ def test_steps_are_joined_but_not_across_what_concerns_the_store() -> None:
             step(late + STEP_SECONDS, "legacy_removed", "b"),
         ]
     )
-    assert [(one.event, one.began_at, one.ended_at, one.count) for one in found] == [
+    assert [(one.event, one.began_at, one.ended_at, one.times) for one in found] == [
         ("initialised", 1, 1, 1),
         (MIGRATED, 10, 12, 5),
         ("package_failed", 11, 13, 2),

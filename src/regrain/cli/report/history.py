@@ -62,7 +62,7 @@ def timeline(report: Report) -> Section:
         [
             (
                 _words(step),
-                f"{step.count:,}",
+                f"{step.times:,}",
                 moment(step.began_at),
                 "" if step.began_at == step.ended_at else moment(step.ended_at),
                 _details(step),
@@ -90,7 +90,7 @@ def _words(step: Step) -> str:
 def _details(step: Step) -> str:
     if step.event == "phase":
         return _phase(step.detail)
-    if step.count > 1:
+    if step.times > 1:
         return ""
     return visible(f"{step.package[:12]} {step.detail}".strip())
 
