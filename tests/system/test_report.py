@@ -85,6 +85,12 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     assert sum(row["after"] for row in kinds) == status["objects_allocated_bytes"]
     assert sum(row["contents"] for row in kinds) == status["objects"]
 
+    (run,) = [run for run in found["runs"] if run["events"].get("PackageCompleted")]
+    assert run["events"]["PackageCompleted"] == 5
+    samples = [sample for sample in found["samples"] if sample["pid"] == run["pid"]]
+    assert samples[-1]["size"] == status["bytes_done"] > 0
+    assert found["foreground"]["now"] > 0
+
     page = report(migrated, workplace / "a.html")
     (space,) = [row for row in page.rows("Bytes on disk") if row[0].startswith("saved on balance")]
     assert space[2] == f"{status['space_saved_bytes']:,}"
