@@ -88,7 +88,7 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     (run,) = [run for run in found["runs"] if run["events"].get("PackageCompleted")]
     assert run["events"]["PackageCompleted"] == 5
     samples = [sample for sample in found["samples"] if sample["pid"] == run["pid"]]
-    assert samples[-1]["size"] == status["bytes_done"] > 0
+    assert samples[-1]["size"] == sum(one["size"] for one in told) > 0
     assert found["foreground"]["now"] > 0
 
     page = report(migrated, workplace / "a.html")
