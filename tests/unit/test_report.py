@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrain.app.initialising import initialise
-from regrain.cli.report import plots
+from regrain.cli.report import foretold, plots
 from regrain.cli.report.markdown import quoted
 from regrain.cli.report.parts import TEXT_MAX, Curve, moment, visible
 from regrain.ledger.recounting import MIGRATED, STEP_SECONDS, Step, joined
@@ -178,6 +178,28 @@ def test_what_is_shown_can_be_seen(text: str | bytes) -> None:
 )
 def test_markdown_is_quoted(text: str, shown: str) -> None:
     assert quoted(text) == shown
+
+
+def test_prediction_stands_beside_outcome() -> None:
+    found = {
+        "made_at": 0,
+        "packages": 3,
+        "ingest": "auto",
+        "compression": "<none>",
+        "saved_bytes": 2048,
+        "saved_bytes_low": 1024,
+        "saved_bytes_high": 4096,
+        "outcome_saved_bytes": 3072,
+        "within_margin": True,
+    }
+    (table,) = foretold.tables({"prediction": found})
+    told = dict(table.rows)
+    assert told["predicted to be saved"] == "2.0 KiB: from 1.0 KiB to 4.0 KiB"
+    assert (told["saved"], told["within the margin"]) == ("3.0 KiB", "yes")
+    early = {**found, "outcome_saved_bytes": None, "within_margin": None}
+    (table,) = foretold.tables({"prediction": early})
+    assert dict(table.rows)["within the margin"] == "not known yet"
+    assert foretold.tables({"prediction": None}) == foretold.tables({}) == []
 
 
 def test_moments_no_calendar_has() -> None:
