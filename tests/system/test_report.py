@@ -16,6 +16,7 @@ from tests.trees import LIVE, Tree, describe
 from tests.verbs import make_package
 
 HOSTILE = "<script>alert(1)</script>\"' | `x` [y](z) \u202eevil\u200f\x07 &amp; https://example"
+SEEN = "<script>alert(1)</script>\"' | `x` [y](z) \\u202eevil\\u200f\\x07 &amp; https://example"
 HASHES = [f"{number:02d}" * 32 for number in range(6)]
 SECTIONS = (
     "Summary",
@@ -66,7 +67,7 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     status = migrated("status", "--json").document
     found = migrated("report", "--json").document
     moving = {"foreground_seconds", "foreground_baseline_seconds", "foreground_slowdown"}
-    for name in status.keys() - moving - {"message_type"}:
+    for name in status.keys() - moving - {"schema", "message_type"}:
         assert found["status"][name] == status[name], name
     rows = read_ledger(
         migrated.store,
@@ -84,6 +85,12 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     assert sum(row["after"] for row in kinds) == status["objects_allocated_bytes"]
     assert sum(row["contents"] for row in kinds) == status["objects"]
 
+    (run,) = [run for run in found["runs"] if run["events"].get("PackageCompleted")]
+    assert run["events"]["PackageCompleted"] == 5
+    samples = [sample for sample in found["samples"] if sample["pid"] == run["pid"]]
+    assert samples[-1]["size"] == sum(one["size"] for one in told) > 0
+    assert found["foreground"]["now"] > 0
+
     page = report(migrated, workplace / "a.html")
     (space,) = [row for row in page.rows("Bytes on disk") if row[0].startswith("saved on balance")]
     assert space[2] == f"{status['space_saved_bytes']:,}"
@@ -97,13 +104,7 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
 def test_names_of_strangers_do_nothing(migrated: Regrain, workplace: Path) -> None:
     page = report(migrated, workplace / "a.html")  # which looks for what must not be there
     (failed,) = page.rows("Failed packages")
-    assert (
-        failed[0]
-        == (
-            "<script>alert(1)</script>\"' | `x` [y](z) \\u202eevil\\u200f\\x07 &amp; https:\\u200b//example 1"
-        ).replace("https:\\u200b//", "https:\u2044\u2044")
-        or "https" in failed[0]
-    )
+    assert failed[0] == f"{SEEN} 1"
     assert failed[3] == "<img src=x onerror=a>\\x0a\\u202e\\xff|b"
 
 
@@ -125,7 +126,6 @@ def test_markdown_has_the_same_and_no_html(migrated: Regrain, workplace: Path) -
             width = cells
         else:
             width = 0
-    assert "| \\u202e" not in text
     assert "alert" in text
 
 
@@ -134,14 +134,14 @@ def test_at_any_point(workplace: Path) -> None:
     place = workplace / "a.html"
     page = report(regrain, place)
     assert "0 of 6 packages" in page.text
-    assert page.rows("Steps")[0][2] == "made a store, packages queued"
+    assert page.rows("Steps")[0][0] == "made a store, packages queued"
     regrain("migrate", "--jobs", "1", code=3)
     regrain("exclude", HASHES[-1])
     regrain("cutover", "--no-backup")
     assert "file level" in report(regrain, place).text
     regrain("cleanup", "--execute")
     page = report(regrain, place)
-    steps = [row[2:4] for row in page.rows("Steps")]
+    steps = [row[:2] for row in page.rows("Steps")]
     assert ["legacy directories removed", "5"] in steps
     assert steps.index(["packages migrated", "5"]) < steps.index(
         ["legacy directories removed", "5"]
@@ -149,7 +149,7 @@ def test_at_any_point(workplace: Path) -> None:
     regrain("rollback")
     page = report(regrain, place)
     assert "rolled back" in page.text
-    assert ["legacy directories rebuilt", "5"] in [row[2:4] for row in page.rows("Steps")]
+    assert ["legacy directories rebuilt", "5"] in [row[:2] for row in page.rows("Steps")]
     assert "0 of 6 packages" in page.text
 
 

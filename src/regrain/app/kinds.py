@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from regrain.ledger import Ledger
     from regrain.store.root import StoreRoot
 
-FILES_MAX = 150_000
-"""File lists are read until they named so many files: a second or two."""
+FILES_MAX = 200_000
+"""File lists are read until they named so many files: two seconds."""
+
+PACKAGES_MAX = 2000
+"""Nor are more read than these: each may have to be fetched from a slow disk."""
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class Kinds:
 
 
 def survey_kinds(root: StoreRoot, ledger: Ledger, files_max: int = FILES_MAX) -> Kinds:
-    """Read file lists, of all packages or of as many, chosen at random, as name ``files_max``.
+    """Read file lists: all, or where that is too much some, chosen at random.
 
     What a content is shared with outside the chosen packages is not known; so the larger the
     store, the more its true savings exceed what is found.
@@ -73,7 +76,7 @@ def survey_kinds(root: StoreRoot, ledger: Ledger, files_max: int = FILES_MAX) ->
     block = os.fstatvfs(root.fd).f_frsize
     files = 0
     for name in names:
-        if files >= files_max:
+        if files >= files_max or found.packages == PACKAGES_MAX:
             break
         try:
             files += _look(root, name, block, kinds, owner)

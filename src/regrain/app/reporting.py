@@ -11,7 +11,7 @@ from regrain.app.kinds import Kinds, survey_kinds
 from regrain.errors import shown
 from regrain.ledger import open_ledger
 from regrain.ledger.recounting import Tale, Told, recount
-from regrain.migrate.chronicle import Chronicle, read_chronicle
+from regrain.migrate.chronicle import Chronicle, Run, read_chronicle
 from regrain.migrate.probe import Probe
 from regrain.model import clock
 from regrain.model.phase import Phase
@@ -94,7 +94,7 @@ class Report:
                 "verified_packages": tale.verified,
                 "last_verified_at": tale.verified_at,
             },
-            "runs": [asdict(run) for run in chronicle.runs],
+            "runs": [_run(run) for run in chronicle.runs],
             "samples": [sample._asdict() for sample in chronicle.samples],
             "remarks": [remark._asdict() for remark in chronicle.remarks],
             "throttled_seconds": chronicle.throttled,
@@ -155,3 +155,14 @@ def gather(root: StoreRoot, settings: Settings, migration: Migration) -> Report:
 def _told(one: Told) -> dict[str, object]:
     path = one.error_path
     return {**one._asdict(), "error_path": None if path is None else shown(path)}
+
+
+def _run(run: Run) -> dict[str, object]:
+    """Return the fields of a run; ``asdict`` does not copy a Counter as what it is."""
+    return {
+        "pid": run.pid,
+        "began_at": run.began_at,
+        "ended_at": run.ended_at,
+        "events": dict(run.events),
+        "throttled_seconds": run.throttled_seconds,
+    }

@@ -124,7 +124,7 @@ class Step(NamedTuple):
         began_at: The first time.
         ended_at: The last.
         event: Its word in the history.
-        count: How often.
+        times: How often.
         package: Of which package, where it was done once to one.
         detail: What the last line says.
     """
@@ -132,7 +132,7 @@ class Step(NamedTuple):
     began_at: int
     ended_at: int
     event: str
-    count: int
+    times: int
     package: str
     detail: str
 
@@ -265,6 +265,6 @@ def joined(happened: Iterable[Step]) -> list[Step]:
             continue
         last = steps[place]
         one = step.package if step.package == last.package else ""
-        count = last.count + step.count
-        steps[place] = Step(last.began_at, step.ended_at, step.event, count, one, step.detail)
+        times = last.times + step.times
+        steps[place] = Step(last.began_at, step.ended_at, step.event, times, one, step.detail)
     return steps

@@ -53,8 +53,8 @@ def kind_of_file(path: bytes, mode: int) -> str:
         return LIBRARIES
     if _LEGAL.match(name):
         return LICENCES
-    if extension in _KIND and b"." in name:
-        return _KIND[extension]
     if b"/man/" in path and _MANUAL.search(name):
         return MANUALS
+    if extension in _KIND and b"." in name:
+        return _KIND[extension]
     return PROGRAMS if mode & _EXECUTABLE_BITS else OTHER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
+from regrain.cli.report import foretold
 from regrain.cli.report.history import course_sections, timeline
 from regrain.cli.report.parts import (
     Bar,
@@ -107,7 +108,8 @@ def _space(report: Report) -> Section:
         "before",
         "after",
     )
-    return Section("space", "Space", text, plots=[bars] if done else [], tables=[table])
+    tables = [table, *foretold.tables(report.figures)]
+    return Section("space", "Space", text, plots=[bars] if done else [], tables=tables)
 
 
 def _by_package(report: Report) -> Section:

@@ -58,18 +58,18 @@ def timeline(report: Report) -> Section:
     tale = report.tale
     table = Table(
         "Steps",
-        ("from (UTC)", "to (UTC)", "what", "how often", "details"),
+        ("what", "how often", "from (UTC)", "to (UTC)", "details"),
         [
             (
+                _words(step),
+                f"{step.times:,}",
                 moment(step.began_at),
                 "" if step.began_at == step.ended_at else moment(step.ended_at),
-                _words(step),
-                f"{step.count:,}",
                 _details(step),
             )
             for step in tale.steps
         ],
-        frozenset({3}),
+        frozenset({1}),
         "Nothing was done yet.",
     )
     text = [
@@ -90,7 +90,7 @@ def _words(step: Step) -> str:
 def _details(step: Step) -> str:
     if step.event == "phase":
         return _phase(step.detail)
-    if step.count > 1:
+    if step.times > 1:
         return ""
     return visible(f"{step.package[:12]} {step.detail}".strip())
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 1000, 100
 _STEPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)
 _KIBI = 1024
+_LEAST = 1e-9
+"""Less than this is nothing: neither bytes nor seconds are said as finely."""
 
 
 def bars(plot: Bars) -> str:
@@ -96,7 +98,7 @@ def _legend(plot: Curve) -> str:
 
 def _nice(value: float, unit: str) -> float:
     """Return a round number that is not less, in the unit it will be said in."""
-    if value <= 0:
+    if value < _LEAST:
         return 1.0
     base = 1.0
     while unit.startswith("bytes") and value >= base * _KIBI:
