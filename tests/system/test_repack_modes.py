@@ -81,7 +81,10 @@ def test_a_carrier_of_each_mode(scene: Scene) -> None:
     assert expand(scene).objects == 0
 
 
-@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize(
+    "number",
+    [2, 5, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3, 4, 6, 7, 8))],
+)
 def test_killed_in_between(scene: Scene, crash: Crasher, number: int) -> None:
     moment = Moment("regrain.disk:rename_noreplace", number=number, place="objects")
     ended = crash("tests.faults.repacking:expand", scene.path, Way(), moment)
