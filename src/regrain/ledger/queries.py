@@ -92,8 +92,7 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
                 added += connection.exec_driver_sql(
                     "INSERT INTO store_migration(package_hash, status, name, version, file_count,"
                     " byte_count, allocated_bytes, inode_count, cuts)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT DO NOTHING",
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (
                         item.package_hash,
                         Status.PENDING.value,
