@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blake3 import blake3
 
 from regrain import disk
-from regrain.model.layout import carrier_mode
+from regrain.model.layout import MANIFEST, carrier_mode
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ class Held(NamedTuple):
     path: bytes
     size: int
     allocated: int
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether a copy for people will stand beside the file list."""
+        return self.path == MANIFEST.encode() or (
+            self.path.startswith(b"sbom.") and b"/" not in self.path
+        )
 
 
 class Looked(NamedTuple):
