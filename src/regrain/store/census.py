@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blake3 import blake3
 
 from regrain import disk
+from regrain.errors import PackageError
 from regrain.model.layout import MANIFEST, carrier_mode
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 
@@ -76,7 +77,7 @@ def files(store: int, package_hashes: Sequence[str]) -> Iterator[Held]:
         try:
             with disk.Closing(disk.open_directory(name, store)) as root:
                 yield from _files(root, number)
-        except OSError:
+        except (OSError, PackageError):
             continue
 
 
@@ -129,7 +130,7 @@ class Looker:
         for one in held:
             try:
                 found.append(self._look(one))
-            except OSError:
+            except (OSError, PackageError):
                 continue
         return found
 
