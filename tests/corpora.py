@@ -21,9 +21,9 @@ def text(random: Random, size: int) -> bytes:
 
 
 def few_families(store: Path, seed: int) -> None:
-    """Three families of six versions; each version changes a fifth of its files."""
+    """Three families of four versions; each version changes a fifth of its files."""
     for name in ("alpha", "beta", "gamma"):
-        for version in range(6):
+        for version in range(4):
             with _package(store, seed, name, f"1.{version}") as tree:
                 for index in range(40):
                     since = version if index % 5 == version % 5 else 0
@@ -43,10 +43,10 @@ def no_duplicates(store: Path, seed: int) -> None:
 
 def tiny_files(store: Path, seed: int) -> None:
     """Many files of a few bytes, of which few sizes and not many contents exist."""
-    for number in range(8):
+    for number in range(5):
         with _package(store, seed, f"tiny{number}", "1.0") as tree:
-            for index in range(300):
-                data = b"%d" % tree.rng.randrange(2_000) * (1 + index % 7)
+            for index in range(150):
+                data = b"%d" % tree.rng.randrange(600) * (1 + index % 7)
                 tree.file(LIVE + b"/share/%03d" % index, data)
 
 

@@ -74,7 +74,8 @@ def predict(
         names = [one.package_hash for one in usages]
         looker = Looker(top, names, compression_of(settings), clock.monotonic)
         families = [one.name or one.package_hash for one in usages]
-        kept = estimate(strata(files(top, names), families), looker.look, clock.monotonic)
+        held = list(files(top, names))
+        kept = estimate(strata(held, families), looker.look, clock.monotonic)
         can_reflink = disk.shares_extents(top)
         is_begun = _is_begun(top)
         floors, free = floors_of(top, settings), free_space(top)
@@ -86,6 +87,7 @@ def predict(
     every = choices(
         Subject(
             usages,
+            sum(one.allocated for one in held if one.is_copied),
             kept,
             _scaled(kept.seconds - looker.packing_seconds, found, kept),
             _scaled(looker.packing_seconds, found, kept),

@@ -18,6 +18,8 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
+from regrain.store.census import WHOLE_BYTES_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -168,7 +170,7 @@ def _draw(listed: Sequence[Sequence[Group]], random: Random) -> list[list[Group]
         taken[number] += 1
         count = min(len(group.files), GROUP_FILES_MAX)
         files += count
-        size += count * min(group.size, 4 << 20)
+        size += count * min(group.size, WHOLE_BYTES_MAX)
         if taken[number] < len(shuffled[number]):
             is_due = taken[number] < GROUPS_MIN
             rank = -math.inf if is_due else -weights[number] / taken[number]
@@ -219,7 +221,7 @@ def _scale(whole: float, groups: int, there: list[float], kept: list[Guess]) -> 
     errors = [one.value - ratio * part for one, part in zip(kept, there, strict=True)]
     variance = sum(error * error for error in errors) / (count - 1)
     spread = groups * math.sqrt((1 - count / groups) * variance / count)
-    return Guess(ratio * whole, math.hypot(_DEVIATIONS * spread, 0.0) + own)
+    return Guess(ratio * whole, _DEVIATIONS * spread + own)
 
 
 def _add(one: Guess, other: Guess) -> Guess:

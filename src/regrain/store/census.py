@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from blake3 import blake3
 
 from regrain import disk
-from regrain.model.layout import carrier_mode
+from regrain.errors import PackageError
+from regrain.model.layout import MANIFEST, carrier_mode
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ class Held(NamedTuple):
     path: bytes
     size: int
     allocated: int
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether a copy for people will stand beside the file list."""
+        return self.path == MANIFEST.encode() or (
+            self.path.startswith(b"sbom.") and b"/" not in self.path
+        )
 
 
 class Looked(NamedTuple):
@@ -69,7 +77,7 @@ def files(store: int, package_hashes: Sequence[str]) -> Iterator[Held]:
         try:
             with disk.Closing(disk.open_directory(name, store)) as root:
                 yield from _files(root, number)
-        except OSError:
+        except (OSError, PackageError):
             continue
 
 
@@ -122,7 +130,7 @@ class Looker:
         for one in held:
             try:
                 found.append(self._look(one))
-            except OSError:
+            except (OSError, PackageError):
                 continue
         return found
 
