@@ -55,7 +55,8 @@ def command_of_test() -> str:
     file, _, case = test.rpartition("/")[2].partition("::")
     command = next((known for word, known in _BY_FILE.items() if word in file), "migrate")
     named = [name for name in _BY_CASE.get(command, ()) if name in case]
-    return max(named, key=len) if named else command
+    found = max(named, key=len) if named else command
+    return _IN_OTHER_WORDS.get(found, found)
 
 
 _BY_FILE = {
@@ -70,4 +71,11 @@ _BY_CASE = {
     "keeping": ("add", "remove", "exclude", "collect"),
     "undoing": ("cleanup", "rollback", "purge", "forward", "roll_one_back", "in_place"),
     "backup": ("restore",),
+}
+_IN_OTHER_WORDS = {
+    "collect": "gc",
+    "forward": "migrate after rollback",
+    "in_place": "migrate in place",
+    "purge": "rollback --purge",
+    "roll_one_back": "rollback of one",
 }
