@@ -83,7 +83,8 @@ def _layouts(root: StoreRoot, ledger: Ledger, package_hash: str) -> list[Layout]
 
 def _freed(root: StoreRoot, package_hash: str, where: Layout) -> int:
     with (
-        contextlib.suppress(FileNotFoundError),  # somebody removes it at this moment
+        # Somebody removes or changes it at this moment, which is no reason to keep it.
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
         disk.Closing(disk.open_directory(package_hash, parent_of(root, where))) as fd,
     ):
         return freed_with(fd)
