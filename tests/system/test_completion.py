@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 
+from regrain.cli import main
 from tests.command import Regrain
 from tests.trees import LegacyPackage
 
@@ -179,6 +181,26 @@ def test_packages_are_offered_with_their_names(regrain: Regrain, plain_store: Pa
     # The configuration may name the store, too.
     env = {"REGRAIN_STORE__PATH": str(regrain.store)}
     assert asked(regrain, "files", "", env=env).count("plain\n") == len(plain_store)
+
+
+def test_wherever_a_hash_is_taken_packages_are_offered(
+    regrain: Regrain, plain_store: Packages
+) -> None:
+    regrain("init")
+    chosen = min(plain_store)
+    context = click.Context(main)
+    taken = {
+        (verb, parameter.opts[0])
+        for verb in main.list_commands(context)
+        if (command := main.get_command(context, verb)) is not None
+        for parameter in command.params
+        if "HASH" in (parameter.metavar or "").strip("[]. ")
+    }
+    assert len(taken) >= 10
+    for verb, name in taken:
+        before = [name] if name.startswith("-") else []
+        words = ("--store", str(regrain.store), verb, *before, chosen[:8])
+        assert asked(regrain, *words).split("\n")[1] == chosen, verb
 
 
 def test_a_name_cannot_speak_to_the_terminal(regrain: Regrain, plain_store: Packages) -> None:
