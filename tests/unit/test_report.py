@@ -193,12 +193,12 @@ def test_prediction_stands_beside_outcome() -> None:
         "within_margin": True,
     }
     (table,) = foretold.tables({"prediction": found})
-    told = dict(table.rows)
+    told = {row[0]: row[1] for row in table.rows}
     assert told["predicted to be saved"] == "2.0 KiB: from 1.0 KiB to 4.0 KiB"
     assert (told["saved"], told["within the margin"]) == ("3.0 KiB", "yes")
     early = {**found, "outcome_saved_bytes": None, "within_margin": None}
     (table,) = foretold.tables({"prediction": early})
-    assert dict(table.rows)["within the margin"] == "not known yet"
+    assert table.rows[-1] == ("within the margin", "not known yet")
     assert foretold.tables({"prediction": None}) == foretold.tables({}) == []
 
 

@@ -267,7 +267,8 @@ def _took(one: Told) -> int:
 def _failures(report: Report) -> Section:
     failed = report.state.totals.count(Status.FAILED)
     packages = Table(
-        f"Failed packages (at the most {report.tale.rows_max} of {failed:,})",
+        "Failed packages"
+        + (f" (the first {report.tale.rows_max} of {failed:,})" * (failed > report.tale.rows_max)),
         ("package", "hash", "why", "where", "at (UTC)"),
         [
             (

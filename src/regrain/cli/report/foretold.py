@@ -18,7 +18,8 @@ def tables(figures: Mapping[str, object]) -> list[Table]:
     found = figures.get("prediction")
     if not isinstance(found, dict):
         return []
-    within = {True: "yes", False: "no"}.get(found.get("within_margin"), _UNKNOWN)
+    is_within = found.get("within_margin")
+    within = _UNKNOWN if is_within is None else "yes" if is_within else "no"
     low, high = _size(found.get("saved_bytes_low")), _size(found.get("saved_bytes_high"))
     made_at = found.get("made_at")
     rows = [

@@ -157,7 +157,7 @@ def _throttling(report: Report, samples: list[Sample]) -> Section:
         plots.append(
             Curve(
                 "Reading rate of the longest run",
-                f"Up to {output.size(top)} a second.",
+                f"Up to {output.size(top)} a second, on average of late; held, it stands still.",
                 rates,
                 "bytes a second",
                 shaded=_shaded(samples),
