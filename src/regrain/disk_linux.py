@@ -1,7 +1,8 @@
 """System calls that Python does not offer, on Linux. The only place that knows they differ.
 
 A port to another system writes this module again: rename without replacing, exchange,
-flushing a file system, reflink, shared extents, files in memory, and dying with the parent.
+flushing a file system, reflink, shared extents, files in memory, giving way, and dying with
+the parent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import platform
 import signal
 import struct
 
@@ -27,6 +29,8 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _PR_SET_PDEATHSIG = 1
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30}
+_IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
 
 _FIEMAP = 0xC020660B
 _FIEMAP_REQUEST = struct.Struct("=QQLLLL")  # start, length, flags, mapped, room, reserved
@@ -93,6 +97,23 @@ def shared_extents(fd: int) -> list[tuple[int, int]]:
 def memory_file() -> int:
     """Make a file without a name, in memory; open for reading and writing."""
     return os.memfd_create("regrain", os.MFD_CLOEXEC)
+
+
+def give_way(niceness: int, *, idle_io: bool) -> None:
+    """Let other processes go before this one, at the processors and, if asked for, at the disks.
+
+    Nothing is taken back: who is nicer already stays so. What this kernel does not know is left.
+
+    Args:
+        niceness: 0 to 19.
+        idle_io: Reads and writes only when nobody else does, where the disk's scheduler heeds it.
+    """
+    current = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness > current:
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    number = _IOPRIO_SET.get(platform.machine())
+    if idle_io and number is not None:
+        _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
 
 
 def die_with_parent(parent: int) -> None:

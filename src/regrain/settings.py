@@ -45,6 +45,8 @@ class Migration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[migration]``: see ``docs/configuration.md``."""
 
     pause_ms: _Whole = 0
+    niceness: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
+    io_priority: Literal["idle", "normal"] = "idle"
     max_read: _NotNegative = 0.0
     settle: _NotNegative = 10.0
     free_bytes_min: _Whole = 1 << 30

@@ -35,6 +35,8 @@ MIGRATION: dict[str, tuple[str, Any]] = {
     "on_trigger": ('"rollback"', "rollback"),
     "cleanup_on_rollback": ("true", True),
     "latency_slowdown_max": ("1.5", 1.5),
+    "niceness": ("19", 19),
+    "io_priority": ('"normal"', "normal"),
 }
 DEFAULTS = {
     "migration_enabled": True,

@@ -256,7 +256,15 @@ class _Running:
                 Pace(steering.tempo, brakes),
                 room,
             )
-            place = pool.Workplace(root.path, directory.name, root.owner, options)
+            limits = self._settings.migration
+            place = pool.Workplace(
+                root.path,
+                directory.name,
+                root.owner,
+                options,
+                limits.niceness,
+                idle_io=limits.io_priority == "idle",
+            )
             summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
             if run.may_leave_objects:
                 adopt_strangers(root, ledger)

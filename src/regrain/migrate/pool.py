@@ -44,12 +44,23 @@ _wanted = unpacker(Wanted)
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where a worker works; plain values, so that it can be sent to it."""
+    """Where a worker works; plain values, so that it can be sent to it.
+
+    Attributes:
+        store: The store's directory.
+        run: The run's, below ``temp/``.
+        owner: Who the store belongs to.
+        options: How packages are brought in.
+        niceness: How much it lets others go first at the processors, 0 to 19.
+        idle_io: Whether it lets them go first at the disks.
+    """
 
     store: str
     run: str
     owner: Owner
     options: Options
+    niceness: int = 0
+    idle_io: bool = False
 
 
 class _Worker:
@@ -145,10 +156,15 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
         _worker = HaltedError("a worker cannot open the store", why=reason(error))
 
 
+def _start_process(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
+    disk.give_way(place.niceness, idle_io=place.idle_io)
+    start(place, stop)
+
+
 def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
     """Return an executor of ``jobs`` workers, and the byte that stops them when set."""
     stop = signals()
-    return spawn_executor(jobs, start, place, stop), stop
+    return spawn_executor(jobs, _start_process, place, stop), stop
 
 
 # what workers are asked to do
