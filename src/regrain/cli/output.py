@@ -66,10 +66,15 @@ def duration(seconds: float) -> str:
 
 def pairs(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values in two columns."""
+    for line in columns(rows):
+        click.echo(line)
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return names and values as lines of two columns."""
     listed = list(rows)
     width = max(len(name) for name, _ in listed)
-    for name, value in listed:
-        click.echo(f"{name:<{width}}  {shown(value)}")
+    return [f"{name:<{width}}  {shown(value)}" for name, value in listed]
 
 
 def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -103,6 +108,7 @@ def note(text: str, level: str = "info") -> None:
 
 
 __all__ = [
+    "columns",
     "count",
     "document",
     "duration",

@@ -23,20 +23,36 @@ EXIT_CRITICAL = 7
 @click.command()
 @click.option("--failed", is_flag=True, help="List the packages that failed, and why.")
 @click.option("--check", is_flag=True, help="Exit 0 if healthy, 6 on a warning, 7 if critical.")
+@click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl-C.")
 @click.option("--space", "weigh", is_flag=True, help="Measure what a large store takes, too.")
 @json_option
 @pass_context
-def status(context: Context, *, failed: bool, check: bool, weigh: bool, as_json: bool) -> int:
+def status(
+    context: Context, *, failed: bool, check: bool, watch: bool, weigh: bool, as_json: bool
+) -> int:
     """Show where the migration stands.
 
     What the store takes on disk is measured by looking at every file; of a store of more than
     300,000, and with --check, only if asked for.
 
+    With --watch it is looked at once a second: drawn anew in place on a terminal, elsewhere a
+    line, or with --json a document, whenever something changed. It outlasts runs.
+
     Example: regrain --store /opt/pm/store status --json
     """
     from regrain.app import space, standing
+    from regrain.cli import watching
+    from regrain.errors import UsageError
     from regrain.model.status import Status
 
+    if watch:
+        if failed or check or weigh:
+            raise UsageError(
+                "--watch goes with no other option of status but --json",
+                advice="Give the others without it.",
+            )
+        watching.watch(context, as_json=as_json)
+        return 0
     migration = context.store.migration()
     state = migration.state()
     figures = standing.figures(context.store.root, state, context.settings)
@@ -53,7 +69,7 @@ def status(context: Context, *, failed: bool, check: bool, weigh: bool, as_json:
         on_disk = None if measured is None else measured.document()
         output.document("status", **figures, space=on_disk, **(extra if failed else {}))
     else:
-        _show_status(figures, state.phase.label, [] if check else lines_of(measured))
+        output.pairs(lines(figures, state.phase.label, [] if check else lines_of(measured)))
         section(
             "failed",
             [f"{row.package_hash} {row.name} {row.version}: {row.error_message}" for row in rows],
@@ -72,9 +88,11 @@ _ASIDE = {
 """What ``status`` tells only where there is something to tell."""
 
 
-def _show_status(
-    figures: dict[str, object], phase: str, on_disk: Iterable[tuple[str, str]]
-) -> None:
+def lines(
+    figures: dict[str, object], phase: str, on_disk: Iterable[tuple[str, str]] = ()
+) -> list[tuple[str, str]]:
+    """Return what people are told, as names and values."""
+
     def count(key: str) -> int:
         value = figures[key]
         return value if isinstance(value, int) else 0
@@ -85,7 +103,7 @@ def _show_status(
     rate, left = figures["rate_bytes_per_second"], figures["estimated_time_remaining_seconds"]
     done, total = count("bytes_done"), count("bytes_total")
     undone, claimed = count("rolled_back_packages"), count("in_progress_packages")
-    lines = [
+    told = [
         ("phase", phase),
         ("running", str(figures["running"] or "nothing")),
         *([("waiting", str(figures["throttle_reason"]))] if figures["throttled"] else []),
@@ -129,8 +147,8 @@ def _show_status(
     ]
     for key, words in _ASIDE.items():
         if count(key):
-            lines.append((words[0], output.count(count(key), words[1]) + words[2]))
-    output.pairs(lines)
+            told.append((words[0], output.count(count(key), words[1]) + words[2]))
+    return told
 
 
 def _beside(figures: dict[str, object]) -> Iterator[tuple[str, str]]:
