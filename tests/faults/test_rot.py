@@ -142,7 +142,11 @@ FIRST_READ = {"migrate", "migrate, copied and flushed one by one", "migrate in p
 @pytest.mark.parametrize(
     "choose",
     [
-        pytest.param(lambda cases, seed, name: sample(cases, seed, name)[:EVERY_DAY], id="some"),
+        pytest.param(
+            lambda cases, seed, name: sample(cases, seed, name)[:EVERY_DAY],
+            id="some",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(lambda cases, *_: cases, id="all", marks=pytest.mark.slow),
     ],
 )

@@ -138,6 +138,8 @@ def errors_of(call: SystemCall) -> tuple[str, ...]:
     return (*ANYTHING, *FURTHER.get(call.name, ()))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_or_failing_at_some_calls(at: Arena, seed: int) -> None:
     random = Random(f"{seed}:{at.name}")
     calls = survey(at)

@@ -102,7 +102,7 @@ def test_a_read_only_mount(model: Model, workplace: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", point], check=True)
         before = state(there.path)
         for verb in ALL:
-            said = call(there.path, there.words(verb, workplace / "out" / verb), env=FLOOR)
+            said = call(there.path, there.words(verb, workplace / f"out-{verb}"), env=FLOOR)
             if verb == "cleanup":  # not the phase for it
                 judge(said, 5, "after cutover")
             elif verb in CHANGING:

@@ -69,7 +69,13 @@ class _Verbs(click.Group):
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--store", "path", metavar="PATH", type=click.Path(), help="The store's directory.")
+@click.option(
+    "--store",
+    "path",
+    metavar="PATH",
+    type=click.Path(readable=False),
+    help="The store's directory.",
+)
 @click.option(
     "--config",
     metavar="FILE",
