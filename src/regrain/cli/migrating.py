@@ -116,7 +116,7 @@ def init(context: Context, *, no_predict: bool, dry_run: bool, as_json: bool) ->
     """Make a store of the directory, empty or legacy, and queue every legacy package.
 
     No package is touched. Repeating it completes what is missing and queues what is new. What
-    plan predicts is kept, for status to show it beside the outcome.
+    plan predicts is kept, for status to show it beside the outcome, unless the store is large.
 
     Example: regrain --store /opt/pm/store init
     """
@@ -150,9 +150,14 @@ def init(context: Context, *, no_predict: bool, dry_run: bool, as_json: bool) ->
 
 
 def _keep_prediction(context: Context) -> None:
-    """Predict for ``status``, as long as nothing is migrated that would be counted twice."""
-    from regrain.app import foretold, prediction
+    """Predict for ``status``, as long as nothing is migrated that would be counted twice.
 
+    Not for large stores: they take time and memory that nobody asked for.
+    """
+    from regrain.app import foretold, prediction, space
+
+    if not space.is_quick(context.store.migration().state().totals):
+        return
     found = prediction.predict(context.path, context.settings)
     if not found.is_begun:
         foretold.keep(context.store.root, found)
