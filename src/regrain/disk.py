@@ -33,7 +33,6 @@ from regrain.disk_bytes import (
 from regrain.disk_linux import (
     NO_REFLINK,
     die_with_parent,
-    give_way,
     reflink,
     rename_exchange,
     rename_noreplace,
@@ -62,7 +61,6 @@ __all__ = [
     "die_with_parent",
     "fsync",
     "give_to_owner_of",
-    "give_way",
     "is_at",
     "kind_of",
     "link",

@@ -125,6 +125,8 @@ def _stage(frame: FrameType | None) -> tuple[str, str]:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("regrain.") and not module.startswith("regrain.disk"):
             callers.append(f"{module.removeprefix('regrain.')}.{frame.f_code.co_name}")
+            if module == "regrain.migrate.objects" and frame.f_code.co_name == "_copy":
+                stage = stage or "worker"  # files that nobody links are staged, in a second step
             stage = stage or _STAGES.get(module, "")
             ended = ended or (
                 frame.f_code.co_name == "__exit__" and module == "regrain.store.locks"

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from regrain.errors import HaltedError
+from regrain.migrate.orders import DEATHS_MAX
 from regrain.store.workers import deaths_told, spawn_executor
 from tests import awkward
 from tests.command import Regrain
@@ -108,7 +109,11 @@ def short_of_memory() -> Iterator[Callable[[int], bool]]:
 
 
 def run_with_a_death(
-    regrain: Regrain, command: tuple[str, ...], kill: Callable[[int], bool], deaths: int = 1
+    regrain: Regrain,
+    command: tuple[str, ...],
+    kill: Callable[[int], bool],
+    deaths: int = 1,
+    least: int = 1,
 ) -> tuple[int, list[dict[str, object]]]:
     """Run a command whose first workers are killed; return its exit code and its words."""
     died = 0
@@ -123,7 +128,7 @@ def run_with_a_death(
             code = run.wait(120)
         out.seek(0)
         lines = [json.loads(line) for line in out.read().splitlines() if line.startswith(b"{")]
-    assert died == deaths, f"{died} workers were killed: exit {code}, {lines}"
+    assert least <= died <= deaths, f"{died} workers were killed: exit {code}, {lines}"
     return code, lines
 
 
@@ -151,6 +156,7 @@ def test_a_command_says_that_a_worker_died(scene: Scene, name: str) -> None:
     regrain(*command)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_memory_runs_out_in_a_worker(scene: Scene) -> None:
     """The kernel kills it; the run starts another and does all there is to do."""
@@ -170,11 +176,13 @@ def test_a_worker_is_killed(scene: Scene) -> None:
     assert_complete(regrain.store, packages, before, orphans=True)
 
 
+@pytest.mark.slow
 def test_workers_keep_dying(scene: Scene) -> None:
     regrain, packages, before = scene
-    code, lines = run_with_a_death(regrain, ("migrate", "--jobs", "1"), killed, deaths=20)
+    command = ("migrate", "--jobs", "1")
+    code, lines = run_with_a_death(regrain, command, killed, deaths=20, least=DEATHS_MAX)
     assert code in {0, 1, 3}, lines  # the machine's pace says whether some got to work in between
-    tally.count("migrate", "every worker killed", "H" if code else "ok", times=20)
+    tally.count("migrate", "every worker killed", "H" if code else "ok", times=DEATHS_MAX)
     assert_sound(regrain.store, packages, before, orphans=True)
     regrain("migrate", "--retry-failed")
     assert_complete(regrain.store, packages, before, orphans=True)

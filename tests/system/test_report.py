@@ -66,7 +66,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Regrain:
 def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     status = migrated("status", "--json").document
     found = migrated("report", "--json").document
-    moving = {"foreground_seconds", "foreground_baseline_seconds", "foreground_slowdown"}
+    moving = {"foreground_seconds", "foreground_baseline_seconds", "foreground_slowdown", "space"}
     for name in status.keys() - moving - {"schema", "message_type"}:
         assert found["status"][name] == status[name], name
     rows = read_ledger(

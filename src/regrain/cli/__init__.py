@@ -79,7 +79,7 @@ class _Verbs(click.Group):
 @click.option(
     "--config",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="The configuration; default /etc/regrain.toml.",
 )
 @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks, too.")

@@ -56,7 +56,9 @@ def _check_only_one(*, execute: bool, dry_run: bool) -> None:
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
+@click.argument(
+    "paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False)
+)
 @click.option("--hash", "package_hash", metavar="HEX", help="The package's name, for one PATH.")
 @dry_run_option
 @json_option

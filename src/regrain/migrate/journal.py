@@ -11,6 +11,7 @@ import msgspec
 
 from regrain import disk
 from regrain.migrate import course
+from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.tally import Tally
 from regrain.model import clock, layout
 from regrain.model.events import Event, Progress
@@ -34,6 +35,17 @@ class Journal:
     """
 
     def __init__(self, root: StoreRoot, clock_: Callable[[], float] = clock.monotonic) -> None:
+        try:
+            self._open(root)
+        except OSError as error:
+            raise staging_error(error, layout.LOGS.encode()) from error
+        self._clock = clock_
+        self._last = float("-inf")
+        self._tally = Tally()
+        self._progress: Progress | None = None
+        self._course = course.Course()
+
+    def _open(self, root: StoreRoot) -> None:
         self._migration = disk.Held(disk.open_directory(layout.MIGRATION, root.fd))
         name = f"{clock.day_name(clock.now())}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -41,11 +53,6 @@ class Journal:
             self._log = disk.Held(os.open(name, flags | os.O_NONBLOCK, 0o644, dir_fd=logs))
         if os.geteuid() == 0:
             os.fchown(self._log.fd, *root.owner)
-        self._clock = clock_
-        self._last = float("-inf")
-        self._tally = Tally()
-        self._progress: Progress | None = None
-        self._course = course.Course()
 
     def __call__(self, event: Event) -> None:
         """Take an event."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from regrain import disk
+from regrain.disk_linux import give_way
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, path_of, reason
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.ingest import Ingester, StoppedError
@@ -157,7 +158,7 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
 
 
 def _start_process(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-    disk.give_way(place.niceness, idle_io=place.idle_io)
+    give_way(place.niceness, idle_io=place.idle_io)
     start(place, stop)
 
 

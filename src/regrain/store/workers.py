@@ -56,6 +56,13 @@ def signals() -> Any:  # noqa: ANN401 -- shared memory, whose type is private to
 class _Workers(ProcessPoolExecutor):
     """Says of a death that it is one, at whatever moment it is found."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- as in the class above
+        """Make the pool; no process is started yet."""
+        super().__init__(*args, **kwargs)
+        # All are started before the thread that waits for deaths. Started one by one, on demand,
+        # one may come when another has died and all were told to end: the pool then waits for ever.
+        self._safe_to_dynamically_spawn_children = False
+
     def submit(
         self,
         fn: Callable[..., Any],
