@@ -33,7 +33,18 @@ def regrain(store_path: Path, seed: int) -> Regrain:
 
 @contextmanager
 def watching(regrain: Regrain, *options: str, out: int | None = None) -> Iterator[Any]:
-    command = [sys.executable, "-m", "regrain", "--store", str(regrain.store), "status", "--watch"]
+    # As from a terminal: what is started in the background ignores the signal.
+    command = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "regrain",
+        "--store",
+        str(regrain.store),
+        "status",
+        "--watch",
+    ]
     with subprocess.Popen(
         [*command, *options], stdout=out or subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
