@@ -185,7 +185,7 @@ class Plain:
     def rebuild(self) -> int:
         """Make the ledger anew from what lies on disk."""
         for one in self.known.values():
-            one.concern = one.gone = False
+            one.gone = False
             if one.legacy is None:
                 one.status = ""
             elif one.published is None:
