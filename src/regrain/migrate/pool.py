@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
 from regrain.model import layout
 from regrain.store.legacy import source_error
+from regrain.store.locks import RUN_DIRECTORY_LOCK
 from regrain.store.root import Owner
 from regrain.store.workers import signals, spawn_executor
 
@@ -82,7 +84,8 @@ class _Worker:
         self.ingester = Ingester(
             stager, stopping=lambda: bool(stop.value), rate=lambda: float(stop.rate)
         )
-        self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
+        began_ns = os.stat(f"{run}/{RUN_DIRECTORY_LOCK}", dir_fd=self.store).st_ctime_ns
+        self.sealer = Sealer(staging, self.ingester, place.owner, place.options, began_ns)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
 
     def begin(self) -> None:

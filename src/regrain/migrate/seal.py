@@ -41,13 +41,23 @@ class Sealer:
         ingester: What staged the files; hard-link groups are staged here.
         owner: Who new files belong to.
         options: How.
+        began_ns: When the run began, by the clock of the store's file system; 0 if its packages
+            do not come from there.
     """
 
-    def __init__(self, staging: int, ingester: Ingester, owner: Owner, options: Options) -> None:
+    def __init__(
+        self,
+        staging: int,
+        ingester: Ingester,
+        owner: Owner,
+        options: Options,
+        began_ns: int = 0,
+    ) -> None:
         self._staging = staging
         self._ingester = ingester
         self._owner = owner
         self._options = options
+        self._began_ns = began_ns
 
     def seal(
         self, package_hash: str | None, source: int, records: Callable[[], Iterator[Record]]
@@ -81,7 +91,7 @@ class Sealer:
         except OSError as error:
             raise staging_error(error, package_hash.encode()) from error
         if self._options.verify:
-            verify_unchanged(source, records())
+            verify_unchanged(source, records(), self._began_ns)
         stager = self._ingester.stager
         return PackageResult(
             package_hash,

@@ -15,43 +15,62 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from regrain import disk
-from regrain.errors import path_of
 from regrain.model.entry import Entry, Kind
+from regrain.store.cursor import Cursor
 from regrain.store.legacy import changed, find, source_error
 from regrain.store.objects import hash_fd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from regrain.errors import PackageError
     from regrain.migrate.jobs import Record
 
 _VANISHED = "it vanished"
-_FILE = Kind.FILE
+_FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIRECTORY: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 
 
-def verify_unchanged(root: int, records: Iterator[Record]) -> None:
+def verify_unchanged(root: int, records: Iterator[Record], began_ns: int = 0) -> None:
     """Check that a tree is exactly what ``records`` say, root first, in order of paths.
+
+    The change time of a directory moves with every name that comes or goes, and cannot be set
+    back either. So one whose change time lies before the run began has the names that it had
+    whenever the run listed it; only the others are listed once more.
 
     Args:
         root: The open directory.
         records: Of everything in it.
+        began_ns: When the run began, by the clock of the file system; 0 lists all.
 
     Raises:
-        PackageError: Something appeared, vanished or changed; it names the first such path.
+        PackageError: Something appeared, vanished or changed; it names such a path.
     """
+    path = b""
+    touched: dict[bytes, set[bytes]] = {}
     try:
-        _check(next(records), os.fstat(root), root, b".")
-        for at, name, path, _ in disk.walk(root):
-            record = next(records, None)
-            if record is None or record.entry.path != path:
-                raise _different(record, path)
-            _check(record, os.stat(name, dir_fd=at, follow_symlinks=False), at, name)
-        for record in records:
-            raise changed(record.entry.path, _VANISHED)
+        with Cursor(root) as cursor:
+            for record in records:
+                path = record.entry.path
+                parent, _, name = path.rpartition(b"/")
+                at = cursor.at(parent)
+                status = os.stat(name, dir_fd=at, follow_symlinks=False) if path else os.fstat(at)
+                _check(record, status, at, name or b".")
+                if parent in touched and path:
+                    touched[parent].add(name)
+                if record.entry.kind is _DIRECTORY and status.st_ctime_ns >= began_ns:
+                    touched[path] = set()
+            for path, names in touched.items():
+                _check_names(cursor.at(path), path, names)
+    except FileNotFoundError as error:
+        raise changed(path, _VANISHED) from error
     except OSError as error:
-        raise source_error(error, path_of(error)) from error
+        raise source_error(error, path) from error
+
+
+def _check_names(directory: int, path: bytes, names: set[bytes]) -> None:
+    appeared = {name for name, _ in disk.list_directory(directory)} - names
+    if appeared:
+        raise changed(b"/".join(filter(None, (path, min(appeared)))), "it appeared")
 
 
 def _check(record: Record, status: os.stat_result, at: int, name: bytes) -> None:
@@ -83,10 +102,3 @@ def _look_closer(entry: Entry, at: int, name: bytes) -> None:
             digest = hash_fd(fd)[0]
     if replace(found, digest=digest) != entry:
         raise changed(entry.path, "it is not the file that was read")
-
-
-def _different(record: Record | None, path: bytes) -> PackageError:
-    """Return the error for two listings that part: the smaller path is in one only."""
-    if record is not None and record.entry.path < path:
-        return changed(record.entry.path, _VANISHED)
-    return changed(path, "it appeared")

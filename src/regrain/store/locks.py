@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from regrain.store.root import StoreRoot
 
-_LOCK = "lock"
+RUN_DIRECTORY_LOCK = "lock"
 _PARTS = (layout.OBJECTS, layout.PACKAGES, "slices")
 _NOTE_BYTES_MAX = 200
 _TRIES = 5
@@ -216,7 +216,7 @@ class RunDirectory:
         disk.make_directory(self.name, temp, 0o700)
         self._held = [disk.Held(disk.open_directory(self.name, temp))]
         self.fd = self._held[0].fd
-        self._held.append(disk.Held(disk.create(_LOCK, self.fd)))
+        self._held.append(disk.Held(disk.create(RUN_DIRECTORY_LOCK, self.fd)))
         disk.lock(self._held[1].fd, exclusive=True, wait=True)
         for name in _PARTS:
             disk.make_directory(name, self.fd, 0o700)
@@ -246,7 +246,7 @@ class RunDirectory:
         """Remove it; what is left in it was not published."""
         try:
             for name in os.listdir(self.fd):
-                if name != _LOCK:
+                if name != RUN_DIRECTORY_LOCK:
                     disk.remove_tree(name, self.fd)
             if kind is None or not self.marks_errors:
                 with _temp(self._root, exclusive=False) as temp:
@@ -313,7 +313,9 @@ def _is_dead(name: bytes, temp: int) -> bool:
         return False
     try:
         with opened as directory:
-            fd = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            fd = os.open(
+                RUN_DIRECTORY_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
+            )
     except FileNotFoundError:
         return True
     except PermissionError:  # root's, and we are not: it is for root to sweep
