@@ -23,9 +23,10 @@ _LEDGER_BYTES_A_FILE = 60
 """Measured on the wheels: 54."""
 
 _BLOCK = 4096
-_MIGRATE_TIMES_MAX = 3.0
-"""A migration reads and hashes as the sample did, and then links or writes, records and
-compares: so many times the work at the most (measured on the wheels: 2.6 times that of b3sum)."""
+_WALKS = 1.0
+_READS = {"reflink": 1.0, "hardlink": 1.0, "copy": 1.0}
+_START_SECONDS = 1.0
+_TIMES_OFF = 1.6
 
 
 class Choice(NamedTuple):
@@ -75,9 +76,7 @@ class Subject(NamedTuple):
         usages: All packages, measured closely.
         copies: What copies of manifests and bills of materials for people take.
         kept: What a sample says of their objects.
-        reading: How many seconds reading and hashing all of it would take one process, from
-            and to.
-        packing: Likewise compressing it.
+        walking: How many seconds it took to look at all names.
         jobs: Worker processes.
         can_reflink: Whether the file system shares extents.
         link_outside: Whether inodes with names elsewhere may be linked.
@@ -87,8 +86,7 @@ class Subject(NamedTuple):
     usages: list[Usage]
     copies: int
     kept: Kept
-    reading: tuple[float, float]
-    packing: tuple[float, float]
+    walking: float
     jobs: int
     can_reflink: bool
     link_outside: bool
@@ -129,9 +127,6 @@ def _choice(subject: Subject, ingest: str, compression: str) -> Choice:
     peak_bytes, peak_inodes = _peak(subject, ingest, objects, is_packed=compression == "zstd")
     room = subject.room
     fits = peak_bytes <= room.size and (room.inodes is None or peak_inodes <= room.inodes)
-    low, high = subject.reading
-    if compression == "zstd":
-        low, high = low + subject.packing[0], high + subject.packing[1]
     return Choice(
         ingest,
         compression,
@@ -140,9 +135,16 @@ def _choice(subject: Subject, ingest: str, compression: str) -> Choice:
         share,
         peak_bytes,
         peak_inodes,
-        (low / subject.jobs, 1.0 + high * _MIGRATE_TIMES_MAX),
+        _seconds(subject, ingest, is_packed=compression == "zstd"),
         fits,
     )
+
+
+def _seconds(subject: Subject, ingest: str, *, is_packed: bool) -> tuple[float, float]:
+    work = _WALKS * subject.walking + _READS[ingest] * subject.kept.reading
+    if is_packed:
+        work += subject.kept.packing
+    return work / subject.jobs / _TIMES_OFF, _START_SECONDS + work / subject.jobs * _TIMES_OFF
 
 
 def _peak(subject: Subject, ingest: str, objects: Guess, *, is_packed: bool) -> tuple[int, int]:
