@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
@@ -165,3 +167,29 @@ def test_files_that_are_gone_again_take_no_time() -> None:
     made = corpus(5, 100, 50, 30)
     kept = strata.estimate(sizes_of(made), lambda: (), lambda _: [], lambda: 0.0)
     assert (kept.reading, kept.packing, kept.files) == (0.0, 0.0, 0)
+
+
+def test_memory_does_not_grow_with_the_files() -> None:
+    """Only sizes and what is drawn are held: of 100,000 files of 1,000 sizes, a few thousand."""
+    count, different = 100_000, 1000
+
+    def find() -> Iterator[Held]:
+        for number in range(count):
+            yield Held(number % PACKAGES, b"%0100d" % number, 1 + number % different, 4096)
+
+    def look(held: Iterable[Held]) -> list[Looked]:
+        return [Looked(one.path, 0o644, 4096, 4096, one.size) for one in held]
+
+    sizes = Sizes()
+    for package in range(PACKAGES):
+        mine = (one for one in find() if one.package == package)
+        sizes.add(FAMILIES[package], array("Q", (n for one in mine for n in one[2:])))
+    tracemalloc.start()
+    try:
+        kept = strata.estimate(sizes, find, look, lambda: 0.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert kept.files >= strata.FILES_MAX
+    assert peak < 500 * strata.FILES_MAX
+    assert peak < 100 * count
