@@ -43,7 +43,7 @@ def test_what_is_written_takes_longer_the_more_the_slower_the_disk() -> None:
     found = predicted()
     linked, copied = found["hardlink", "none"].seconds, found["copy", "none"].seconds
     assert copied[0] - linked[0] == pytest.approx(CARRIERS.low * 1e-4 / 2 + PLAIN.low / 500e6)
-    assert copied[1] - linked[1] == pytest.approx(CARRIERS.high * 5e-4 / 2 + PLAIN.high / 50e6)
+    assert copied[1] - linked[1] == pytest.approx(CARRIERS.high * 1e-3 / 2 + PLAIN.high / 50e6)
 
 
 def test_compressing_counts_only_where_it_is_done_and_writes_less() -> None:

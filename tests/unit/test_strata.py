@@ -103,6 +103,21 @@ def test_the_truth_is_within_the_margin(monkeypatch: pytest.MonkeyPatch, sizes: 
     assert abs(mean - right) < 0.1 * right
 
 
+def test_a_frame_serves_all_modes_and_what_stays_plain_is_there_in_each() -> None:
+    modes = (0o644, 0o755, 0o755)
+    made = {Held(0, b"%d" % n, size, 8192): b"" for n in range(3) for size in (5000, 8000)}
+
+    def look(held: Iterable[Held]) -> list[Looked]:
+        return [
+            Looked(b"same", modes[int(h.path)], 8192, 4096 if h.size == 5000 else 8192, h.size)
+            for h in held
+        ]
+
+    kept = strata.estimate(sizes_of(made), lambda: made, look, lambda: 0.0)
+    assert kept.plain == strata.Guess(4 * 8192, 0.0)
+    assert kept.packed == strata.Guess(4096 + 2 * 8192, 0.0)
+
+
 def test_a_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strata, "FILES_MAX", 1000)
     _, reader = run(corpus(3, 20_000, 9000, 300), 1)

@@ -33,7 +33,7 @@ _TIMES_OFF = 1.6
 to the next, and so much that two measurements of one thing differ by that."""
 _START_SECONDS = 1.0
 
-_CARRIER_SECONDS = 0.0001, 0.0005
+_CARRIER_SECONDS = 0.0001, 0.001
 _WRITE_RATE = 500e6, 50e6
 """Making a file, and bytes a second, on a fast disk and on a slow one. Which one it is cannot be
 told without writing."""

@@ -201,18 +201,24 @@ def _see(allocated: int, files: int, looked: Sequence[Looked]) -> _Seen:
     """Say what is kept of all files of one size, of which some were looked into."""
     modes = Counter((one.key, one.mode) for one in looked)
     contents = Counter(one.key for one in looked)
+    frames = Counter((one.key, _packed_mode(one)) for one in looked)
     unseen = max(0, files - len(looked))
     plain = {(one.key, one.mode): one.plain for one in looked}
-    packed = {one.key: one.packed for one in looked}
+    packed = {(one.key, _packed_mode(one)): one.packed for one in looked}
     return _Seen(
         allocated,
         files,
         _distinct(sum(plain.values()), modes, unseen),
-        _distinct(sum(packed.values()), contents, unseen),
+        _distinct(sum(packed.values()), frames, unseen),
         _distinct(len(modes), modes, unseen),
         sum(one.reading for one in looked) * files / len(looked),
         _distinct(sum(one.packing for one in looked), contents, unseen).value,
     )
+
+
+def _packed_mode(one: Looked) -> int:
+    """Return what tells carriers of one content apart: a frame serves files of all modes."""
+    return 0 if one.packed < one.plain else one.mode
 
 
 def _distinct(
