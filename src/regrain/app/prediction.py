@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from regrain.app.floors import floors_of
 from regrain.app.migration import plan
 from regrain.migrate.prediction import Choice, Room, Subject, choices
 from regrain.migrate.room import free_space
-from regrain.migrate.strata import Kept, estimate, strata
+from regrain.migrate.sizes import Sizes
+from regrain.migrate.strata import Kept, estimate
 from regrain.model import clock, layout
 from regrain.store.census import Looker, files
 from regrain.store.root import open_top
@@ -64,18 +66,21 @@ def predict(
         NotAStoreError: There is no directory.
     """
     usages: list[Usage] = []
+    sizes = Sizes()
 
     def add(usage: Usage) -> None:
+        sizes.add(usage.name or usage.package_hash, usage.sizes)
+        del usage.sizes[:]
         usages.append(usage)
         on_package(usage)
 
+    began = clock.monotonic()
     found = plan(path, settings, add)
+    walking = clock.monotonic() - began
     with disk.Closing(open_top(path)) as top:
         names = [one.package_hash for one in usages]
         looker = Looker(top, names, compression_of(settings), clock.monotonic)
-        families = [one.name or one.package_hash for one in usages]
-        held = list(files(top, names))
-        kept = estimate(strata(held, families), looker.look, clock.monotonic)
+        kept = estimate(sizes, lambda: files(top, names), looker.look, clock.monotonic)
         can_reflink = disk.shares_extents(top)
         is_begun = _is_begun(top)
         floors, free = floors_of(top, settings), free_space(top)
@@ -87,11 +92,10 @@ def predict(
     every = choices(
         Subject(
             usages,
-            sum(one.allocated for one in held if one.is_copied),
+            sum(one.copies for one in usages),
             kept,
-            _scaled(kept.seconds - looker.packing_seconds, found, kept),
-            _scaled(looker.packing_seconds, found, kept),
-            worth_starting(store.migration_parallel_files, found.files, found.size),
+            walking,
+            _working(store.migration_parallel_files, found),
             can_reflink,
             store.link_outside,
             room,
@@ -108,11 +112,10 @@ def predict(
     return Prediction(found, kept, every, chosen, is_begun)
 
 
-def _scaled(seconds: float, found: Plan, kept: Kept) -> tuple[float, float]:
-    """Scale the time for the sample to the whole, by files and by bytes: the truth lies between."""
-    by_files = seconds * found.files / (kept.files or 1)
-    by_bytes = seconds * found.size / (kept.bytes_read or 1)
-    return min(by_files, by_bytes), max(by_files, by_bytes)
+def _working(jobs_max: int, found: Plan) -> int:
+    """Return how many workers do work at one time: no more than there are processors."""
+    processors = len(os.sched_getaffinity(0))
+    return min(worth_starting(jobs_max, found.files, found.size), processors)
 
 
 def _is_begun(top: int) -> bool:

@@ -23,9 +23,20 @@ _LEDGER_BYTES_A_FILE = 60
 """Measured on the wheels: 54."""
 
 _BLOCK = 4096
-_MIGRATE_TIMES_MAX = 3.0
-"""A migration reads and hashes as the sample did, and then links or writes, records and
-compares: so many times the work at the most (measured on the wheels: 2.6 times that of b3sum)."""
+_HANDLING = 1.2
+"""What a migration does with files that are linked, to what looking at their names, reading and
+hashing them takes: measured on 60 wheels and on a million small files."""
+_PACKINGS = 3.0
+"""What is compressed is read back, unpacked and hashed."""
+_TIMES_OFF = 1.6
+"""So many times shorter or longer it may last: what else the machine does changes from one minute
+to the next, and so much that two measurements of one thing differ by that."""
+_START_SECONDS = 1.0
+
+_CARRIER_SECONDS = 0.0001, 0.001
+_WRITE_RATE = 500e6, 50e6
+"""Making a file, and bytes a second, on a fast disk and on a slow one. Which one it is cannot be
+told without writing."""
 
 
 class Choice(NamedTuple):
@@ -75,9 +86,7 @@ class Subject(NamedTuple):
         usages: All packages, measured closely.
         copies: What copies of manifests and bills of materials for people take.
         kept: What a sample says of their objects.
-        reading: How many seconds reading and hashing all of it would take one process, from
-            and to.
-        packing: Likewise compressing it.
+        walking: How many seconds it took to look at all names.
         jobs: Worker processes.
         can_reflink: Whether the file system shares extents.
         link_outside: Whether inodes with names elsewhere may be linked.
@@ -87,8 +96,7 @@ class Subject(NamedTuple):
     usages: list[Usage]
     copies: int
     kept: Kept
-    reading: tuple[float, float]
-    packing: tuple[float, float]
+    walking: float
     jobs: int
     can_reflink: bool
     link_outside: bool
@@ -118,20 +126,18 @@ def _choice(subject: Subject, ingest: str, compression: str) -> Choice:
     usages, kept = subject.usages, subject.kept
     allocated = sum(one.allocated for one in usages)
     files = sum(one.files for one in usages)
+    is_packed = compression == "zstd"
     books = FIXED_BYTES // 2 + files * _LEDGER_BYTES_A_FILE
     objects, listed = (
-        kept.packed if compression == "zstd" else kept.plain,
+        kept.packed if is_packed else kept.plain,
         lists(usages, subject.copies),
     )
     saved = Guess(allocated - objects.value - listed.value, objects.margin + listed.margin)
     whole = allocated or 1
     share = Guess((saved.value - books) / whole, saved.margin / whole)
-    peak_bytes, peak_inodes = _peak(subject, ingest, objects, is_packed=compression == "zstd")
+    peak_bytes, peak_inodes = _peak(subject, ingest, objects, is_packed=is_packed)
     room = subject.room
     fits = peak_bytes <= room.size and (room.inodes is None or peak_inodes <= room.inodes)
-    low, high = subject.reading
-    if compression == "zstd":
-        low, high = low + subject.packing[0], high + subject.packing[1]
     return Choice(
         ingest,
         compression,
@@ -140,9 +146,24 @@ def _choice(subject: Subject, ingest: str, compression: str) -> Choice:
         share,
         peak_bytes,
         peak_inodes,
-        (low / subject.jobs, 1.0 + high * _MIGRATE_TIMES_MAX),
+        _seconds(subject, objects, is_packed=is_packed, is_written=is_packed or ingest == "copy"),
         fits,
     )
+
+
+def _seconds(
+    subject: Subject, objects: Guess, *, is_packed: bool, is_written: bool
+) -> tuple[float, float]:
+    """Return how long ``migrate`` takes, from and to, by what was timed just now."""
+    work = _HANDLING * (subject.walking + subject.kept.reading)
+    if is_packed:
+        work += _PACKINGS * subject.kept.packing
+    low, high = work / subject.jobs / _TIMES_OFF, work / subject.jobs * _TIMES_OFF
+    if is_written:
+        carriers = subject.kept.carriers
+        low += carriers.low * _CARRIER_SECONDS[0] / subject.jobs + objects.low / _WRITE_RATE[0]
+        high += carriers.high * _CARRIER_SECONDS[1] / subject.jobs + objects.high / _WRITE_RATE[1]
+    return low, _START_SECONDS + high
 
 
 def _peak(subject: Subject, ingest: str, objects: Guess, *, is_packed: bool) -> tuple[int, int]:

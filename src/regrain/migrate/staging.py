@@ -130,13 +130,16 @@ class Stager:
         name = further_carrier(entry.digest, mode)
         if name in self._published or name in self.wanted:
             return
-        if name not in self._seen:
+        is_new = name not in self._seen
+        if is_new:
             if len(self._seen) >= _NAMES_REMEMBERED_MAX:
                 self.forget()
             self._seen.add(name)
-            if self._is_in_objects(entry, mode, name):
-                self._published.add(name)
-                return
+        # A link to what another worker published meanwhile does no harm, but beside a frame it
+        # would be a second carrier: so where there may be one, it is looked for each time.
+        if (is_new or self._packer is not None) and self._is_in_objects(entry, mode, name):
+            self._published.add(name)
+            return
         try:
             file = OpenFile(fd, before, content)
             self._stage(name, mode, file, entry, inside=inside)

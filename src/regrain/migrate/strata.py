@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +24,7 @@ from regrain.store.census import WHOLE_BYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from regrain.migrate.sizes import Sizes
     from regrain.store.census import Held, Looked
 
 FILES_MAX = 16_000
@@ -35,18 +37,6 @@ GROUPS_MIN = 4
 
 _DEVIATIONS = 3.0
 """How many standard errors the margin is: about 99 %, small samples considered."""
-
-
-class Group(NamedTuple):
-    """All files of one size."""
-
-    size: int
-    files: list[Held]
-
-    @property
-    def allocated(self) -> int:
-        """What they take on disk."""
-        return sum(one.allocated for one in self.files)
 
 
 class Guess(NamedTuple):
@@ -73,6 +63,8 @@ class Kept(NamedTuple):
         plain: Bytes on disk.
         packed: Likewise if they are compressed.
         carriers: How many there are.
+        reading: Seconds that one process would take to open, read and hash all files.
+        packing: Likewise to compress each content once.
         files: How many files were looked into.
         bytes_read: How much was read of them.
         seconds: How long that took, compressing included.
@@ -81,6 +73,8 @@ class Kept(NamedTuple):
     plain: Guess
     packed: Guess
     carriers: Guess
+    reading: float
+    packing: float
     files: int
     bytes_read: int
     seconds: float
@@ -94,33 +88,26 @@ class _Seen(NamedTuple):
     plain: Guess
     packed: Guess
     carriers: Guess
+    reading: float
+    packing: float
 
 
-def strata(held: Iterable[Held], families: Sequence[str]) -> list[list[Group]]:
-    """Sort files into groups and these into strata.
-
-    Args:
-        held: All files.
-        families: Of each package its family.
-    """
-    by_size: dict[int, list[Held]] = {}
-    for one in held:
-        by_size.setdefault(one.size, []).append(one)
-    found: dict[tuple[int, int, int], list[Group]] = {}
-    for size, files in sorted(by_size.items()):
-        packages = {one.package for one in files}
-        spread = min(2, len(packages) - 1)
-        if spread and len({families[number] for number in packages}) == 1:
-            spread = 1
-        elif spread:
-            spread = 2
-        key = (size.bit_length() // 2, spread, len(files).bit_length())
-        found.setdefault(key, []).append(Group(size, files))
+def strata(sizes: Sizes) -> list[array[int]]:
+    """Sort the numbers of sizes into strata."""
+    found: dict[tuple[int, int, int], array[int]] = {}
+    for number in range(len(sizes)):
+        key = (
+            sizes.size[number].bit_length() // 2,
+            sizes.spread[number],
+            sizes.files[number].bit_length(),
+        )
+        found.setdefault(key, array("Q")).append(number)
     return [found[key] for key in sorted(found)]
 
 
 def estimate(
-    listed: Sequence[Sequence[Group]],
+    sizes: Sizes,
+    find: Callable[[], Iterable[Held]],
     look: Callable[[Iterable[Held]], list[Looked]],
     clock: Callable[[], float],
     seed: int = 0,
@@ -128,74 +115,110 @@ def estimate(
     """Draw, look, and scale.
 
     Args:
-        listed: The strata.
+        sizes: Of all files.
+        find: Yields all files; only those of the sizes that are drawn are kept in memory.
         look: Looks into files of one size.
         clock: What time it is.
         seed: Of the draw.
     """
-    began = clock()
     random = Random(seed)  # noqa: S311 -- a sample, no secret
-    drawn = _draw(listed, random)
+    listed = strata(sizes)
+    drawn = _draw(listed, sizes, random)
+    chosen = _choose(find(), {sizes.size[number] for one in drawn for number in one}, random)
+    began = clock()
     plain = packed = carriers = Guess(0.0, 0.0)
+    reading = packing = 0.0
     files = bytes_read = 0
-    for stratum, groups in zip(listed, drawn, strict=True):
+    for stratum, numbers in zip(listed, drawn, strict=True):
         seen = []
-        for group in groups:
-            looked = look(_some(group.files, random))
+        for number in numbers:
+            looked = look(chosen.pop(sizes.size[number]))
             files += len(looked)
             bytes_read += sum(one.bytes_read for one in looked)
             if looked:
-                seen.append(_see(group, looked))
-        allocated = sum(group.allocated for group in stratum)
-        count = sum(len(group.files) for group in stratum)
+                seen.append(_see(sizes.allocated[number], sizes.files[number], looked))
+        space = sum(sizes.allocated[number] for number in stratum)
+        count = sum(sizes.files[number] for number in stratum)
         there = [one.allocated for one in seen]
-        plain = _add(plain, _scale(allocated, len(stratum), there, [s.plain for s in seen]))
-        packed = _add(packed, _scale(allocated, len(stratum), there, [s.packed for s in seen]))
+        plain = _add(plain, _scale(space, len(stratum), there, [s.plain for s in seen]))
+        packed = _add(packed, _scale(space, len(stratum), there, [s.packed for s in seen]))
         there = [one.files for one in seen]
         carriers = _add(carriers, _scale(count, len(stratum), there, [s.carriers for s in seen]))
-    return Kept(plain, packed, carriers, files, bytes_read, clock() - began)
+        a_file = count / (sum(there) or 1)
+        reading += a_file * sum(one.reading for one in seen)
+        packing += a_file * sum(one.packing for one in seen)
+    took = clock() - began
+    return Kept(plain, packed, carriers, reading, packing, files, bytes_read, took)
 
 
-def _draw(listed: Sequence[Sequence[Group]], random: Random) -> list[list[Group]]:
-    """Draw groups: a few of each stratum, then where the most bytes stand behind each drawn."""
-    shuffled = [random.sample(stratum, len(stratum)) for stratum in listed]
+def _draw(listed: list[array[int]], sizes: Sizes, random: Random) -> list[Sequence[int]]:
+    """Draw sizes: a few of each stratum, then where the most bytes stand behind each drawn.
+
+    What is drawn comes to stand at the beginning of its stratum.
+    """
     taken = [0] * len(listed)
-    weights = [sum(group.allocated for group in stratum) for stratum in listed]
+    weights = [sum(sizes.allocated[number] for number in stratum) for stratum in listed]
     queue = [(-math.inf, -weight, number) for number, weight in enumerate(weights)]
     heapq.heapify(queue)
     files = size = 0
     while queue and files < FILES_MAX and size < BYTES_MAX:
-        _, _, number = heapq.heappop(queue)
-        group = shuffled[number][taken[number]]
-        taken[number] += 1
-        count = min(len(group.files), GROUP_FILES_MAX)
+        _, _, which = heapq.heappop(queue)
+        stratum, place = listed[which], taken[which]
+        other = random.randrange(place, len(stratum))
+        stratum[place], stratum[other] = stratum[other], stratum[place]
+        taken[which] += 1
+        count = min(sizes.files[stratum[place]], GROUP_FILES_MAX)
         files += count
-        size += count * min(group.size, WHOLE_BYTES_MAX)
-        if taken[number] < len(shuffled[number]):
-            is_due = taken[number] < GROUPS_MIN
-            rank = -math.inf if is_due else -weights[number] / taken[number]
-            heapq.heappush(queue, (rank, taken[number] if is_due else 0, number))
-    return [groups[:count] for groups, count in zip(shuffled, taken, strict=True)]
+        size += count * min(sizes.size[stratum[place]], WHOLE_BYTES_MAX)
+        if taken[which] < len(stratum):
+            is_due = taken[which] < GROUPS_MIN
+            rank = -math.inf if is_due else -weights[which] / taken[which]
+            heapq.heappush(queue, (rank, taken[which] if is_due else 0, which))
+    return [stratum[:count] for stratum, count in zip(listed, taken, strict=True)]
 
 
-def _some(files: list[Held], random: Random) -> list[Held]:
-    return files if len(files) <= GROUP_FILES_MAX else random.sample(files, GROUP_FILES_MAX)
+def _choose(held: Iterable[Held], wanted: set[int], random: Random) -> dict[int, list[Held]]:
+    """Return the files of each size that is wanted; where there are too many, some by chance.
+
+    It is not known how many are to come, so each takes the place of another with the chance that
+    leaves all of them the same: A. G. Waterman's reservoir.
+    """
+    chosen: dict[int, list[Held]] = {size: [] for size in wanted}
+    met = dict.fromkeys(wanted, 0)
+    for one in held:
+        if one.size not in wanted:
+            continue
+        met[one.size] += 1
+        files = chosen[one.size]
+        if len(files) < GROUP_FILES_MAX:
+            files.append(one)
+        elif (place := random.randrange(met[one.size])) < GROUP_FILES_MAX:
+            files[place] = one
+    return chosen
 
 
-def _see(group: Group, looked: Sequence[Looked]) -> _Seen:
-    """Say what is kept of a group."""
+def _see(allocated: int, files: int, looked: Sequence[Looked]) -> _Seen:
+    """Say what is kept of all files of one size, of which some were looked into."""
     modes = Counter((one.key, one.mode) for one in looked)
     contents = Counter(one.key for one in looked)
-    unseen = len(group.files) - len(looked)
+    frames = Counter((one.key, _packed_mode(one)) for one in looked)
+    unseen = max(0, files - len(looked))
     plain = {(one.key, one.mode): one.plain for one in looked}
-    packed = {one.key: one.packed for one in looked}
+    packed = {(one.key, _packed_mode(one)): one.packed for one in looked}
     return _Seen(
-        group.allocated,
-        len(group.files),
+        allocated,
+        files,
         _distinct(sum(plain.values()), modes, unseen),
-        _distinct(sum(packed.values()), contents, unseen),
+        _distinct(sum(packed.values()), frames, unseen),
         _distinct(len(modes), modes, unseen),
+        sum(one.reading for one in looked) * files / len(looked),
+        _distinct(sum(one.packing for one in looked), contents, unseen).value,
     )
+
+
+def _packed_mode(one: Looked) -> int:
+    """Return what tells carriers of one content apart: a frame serves files of all modes."""
+    return 0 if one.packed < one.plain else one.mode
 
 
 def _distinct(
@@ -220,6 +243,7 @@ def _scale(whole: float, groups: int, there: list[float], kept: list[Guess]) -> 
         return Guess(ratio * whole, own + max(ratio, 1 - ratio) * (whole - base))
     errors = [one.value - ratio * part for one, part in zip(kept, there, strict=True)]
     variance = sum(error * error for error in errors) / (count - 1)
+    variance *= (count - 1) / max(1, count - 3)  # of so few, as Student's distribution says
     spread = groups * math.sqrt((1 - count / groups) * variance / count)
     return Guess(ratio * whole, _DEVIATIONS * spread + own)
 

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from regrain import disk
 from regrain.errors import PackageError
-from regrain.model.layout import MANIFEST, carrier_mode
+from regrain.model.layout import carrier_mode
 from regrain.store.frames import Compression, Packer, block_size, has_holes
 
 if TYPE_CHECKING:
@@ -38,13 +38,6 @@ class Held(NamedTuple):
     size: int
     allocated: int
 
-    @property
-    def is_copied(self) -> bool:
-        """Whether a copy for people will stand beside the file list."""
-        return self.path == MANIFEST.encode() or (
-            self.path.startswith(b"sbom.") and b"/" not in self.path
-        )
-
 
 class Looked(NamedTuple):
     """What was found in a file.
@@ -55,6 +48,9 @@ class Looked(NamedTuple):
         plain: What that takes on disk.
         packed: What it takes compressed, or plain where that does not pay.
         bytes_read: How much of it was read.
+        reading: How many seconds opening, reading and hashing it took, or of a large file would
+            take if all of it were read.
+        packing: Likewise compressing it; nothing where that content was compressed before.
     """
 
     key: bytes
@@ -62,6 +58,8 @@ class Looked(NamedTuple):
     plain: int
     packed: int
     bytes_read: int
+    reading: float = 0.0
+    packing: float = 0.0
 
 
 def files(store: int, package_hashes: Sequence[str]) -> Iterator[Held]:
@@ -103,9 +101,6 @@ class Looker:
         package_hashes: The packages that ``Held.package`` counts.
         compression: How objects would be compressed.
         clock: What time it is.
-
-    Attributes:
-        packing_seconds: How long compressing took.
     """
 
     def __init__(
@@ -115,7 +110,6 @@ class Looker:
         compression: Compression,
         clock: Callable[[], float],
     ) -> None:
-        self.packing_seconds = 0.0
         self._clock = clock
         self._store = store
         self._names = package_hashes
@@ -136,6 +130,7 @@ class Looker:
 
     def _look(self, held: Held) -> Looked:
         parent, _, name = held.path.rpartition(b"/")
+        began, packing = self._clock(), 0.0
         with (
             disk.Closing(disk.open_directory(self._names[held.package], self._store)) as root,
             disk.Closing(disk.descend(parent, root)) as at,
@@ -147,11 +142,16 @@ class Looker:
             content = _content(fd, held.size)
             key = blake3(content).digest()
             if key not in self._packed:
-                began = self._clock()
+                packing -= self._clock()
                 self._packed[key] = self._shrunk(fd, held, content)
-                self.packing_seconds += self._clock() - began
+                packing += self._clock()
         mode = carrier_mode(stat.S_IMODE(status.st_mode))
-        return Looked(key, mode, held.allocated, self._packed[key], len(content))
+        reading = self._clock() - began - packing
+        part = held.size / len(content)
+        return Looked(
+            *(key, mode, held.allocated, self._packed[key], len(content)),
+            *(reading * part, packing * part),
+        )
 
     def _shrunk(self, fd: int, held: Held, content: bytes) -> int:
         if has_holes(fd, held.size):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ class Usage:
         copied_bytes: What those copies take.
         linked_outside: Files with names outside this package.
         cuts: Paths that part a large package into slices of about equal work.
+        sizes: If it was measured closely: size and bytes on disk of each inode that is a file
+            and has bytes, in turn.
+        copies: What the copies for people beside its file list take.
         newest_ctime_ns: Latest change time of anything in it.
         problem: Why it will fail, empty if nothing is known.
     """
@@ -66,6 +70,8 @@ class Usage:
     copied_bytes: int = 0
     linked_outside: int = 0
     cuts: list[bytes] = field(default_factory=list, repr=False)
+    sizes: array[int] = field(default_factory=lambda: array("Q"), repr=False)
+    copies: int = 0
     newest_ctime_ns: int = 0
     problem: str = ""
     shared: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False)
@@ -125,9 +131,8 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
         if kind is disk.FILE:
             usage.files += 1
             usage.size += status.st_size
-            if closely and first and not _is_linkable(at, name, status, owner):
-                usage.copied_files += 1
-                usage.copied_bytes += _rounded(status.st_size)
+            if closely and first:
+                _look_closely(at, name, path, status, usage, owner)
         elif kind is disk.DIRECTORY:
             usage.directories += 1
         elif kind is disk.SYMLINK:
@@ -137,6 +142,19 @@ def _measure_tree(root: int, usage: Usage, owner: Owner, *, closely: bool) -> No
     for links, inside in usage.shared.values():
         if links > inside:
             usage.linked_outside += inside
+    usage.shared.clear()  # once migrated most inodes are in it, and callers keep many of these
+
+
+def _look_closely(
+    at: int, name: bytes, path: bytes, status: os.stat_result, usage: Usage, owner: Owner
+) -> None:
+    if not _is_linkable(at, name, status, owner):
+        usage.copied_files += 1
+        usage.copied_bytes += _rounded(status.st_size)
+    if status.st_size:
+        usage.sizes.extend((status.st_size, disk.allocated(status)))
+    if path == MANIFEST.encode() or (path.startswith(b"sbom.") and b"/" not in path):
+        usage.copies += disk.allocated(status)
 
 
 class _Cutter:
