@@ -263,6 +263,7 @@ class _Running:
                 root.owner,
                 options,
                 limits.niceness,
+                idle_cpu=limits.cpu_priority == "idle",
                 idle_io=limits.io_priority == "idle",
             )
             summary = run.execute(lambda jobs: pool.make_executor(jobs, place))

@@ -53,6 +53,7 @@ class Workplace:
         owner: Who the store belongs to.
         options: How packages are brought in.
         niceness: How much it lets others go first at the processors, 0 to 19.
+        idle_cpu: Whether it computes only when hardly anybody else does.
         idle_io: Whether it lets them go first at the disks.
     """
 
@@ -61,6 +62,7 @@ class Workplace:
     owner: Owner
     options: Options
     niceness: int = 0
+    idle_cpu: bool = False
     idle_io: bool = False
 
 
@@ -158,7 +160,7 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
 
 
 def _start_process(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-    give_way(place.niceness, idle_io=place.idle_io)
+    give_way(place.niceness, idle_cpu=place.idle_cpu, idle_io=place.idle_io)
     start(place, stop)
 
 
