@@ -66,8 +66,14 @@ def io_class(pid: int) -> str:
         ),
     ],
 )
-def test_workers_are_nice(  # noqa: PLR0913, PLR0917 -- what is expected, word by word
-    store_path: Path, seed: int, limits: Migration, nice: int, io: str, policy: int, shared: int
+def test_workers_are_nice(  # noqa: PLR0917 -- what is expected, word by word
+    store_path: Path,
+    seed: int,
+    limits: Migration,
+    nice: int,
+    io: str,
+    policy: int,
+    shared: int | None,
 ) -> None:
     for number in range(12):
         add_ordinary(store_path, f"p{number}", "1", seed)

@@ -279,6 +279,7 @@ class _Running:
             store.migration_batch_size,
             migration.max_read,
             migration.pause_ms,
+            migration.max_files,
         )
 
     def _options(self, directory: RunDirectory) -> Options:

@@ -28,6 +28,7 @@ from regrain.migrate.jobs import (
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
+from regrain.migrate.throttle import Throttle
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.root import Owner
@@ -81,9 +82,7 @@ class _Worker:
             self.store, self._below(layout.OBJECTS), self._below(f"{run}/{layout.OBJECTS}")
         )
         stager = Stager(places.objects, places.pool, place.owner, place.options, copies_later=True)
-        self.ingester = Ingester(
-            stager, stopping=lambda: bool(stop.value), rate=lambda: float(stop.rate)
-        )
+        self.ingester = Ingester(stager, lambda: bool(stop.value), Throttle(stop))
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
 
