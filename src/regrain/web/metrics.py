@@ -80,6 +80,7 @@ CAUSES = (
     ("paused", (PAUSED,)),
     ("io_pressure", ("io_pressure_max",)),
     ("latency", ("latency_slowdown_max",)),
+    ("rate", ("(max_read)", "(max_files)", "(pause_ms)")),
     ("ledger", ("the ledger is busy",)),
     ("space", ("space", "can be used, with")),
 )
