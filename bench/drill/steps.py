@@ -25,8 +25,9 @@ WRITERS = 6
 SLOWDOWN_MAX = 3.0
 THRASHERS = 6
 DISTURBED_FILE_BYTES = 1 << 30
-SLOW_MIB_S = 0.5
-"""So slowly the migration reads while it is to be held, paused and disturbed."""
+SLOWLY = ("--max-read", "0.3", "--batch", "1")
+"""So slowly the migration reads while it is to be held, paused and disturbed; a package a batch, so
+that little is in hand when it is held."""
 RUNS_MAX = 6
 PRESSURE = Path("/proc/pressure/io")
 
@@ -123,7 +124,7 @@ def hold_by_pressure_and_pause(scene: Scene) -> None:
     console.heading("Slowed and held by I/O pressure")
     console.settings["REGRAIN_MIGRATION__IO_PRESSURE_MAX"] = str(PRESSURE_PERCENT_MAX)
     console.until(lambda: _pressure() < PRESSURE_PERCENT_MAX / 2, "this machine has little to do")
-    with console.watched("migrate", "--max-read", str(SLOW_MIB_S)) as run:
+    with console.watched("migrate", *SLOWLY) as run:
         console.until(lambda: console.status()["migrated_packages"] > 0, "it works")
         console.say(
             f"It was begun with little I/O pressure ({_pressure():.0f} %), and has migrated "
@@ -203,7 +204,7 @@ def fire_the_trigger(scene: Scene) -> None:
     console.settings["REGRAIN_MIGRATION__LATENCY_SLOWDOWN_MAX"] = str(SLOWDOWN_MAX)
     target = console.directory / "load-file"
     _fill(target)
-    with console.watched("migrate", "--max-read", str(SLOW_MIB_S)) as run, ExitStack() as load:
+    with console.watched("migrate", *SLOWLY) as run, ExitStack() as load:
         console.until(
             lambda: console.status()["foreground_seconds"] is not None, "readers are measured"
         )

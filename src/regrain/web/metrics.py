@@ -72,8 +72,8 @@ _GAUGES = (
 """Name, figure of ``status --json``, meaning."""
 
 RULES = (
-    *("integrity", "error_rate", "packages_an_hour", "foreground_reads", "control"),
-    *("free_bytes", "free_inodes"),
+    *("integrity", "error_rate", "packages_an_hour", "foreground_reads", "held"),
+    *("control", "free_bytes", "free_inodes"),
 )
 TRIGGERS = ("integrity", "error_rate", "slowdown")
 CAUSES = (
