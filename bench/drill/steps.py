@@ -25,8 +25,9 @@ WRITERS = 6
 SLOWDOWN_MAX = 3.0
 THRASHERS = 6
 DISTURBED_FILE_BYTES = 1 << 30
-SLOW_MIB_S = 0.5
-"""So slowly the migration reads while it is to be held, paused and disturbed."""
+SLOWLY = ("--max-read", "0.3", "--batch", "1")
+"""So slowly the migration reads while it is to be held, paused and disturbed; a package a batch, so
+that little is in hand when it is held."""
 RUNS_MAX = 6
 PRESSURE = Path("/proc/pressure/io")
 
@@ -118,37 +119,50 @@ def bring_in_users(scene: Scene, stack: ExitStack) -> None:
 
 
 def hold_by_pressure_and_pause(scene: Scene) -> None:
-    """Let others write until the kernel's measure holds the run; then pause and resume it."""
+    """Let others write until the kernel's measure slows and holds the run; pause and resume it."""
     console = scene.console
-    console.heading("Held by I/O pressure")
+    console.heading("Slowed and held by I/O pressure")
     console.settings["REGRAIN_MIGRATION__IO_PRESSURE_MAX"] = str(PRESSURE_PERCENT_MAX)
+    console.until(lambda: _pressure() < PRESSURE_PERCENT_MAX / 2, "this machine has little to do")
+    with console.watched("migrate", *SLOWLY) as run:
+        console.until(lambda: console.status()["migrated_packages"] > 0, "it works")
+        console.say(
+            f"It was begun with little I/O pressure ({_pressure():.0f} %), and has migrated "
+            f"{console.status()['migrated_packages']} packages. {WRITERS} processes begin to "
+            "write and flush."
+        )
+        _hold_by_pressure(console)
+        _pause_and_resume(console)
+        _stop(console, run)
+    console.check("SIGTERM ends it with 143", holds=run.returncode == 143)
+    _remove_load(console)
+    del console.settings["REGRAIN_MIGRATION__IO_PRESSURE_MAX"]
+
+
+def _hold_by_pressure(console: Console) -> None:
     with ExitStack() as disturbance:
         for number in range(WRITERS):
             disturbance.enter_context(console.acting("write", f"load-{number}"))
-        seconds = console.until(lambda: _pressure() > PRESSURE_PERCENT_MAX, "I/O pressure rises")
-        console.say(
-            f"{WRITERS} processes write and flush; after {seconds:.0f} s tasks of this machine "
-            f"wait for storage {_pressure():.0f} % of their time."
+        console.until(lambda: "I/O pressure" in _reason(console), "slowed by I/O pressure")
+        told = console.snapshot()
+        console.check(
+            "workers are shed before it is held",
+            holds=not told["held"],
+            found=told["throttle_reason"],
         )
-        with console.watched("migrate", "--max-read", str(SLOW_MIB_S)) as run:
-            console.until(lambda: "I/O pressure" in _reason(console), "held by I/O pressure")
-            first = _bytes_done(console)
-            console.regrain("status")
-            time.sleep(3)
-            console.check(
-                "nothing is begun while it is held",
-                holds="I/O pressure" in _reason(console) and _bytes_done(console) == first,
-                found=f"{first:,} bytes, three seconds later the same",
-            )
-            disturbance.close()
-            console.say("The writers end.")
-            seconds = console.until(lambda: not _reason(console), "goes on by itself")
-            console.check("it goes on by itself", holds=True, found=f"after {seconds:.0f} s")
-            _pause_and_resume(console)
-            _stop(console, run)
-        console.check("SIGTERM ends it with 143", holds=run.returncode == 143)
-    _remove_load(console)
-    del console.settings["REGRAIN_MIGRATION__IO_PRESSURE_MAX"]
+        console.until(lambda: bool(console.snapshot().get("held")), "held by I/O pressure")
+        console.until(lambda: not console.status()["in_progress_packages"], "nothing is in hand")
+        first = _bytes_done(console)
+        console.regrain("status")
+        time.sleep(3)
+        console.check(
+            "nothing is begun while it is held",
+            holds="I/O pressure" in _reason(console) and _bytes_done(console) == first,
+            found=f"{first:,} bytes, three seconds later the same",
+        )
+    console.say("The writers end.")
+    seconds = console.until(lambda: "I/O pressure" not in _reason(console), "goes on by itself")
+    console.check("it goes on by itself", holds=True, found=f"after {seconds:.0f} s")
 
 
 def _pause_and_resume(console: Console) -> None:
@@ -190,7 +204,7 @@ def fire_the_trigger(scene: Scene) -> None:
     console.settings["REGRAIN_MIGRATION__LATENCY_SLOWDOWN_MAX"] = str(SLOWDOWN_MAX)
     target = console.directory / "load-file"
     _fill(target)
-    with console.watched("migrate", "--max-read", str(SLOW_MIB_S)) as run, ExitStack() as load:
+    with console.watched("migrate", *SLOWLY) as run, ExitStack() as load:
         console.until(
             lambda: console.status()["foreground_seconds"] is not None, "readers are measured"
         )

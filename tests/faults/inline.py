@@ -25,11 +25,14 @@ from regrain.store import scan
 
 @dataclass(slots=True)
 class Flag:
-    """What tells workers to stop, and to forget."""
+    """What workers share with their run: what tells them to stop, to forget, to be slow."""
 
     value: int = 0
     turn: int = 0
     rate: float = 0.0
+    rate_held_at: float = 0.0
+    files_rate: float = 0.0
+    files_rate_held_at: float = 0.0
 
 
 _numbers = count()

@@ -19,8 +19,11 @@ PRIORITY_FIELD = 15
 """Where the niceness stands in ``/proc/PID/stat``, counted from what follows the name."""
 
 
-def children() -> dict[int, tuple[int, str]]:
-    """Niceness and I/O class of the processes this one has started."""
+Priority = tuple[int, str, int, str | None]
+
+
+def children() -> dict[int, Priority]:
+    """Niceness, I/O class, scheduling policy and share as a session of the workers here."""
     found = {}
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listed:
         pids = [int(pid) for pid in listed.read().split()]
@@ -31,8 +34,17 @@ def children() -> dict[int, tuple[int, str]]:
         except OSError:
             continue
         if b"spawn_main" in command:
-            found[pid] = (int(fields[PRIORITY_FIELD + 1]), io_class(pid))
+            nice = int(fields[PRIORITY_FIELD + 1])
+            found[pid] = (nice, io_class(pid), os.sched_getscheduler(pid), share(pid))
     return found
+
+
+def share(pid: int) -> str | None:
+    """How nice a session is, where the kernel shares processors among sessions."""
+    switch = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    if not switch.exists() or switch.read_text().strip() != "1":
+        return None
+    return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
 
 
 def io_class(pid: int) -> str:
@@ -41,27 +53,42 @@ def io_class(pid: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"),
+    ("limits", "nice", "io", "policy", "shared"),
     [
-        (Migration(settle=0), (10, "idle")),
-        (Migration(settle=0, niceness=0, io_priority="normal"), (0, "")),
+        (Migration(settle=0), 10, "idle", os.SCHED_IDLE, 19),
+        (Migration(settle=0, cpu_priority="normal"), 10, "idle", os.SCHED_OTHER, 10),
+        (
+            Migration(settle=0, niceness=0, cpu_priority="normal", io_priority="normal"),
+            0,
+            "",
+            os.SCHED_OTHER,
+            None,
+        ),
     ],
 )
-def test_workers_are_nice(
-    store_path: Path, seed: int, limits: Migration, expected: tuple[int, str]
+def test_workers_are_nice(  # noqa: PLR0917 -- what is expected, word by word
+    store_path: Path,
+    seed: int,
+    limits: Migration,
+    nice: int,
+    io: str,
+    policy: int,
+    shared: int | None,
 ) -> None:
     for number in range(12):
         add_ordinary(store_path, f"p{number}", "1", seed)
     initialise(store_path)
-    seen: set[tuple[int, str]] = set()
+    seen: set[Priority] = set()
 
     def look(event: Any) -> None:
         if isinstance(event, Progress) and event.packages_done:
             seen.update(children().values())
 
-    own = os.getpriority(os.PRIO_PROCESS, 0)
+    own, own_share = os.getpriority(os.PRIO_PROCESS, 0), share(os.getpid())
     PackageStore.open(store_path, Settings(migration=limits)).migration().run(look, jobs=1, batch=1)
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
-    assert seen
-    niceness, expected_class = expected
-    assert {(max(own, niceness), expected_class or io_class(os.getpid()))} == seen
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert share(os.getpid()) == own_share, "others of this session must not suffer"
+    expected_share = own_share if shared is None or own_share is None else str(shared)
+    expected = (max(own, nice), io or io_class(os.getpid()), policy, expected_share)
+    assert seen == {expected}

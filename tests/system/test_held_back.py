@@ -41,6 +41,37 @@ def test_reading_is_held_to_its_rate(store_path: Path, seed: int) -> None:
     assert 0.7 * size / (2 << 20) < time.monotonic() - begin
 
 
+def test_files_are_held_to_their_rate(store_path: Path, seed: int) -> None:
+    """As it is configured, then as it is told; the reason is shown all the time."""
+    awkward.make_plain_store(store_path, seed, 1, 60)
+    regrain = Regrain(store_path, {"REGRAIN_MIGRATION__MAX_FILES": "1"})
+    regrain("init")
+    begin = time.monotonic()
+    with regrain.running("migrate", "--jobs", "1") as run:
+
+        def slowed() -> Any:
+            document = regrain("status", "--json").document
+            return document if document["throttled"] else None
+
+        document = until(slowed)
+        assert document["throttle_reason"] == "no more than 1 files/s are read (max_files)"
+        assert document["in_progress_packages"] == 1
+        regrain("set", "max-files=20")
+        assert run.wait(SECONDS_MAX) == 0
+    assert 60 / 20 * 0.7 < time.monotonic() - begin < 60
+    assert set(statuses(store_path).values()) == {"completed"}
+
+
+def test_a_pause_between_batches_is_a_reason(store_path: Path, seed: int) -> None:
+    awkward.make_plain_store(store_path, seed, 2, 2)
+    regrain = Regrain(store_path, {"REGRAIN_MIGRATION__PAUSE_MS": "1500"})
+    regrain("init")
+    with regrain.running("migrate", "--batch", "1") as run:
+        reason = until(lambda: regrain("status", "--json").document["throttle_reason"])
+        assert reason == "1.5 s between batches (pause_ms)"
+        assert run.wait(SECONDS_MAX) == 0
+
+
 @pytest.fixture
 def pressure(workplace: Path) -> Path:
     file = workplace / "pressure"
@@ -65,23 +96,34 @@ def write(pressure: Path, percent: float) -> None:
     pressure.write_text(f"some avg10={percent:.2f} avg60=0.00 avg300=0.00 total=1\n")
 
 
-def test_io_pressure_holds_a_run(
+def test_io_pressure_slows_and_holds_a_run(
     pressed: Regrain, store_path: Path, pressure: Path, seed: int
 ) -> None:
+    """Under pressure one worker goes on; when it cannot be read any more, none."""
     awkward.make_plain_store(store_path, seed, 6, 10)
     regrain = Regrain(store_path)
     regrain("init")
     write(pressure, 55.5)
-    with pressed.running("migrate", "--jobs", "1") as run:
+    # A file a second: whoever may work is still at the first package when this test looks.
+    regrain("set", "max-files=1")
+    with pressed.running("migrate", "--jobs", "2", "--batch", "1") as run:
 
-        def held() -> Any:
-            document = regrain("status", "--json").document
-            return document if document["throttled"] else None
+        def told(words: str) -> Callable[[], Any]:
+            def look() -> Any:
+                document = regrain("status", "--json").document
+                return document if words in (document["throttle_reason"] or "") else None
 
-        document = until(held)
+            return look
+
+        document = until(told("I/O pressure"))
         assert document["throttle_reason"] == "I/O pressure 55.5 %, over 20 % (io_pressure_max)"
-        assert set(statuses(store_path).values()) == {"pending"}
         assert re.search(r"^waiting +I/O pressure 55\.5 %", regrain("status").text, re.MULTILINE)
+        until(lambda: "in_progress" in statuses(store_path).values())
+        pressure.write_text("nothing of the kind")
+        assert "io_pressure_max = 0" in until(told("cannot be read"))["throttle_reason"]
+        regrain("set", "max-files=0")
+        until(lambda: "in_progress" not in statuses(store_path).values())
+        assert "pending" in statuses(store_path).values(), "something was begun while it was held"
         write(pressure, 1)
         assert run.wait(SECONDS_MAX) == 0
     assert set(statuses(store_path).values()) == {"completed"}

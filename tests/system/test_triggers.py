@@ -223,6 +223,27 @@ def test_integrity_can_roll_back(
     assert legacy_changes(before, {p.hash: p for p in damaged}) == []
 
 
+def test_only_a_clean_verify_takes_it_back(
+    store_path: Path, damaged: tuple[LegacyPackage, LegacyPackage]
+) -> None:
+    """Told to go on, the run heals the object; that it found damage stands all the same."""
+    old, new = damaged
+    told = Told()
+    assert run(store_path, told, on_trigger="continue").completed == 1
+    fired = [(event.trigger, event.action) for event in told.of(Triggered)]
+    assert fired == [("integrity", "continue")]
+    assert history(store_path, "trigger_ignored")[0].startswith("integrity: ")
+    critical = ["critical", "integrity"]
+    assert health(store_path) == critical
+    assert run(store_path).completed == 0  # neither a further run
+    regrain = Regrain(store_path)
+    regrain("verify", "--level", "quick")  # nor a look that reads no byte
+    regrain("verify", new.hash)  # nor one at something else
+    assert health(store_path) == critical
+    regrain("verify", old.hash)
+    assert health(store_path) == ["healthy"]
+
+
 def test_what_is_known_ends_no_run(store_path: Path, plain_store: Packages, seed: int) -> None:
     regrain = Regrain(store_path, {"REGRAIN_MIGRATION__SETTLE": "0"})
     regrain("init")
@@ -286,11 +307,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> SlowReads:
     return found
 
 
-@pytest.mark.parametrize("action", ["pause", "continue"])
+@pytest.mark.parametrize("action", ["pause", "continue", "rollback"])
 def test_slow_readers_hold_the_run_then_end_it(
     store_path: Path, seed: int, slow: SlowReads, action: str
 ) -> None:
-    awkward.make_plain_store(store_path, seed, 12, 4)
+    packages = awkward.make_plain_store(store_path, seed, 12, 4)
+    before = record(packages)
     initialise(store_path)
     told = Told()
 
@@ -306,6 +328,9 @@ def test_slow_readers_hold_the_run_then_end_it(
         with pytest.raises(TriggeredError, match=r"slowdown: a small read takes \d+\.\d ms"):
             migration.run(tell, jobs=2, batch=1)
         assert waiting(store_path) > 0
+    is_back = PackageStore.open(store_path).phase is Phase.ROLLED_BACK
+    assert is_back == (action == "rollback")
+    assert legacy_changes(before, packages) == []
     assert [event.trigger for event in told.of(Triggered)] == ["slowdown"]
     reasons = {event.throttle_reason for event in told.events if hasattr(event, "throttle_reason")}
     assert any("latency_slowdown_max" in reason for reason in reasons)

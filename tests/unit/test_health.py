@@ -20,6 +20,7 @@ FINE = Facts(
     room=Room(1 << 30, 1 << 30, 1000, 1000),
     packages_last_hour=10,
     foreground=Foreground(0.010, 0.013, 0.013),
+    held_seconds=599.9,
 )
 RULES: dict[str, tuple[dict[str, Any], str, str]] = {
     "integrity": ({"concerns": {"a" * 64: Concern("damaged", 1)}}, "critical", "damaged"),
@@ -29,6 +30,11 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"foreground": Foreground(0.010, 0.0140, 0.0131)},
         "warning",
         "a small read takes 14.0 ms, 1.4 times",
+    ),
+    "held": (
+        {"held_seconds": 720.0, "held_by": "I/O pressure 50 %"},
+        "warning",
+        "no package was done in 12 minutes in which the run was held: I/O pressure 50 %",
     ),
     "control": ({"trouble": "not JSON"}, "warning", "not JSON"),
     "free_bytes": (

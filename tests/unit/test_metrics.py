@@ -171,6 +171,9 @@ def test_what_holds_a_run_back_is_told_by_its_kind(path: Path, workplace: Path) 
     assert no_space is not None
     assert metrics._cause(no_space.reason) == "space"
     assert metrics._cause(PAUSED) == "paused"
+    assert metrics._cause("no more than 1 MiB/s are read (max_read)") == "rate"
+    assert metrics._cause("no more than 9 files/s are read (max_files)") == "rate"
+    assert metrics._cause("2 s between batches (pause_ms)") == "rate"
     assert metrics._cause("something new") == "other"
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from regrain.app import health, triggers
 from regrain.app.store import PackageStore
 from regrain.errors import LockedError, NoSpaceError, RefusedError
 from regrain.migrate.pace import Course, Demand, Pace, Tempo
 from regrain.migrate.progress import Tracker
 from regrain.migrate.room import TRY_SECONDS_FIRST, Floors, Room
+from regrain.model.clock import monotonic
 from regrain.model.events import Progress, Remark
 from regrain.store.locks import StoreLock
 from tests.conftest import remove
@@ -199,6 +201,28 @@ def test_a_hold_lets_go_of_the_lock(store: Path, monkeypatch: pytest.MonkeyPatch
     assert len(set(idle)) == 1, "something was begun while it was held"
     assert [event.text for event in told.of(Remark)] == ["waiting: gently", "going on"]
     assert_complete(store, scene.packages, scene.before)
+
+
+def test_a_hold_before_the_first_package_is_told(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(health, "HELD_SECONDS_MAX", 0.3)
+    make_template(store, 1)
+    until = monotonic() + 1.0
+
+    def demand(_: Room) -> Demand | None:
+        return Demand("the disk is busy") if monotonic() < until else None
+
+    told = migrate_braked(store, monkeypatch, demand)
+    remarks = [event.text for event in told.of(Remark)]
+    assert remarks[0] == "waiting: the disk is busy"
+    assert remarks[1].startswith("no package was done in 0 minutes in which the run was held: the")
+    assert remarks[2:] == ["going on"], "it is told once"
+    standing = [[issue.rule for issue in event.standing] for event in told.of(Progress)]
+    assert standing[0] == []
+    assert standing[-1] == ["held"], "it stands for a while after a package was done"
+    assert told.of(Progress)[-1].held_seconds == 0
 
 
 def test_a_brake_ends_a_run(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from regrain.model.issue import Issue
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
@@ -24,29 +25,16 @@ WENT_ON = "went on after: "
 ERROR_RATE_PACKAGES_MIN = 20
 PACKAGES_AN_HOUR_MIN = 10
 SLOWDOWN_WARNED = 1.2
+HELD_SECONDS_MAX = 600.0
+EASE = 0.8
+"""A rule that fired and stands is judged by a bar further away: four fifths of what may be at the
+most (of a slowdown, of what it goes beyond one), five quarters of what must be at the least."""
+
+EXACT = ("integrity", "control")
+"""Rules of facts, not of figures that sway. They are clear when the fact is gone, and no sooner:
+what stands against a package only a clean ``verify`` takes back."""
+
 SEVERITY = ("healthy", "warning", "critical")
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """What a rule found.
-
-    Attributes:
-        rule: ``integrity``, ``error_rate``, ``packages_an_hour``, ``foreground_reads``,
-            ``control``, ``free_bytes`` or ``free_inodes``.
-        severity: ``warning`` or ``critical``.
-        figure: What was measured.
-        threshold: What it was measured against.
-        reason: Both, in a clause.
-        advice: What to do.
-    """
-
-    rule: str
-    severity: str
-    figure: float
-    threshold: float
-    reason: str
-    advice: str
 
 
 @dataclass(slots=True)
@@ -106,6 +94,9 @@ class Facts:
         packages_last_hour: Of the run under way; None without one, or before an hour of work.
         foreground: What readers wait beside it; None where that is not known.
         trouble: Why what a run was told cannot be understood; empty if it can.
+        held_seconds: How long the run was held since it last got a package done.
+        held_by: By what.
+        standing: What fired before and is not clear yet, as far as somebody remembers.
     """
 
     concerns: dict[str, Concern]
@@ -116,19 +107,49 @@ class Facts:
     packages_last_hour: int | None = None
     foreground: Foreground | None = None
     trouble: str = ""
+    held_seconds: float = 0.0
+    held_by: str = ""
+    standing: tuple[Issue, ...] = ()
 
 
 def judge(facts: Facts) -> Health:
     """Judge by all rules; nothing is looked at but the facts."""
-    found = Health()
-    found.add(integrity(facts.concerns))
-    found.add(error_rate(facts.failed, facts.tried, facts.error_rate_max))
-    found.add(_packages_an_hour(facts.packages_last_hour))
-    found.add(_foreground_reads(facts.foreground))
-    found.add(_control(facts.trouble))
-    for issue in lack_of_room(facts.room):
+    found, issues = Health(), look(facts)
+    seen = {issue.rule for issue in issues}
+    for issue in issues:
         found.add(issue)
+    for issue in facts.standing:
+        if issue.rule not in seen:
+            found.add(replace(issue, reason=f"{issue.reason}; that was so a moment ago"))
     return found
+
+
+def look(facts: Facts) -> list[Issue]:
+    """Return what is beyond its bar now; what stands already is judged by the lower one."""
+    standing = {issue.rule for issue in facts.standing}
+
+    def ease(rule: str) -> float:
+        return EASE if rule in standing else 1.0
+
+    room = facts.room
+    found = [
+        integrity(facts.concerns),
+        error_rate(facts.failed, facts.tried, facts.error_rate_max * ease("error_rate")),
+        _packages_an_hour(
+            facts.packages_last_hour, PACKAGES_AN_HOUR_MIN / ease("packages_an_hour")
+        ),
+        _foreground_reads(facts.foreground, 1 + (SLOWDOWN_WARNED - 1) * ease("foreground_reads")),
+        _held(facts.held_seconds, facts.held_by),
+        _control(facts.trouble),
+        *lack_of_room(
+            replace(
+                room,
+                free_bytes_min=round(room.free_bytes_min / ease("free_bytes")),
+                free_inodes_min=round(room.free_inodes_min / ease("free_inodes")),
+            )
+        ),
+    ]
+    return [issue for issue in found if issue is not None]
 
 
 def gather(root: StoreRoot, state: State, settings: Settings) -> Facts:
@@ -144,6 +165,9 @@ def gather(root: StoreRoot, state: State, settings: Settings) -> Facts:
         packages_last_hour=None if so_far is None else so_far.packages_last_hour,
         foreground=None if so_far is None else so_far.foreground,
         trouble=state.told.trouble,
+        held_seconds=0.0 if so_far is None else so_far.held_seconds,
+        held_by="" if so_far is None else so_far.throttle_reason,
+        standing=() if so_far is None else so_far.standing,
     )
 
 
@@ -205,30 +229,44 @@ def error_rate(failed: int, tried: int, rate_max: float) -> Issue | None:
     )
 
 
-def _packages_an_hour(packages: int | None) -> Issue | None:
-    if packages is None or packages >= PACKAGES_AN_HOUR_MIN:
+def _packages_an_hour(packages: int | None, packages_min: float) -> Issue | None:
+    if packages is None or packages >= packages_min:
         return None
     return Issue(
         "packages_an_hour",
         "warning",
         packages,
-        PACKAGES_AN_HOUR_MIN,
-        f"{packages} packages were done in the last hour, under {PACKAGES_AN_HOUR_MIN}",
+        packages_min,
+        f"{packages} packages were done in the last hour, under {packages_min:g}",
         "Very large packages take long; else see whether the disk or --max-read holds it back.",
     )
 
 
-def _foreground_reads(found: Foreground | None) -> Issue | None:
-    if found is None or not found.is_steadily_slower(SLOWDOWN_WARNED):
+def _foreground_reads(found: Foreground | None, slowdown_max: float) -> Issue | None:
+    if found is None or not found.is_steadily_slower(slowdown_max):
         return None
     return Issue(
         "foreground_reads",
         "warning",
         (found.steady_seconds or 0.0) / found.baseline_seconds,
-        SLOWDOWN_WARNED,
+        slowdown_max,
         f"reads beside the run are slow: {found.words}",
         "Be gentler: fewer --jobs, --max-read, [migration] io_pressure_max or "
         "latency_slowdown_max.",
+    )
+
+
+def _held(seconds: float, by: str) -> Issue | None:
+    if seconds < HELD_SECONDS_MAX:
+        return None
+    return Issue(
+        "held",
+        "warning",
+        seconds,
+        HELD_SECONDS_MAX,
+        f"no package was done in {seconds / 60:.0f} minutes in which the run was held: {by}",
+        "It goes on by itself when that is over. If it never will be, take the cause away, raise "
+        "the limit that is named, or stop the run.",
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from regrain.app import standing
 from regrain.app.account import Matters, matters
 from regrain.app.health import Health, Room, last_trigger, room_of
+from regrain.app.lasting import Memory
 from regrain.app.standing import State
 from regrain.app.steering import told
 from regrain.errors import RegrainError
@@ -102,7 +103,7 @@ class Observer:
     Args:
         path: The store's directory, from the root.
         settings: What it is judged by.
-        clock_: Says how long a look took.
+        clock_: Says how long a look took, and for how long a rule of health is past its bar.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Observer:
         self._clock = clock_
         self._totals: Seldom[Totals] = Seldom(clock_)
         self._matters: Seldom[Matters] = Seldom(clock_)
+        self._memory = Memory(clock_)
 
     def look(self) -> Overview:
         """Look once.
@@ -123,12 +125,13 @@ class Observer:
         began = self._clock()
         root = StoreRoot(self._path)
         state = self._state(root)
-        figures = standing.figures(root, state, self._settings)
+        judged = standing.health(root, state, self._settings, self._memory)
+        figures = standing.figures(root, state, self._settings, judged)
         at = state.snapshot.get("at")
         return Overview(
             figures,
             state,
-            standing.health(root, state, self._settings),
+            judged,
             room_of(root, self._settings),
             read_figures(state.snapshot),
             _foreground(state.snapshot),

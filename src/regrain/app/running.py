@@ -263,6 +263,7 @@ class _Running:
                 root.owner,
                 options,
                 limits.niceness,
+                idle_cpu=limits.cpu_priority == "idle",
                 idle_io=limits.io_priority == "idle",
             )
             summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
@@ -278,6 +279,7 @@ class _Running:
             store.migration_batch_size,
             migration.max_read,
             migration.pause_ms,
+            migration.max_files,
         )
 
     def _options(self, directory: RunDirectory) -> Options:

@@ -17,6 +17,7 @@ from regrain.model.phase import Phase
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
+    from regrain.app.lasting import Memory
     from regrain.ledger import Totals
     from regrain.model.events import Foreground
     from regrain.settings import Settings
@@ -60,9 +61,12 @@ class State:
             return None
 
 
-def health(root: StoreRoot, state: State, settings: Settings) -> Health:
-    """Judge a store by all rules."""
-    return judge(gather(root, state, settings))
+def health(
+    root: StoreRoot, state: State, settings: Settings, memory: Memory | None = None
+) -> Health:
+    """Judge a store by all rules; who looks again and again has a memory of what stands."""
+    facts = gather(root, state, settings)
+    return judge(facts if memory is None else memory.after(facts))
 
 
 def next_command(state: State) -> str:
@@ -126,13 +130,18 @@ def progress(state: State) -> Progress:
         throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
         foreground=None if run is None else run.foreground,
         packages_last_hour=None if run is None else run.packages_last_hour,
+        held=run is not None and run.held,
+        held_seconds=0.0 if run is None else run.held_seconds,
+        standing=() if run is None else run.standing,
     )
 
 
-def figures(root: StoreRoot, state: State, settings: Settings) -> dict[str, object]:
-    """Return what ``status --json`` prints beside its header."""
+def figures(
+    root: StoreRoot, state: State, settings: Settings, judged: Health | None = None
+) -> dict[str, object]:
+    """Return what ``status --json`` prints beside its header; ``judged`` if that was done."""
     totals = state.totals
-    judged = health(root, state, settings)
+    judged = health(root, state, settings) if judged is None else judged
     so_far = progress(state)
     return {
         "store": root.path,

@@ -98,7 +98,7 @@ def resume(root: StoreRoot, *, dry_run: bool = False) -> Steered:
 
 
 def set_values(root: StoreRoot, words: Mapping[str, str], *, dry_run: bool = False) -> Steered:
-    """Set ``jobs``, ``batch``, ``max-read`` and ``pause-ms``; an empty value takes one back.
+    """Set what ``Values`` has, such as ``jobs`` or ``max-read``; an empty value takes one back.
 
     Raises:
         UsageError: There is no such key, or a value makes no sense.

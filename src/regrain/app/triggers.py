@@ -13,10 +13,20 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from regrain.app.health import TRIGGER, WENT_ON, error_rate, integrity, last_trigger
+from regrain.app.health import (
+    TRIGGER,
+    WENT_ON,
+    Facts,
+    error_rate,
+    integrity,
+    last_trigger,
+    room_of,
+)
+from regrain.app.lasting import Memory, Standstill
 from regrain.errors import RefusedError
 from regrain.ledger import open_ledger
 from regrain.migrate.commit import PASSING
+from regrain.migrate.control import PAUSED
 from regrain.migrate.pressure import IoPressure
 from regrain.migrate.probe import Probe, SlowReaders
 from regrain.model.clock import monotonic
@@ -26,15 +36,18 @@ from regrain.model.events import (
     PackageCompleted,
     PackageFailed,
     Progress,
+    Remark,
     Triggered,
 )
 from regrain.model.phase import Phase
+from regrain.model.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from regrain.ledger import Concern, Ledger, Pending
     from regrain.migrate.pace import Brake, Tempo
+    from regrain.model.issue import Issue
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
@@ -129,6 +142,7 @@ class Watch:
         tell: Callable[[Event], None],
         known: dict[str, Concern] | None,
     ) -> None:
+        self._settings = settings
         self._limits = settings.migration
         self._ledger = ledger
         self._tell = tell
@@ -137,6 +151,12 @@ class Watch:
         self._looked_at = -math.inf
         self._fired: set[str] = set()
         self._hour = HourOfWork()
+        self._standstill = Standstill()
+        self._memory = Memory()
+        self._judged_at = monotonic()  # a run that is over sooner needs no memory
+        self._standing: tuple[Issue, ...] = ()
+        self._before: tuple[int, int] | None = None
+        self._root: StoreRoot | None = None
         self._slow: SlowReaders | None = None
         self._tempo: Callable[[], Tempo] | None = None
         self._damaged: list[ObjectDamaged] = []
@@ -164,6 +184,7 @@ class Watch:
             tempo: Says what the run is told to.
         """
         self._tempo = tempo
+        self._root = root
         limits = self._limits
         is_asked = limits.latency_slowdown_max is not None
         is_long = pending.files >= FILES_MEASURED_MIN or pending.size >= BYTES_MEASURED_MIN
@@ -177,7 +198,7 @@ class Watch:
 
     def close(self) -> None:
         """Let go of what holds the store open: the run knows this, and this the run."""
-        self._tempo = self._slow = self.probe = None
+        self._tempo = self._slow = self.probe = self._root = None
         self.brakes = []
 
     def __call__(self, event: Event) -> None:
@@ -198,14 +219,50 @@ class Watch:
     def _completed_by(self, event: Progress) -> Progress:
         """Add to a progress what is known here."""
         told = None if self._tempo is None else self._tempo()
-        is_slowed = told is not None and (told.max_read or told.pause)
-        return replace(
+        is_slowed = told is not None and (told.max_read or told.max_files or told.pause)
+        is_paused = event.throttle_reason == PAUSED
+        event = replace(
             event,
             foreground=None if self.probe is None else self.probe.found,
             packages_last_hour=self._hour.packages(
                 throttled=bool(event.throttle_reason or is_slowed)
             ),
+            held_seconds=self._standstill.seconds(event, is_paused=is_paused),
         )
+        return replace(event, standing=self._remembered(event))
+
+    def _remembered(self, event: Progress) -> tuple[Issue, ...]:
+        """Judge the run's own figures now and then; return what stands by now."""
+        if self._root is not None and monotonic() - self._judged_at >= LOOK_SECONDS:
+            self._judged_at = monotonic()
+            failed, completed = self._of_the_store()
+            facts = Facts(
+                {},
+                failed,
+                failed + completed,
+                self._limits.error_rate_max,
+                room_of(self._root, self._settings),
+                event.packages_last_hour,
+                event.foreground,
+                held_seconds=event.held_seconds,
+                held_by=event.throttle_reason,
+            )
+            before = {issue.rule for issue in self._standing}
+            self._standing = self._memory.after(facts).standing
+            for issue in self._standing:
+                if issue.rule == "held" and issue.rule not in before:
+                    self._tell(Remark(f"{issue.reason}. {issue.advice}"))
+        return self._standing
+
+    def _of_the_store(self) -> tuple[int, int]:
+        """Return how many packages failed and were completed, in this run and before it."""
+        if self._before is None:
+            with contextlib.suppress(*PASSING):  # once: adding up a large ledger takes a while
+                totals = self._ledger.totals()
+                failed, completed = totals.count(Status.FAILED), totals.count(Status.COMPLETED)
+                self._before = (failed - self._failed, completed - self._completed)
+        before = self._before or (0, 0)
+        return before[0] + self._failed, before[1] + self._completed
 
     def look(self) -> None:
         """See whether anything stands against a package that did not before.

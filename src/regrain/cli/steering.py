@@ -71,7 +71,7 @@ def resume(context: Context, *, dry_run: bool, as_json: bool) -> None:
 @json_option
 @pass_context
 def set_(context: Context, *, words: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Change how a migration works, while it does: jobs, batch, max-read, pause-ms.
+    """Change how a migration works, while it does: jobs, batch, max-read, max-files, pause-ms.
 
     What is set counts within a second, wins over the options of the migration that runs and over
     the configuration, and stays set for the next ones, until KEY= takes it back. An option of a

@@ -10,7 +10,7 @@ import msgspec
 
 from regrain import disk
 from regrain.errors import ConfigurationError, RegrainError, reason
-from regrain.migrate.pace import Demand, Tempo
+from regrain.migrate.pace import MIB, Demand, Tempo
 from regrain.model import layout
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FILE = "control.json"
 _BYTES_MAX = 1 << 16
-MIB = 1 << 20
 PAUSED = "paused by 'regrain pause'"
 
 Jobs = Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -40,12 +39,14 @@ class Values(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
         batch: Packages committed together.
         max_read: MiB a second, by all workers together; 0 is no limit.
         pause_ms: Milliseconds between batches.
+        max_files: Files a second, by all workers together; 0 is no limit.
     """
 
     jobs: Jobs | None = None
     batch: Count | None = None
     max_read: Rate | None = None
     pause_ms: Milliseconds | None = None
+    max_files: Rate | None = None
 
 
 KEYS = Values.__struct_fields__
@@ -174,6 +175,7 @@ class Steering:
             int(self._value("batch")),
             self._value("max_read") * MIB,
             self._value("pause_ms") / 1000,
+            self._value("max_files"),
         )
 
     def demand(self) -> Demand | None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from regrain.migrate.pace import MIB, Tempo
+from regrain.model.clock import monotonic
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
+
+SLOWED_SECONDS = 1.0
+"""Who waited for his rate so short a time ago is still slowed by it."""
 
 
 class Crew:
@@ -24,6 +30,7 @@ class Crew:
     def __init__(self, make: Callable[[int], tuple[Executor, Any]], jobs: int) -> None:
         self._make = make
         self.jobs = jobs
+        self._tempo = Tempo(jobs, 1)
         self._executor, self._signals = make(jobs)
 
     def submit(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
@@ -42,11 +49,25 @@ class Crew:
         """Have every worker forget what it knows of the store: others may have changed it."""
         self._signals.turn += 1
 
-    def allow(self, bytes_per_second: float, busy: int) -> None:
-        """Share a read rate (0: no limit) among so many workers that are busy."""
-        share = bytes_per_second / max(1, min(busy, self.jobs))
-        if self._signals.rate != share:
-            self._signals.rate = share
+    def allow(self, tempo: Tempo, busy: int) -> None:
+        """Share the rates (0: no limit) among so many workers that are busy."""
+        self._tempo = tempo
+        among = max(1, min(busy, self.jobs))
+        rates = (tempo.max_read / among, tempo.max_files / among)
+        if (self._signals.rate, self._signals.files_rate) != rates:
+            self._signals.rate, self._signals.files_rate = rates
+
+    @property
+    def slowed_by(self) -> str:
+        """The rates that workers had to wait for just now, in a clause; empty if they did not."""
+        since = monotonic() - SLOWED_SECONDS
+        tempo, signals = self._tempo, self._signals
+        reasons = []
+        if tempo.max_read and signals.rate_held_at > since:
+            reasons.append(f"no more than {tempo.max_read / MIB:g} MiB/s are read (max_read)")
+        if tempo.max_files and signals.files_rate_held_at > since:
+            reasons.append(f"no more than {tempo.max_files:g} files/s are read (max_files)")
+        return "; ".join(reasons)
 
     def renew(self, jobs: int) -> None:
         """Have ``jobs`` workers from now on; only when nobody works."""

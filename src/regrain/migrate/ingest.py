@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -24,10 +23,6 @@ from regrain.store.objects import hash_fd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_THROTTLE_SECONDS_MAX = 0.2
-_CREDIT_SECONDS = 1.0
-"""What a worker did not read for so long it may read at once; what is older is forgotten."""
-
 _PERMISSIONS = 0o7777
 _FILE = Kind.FILE
 
@@ -42,17 +37,18 @@ class Ingester:
     Args:
         stager: Takes the files that are not published yet.
         stopping: Tells whether to stop before the next file.
-        rate: Tells how many bytes a second it may read now; 0 is no limit.
+        throttle: Waits, if need be, before a file of so many bytes is read.
     """
 
     def __init__(
-        self, stager: Stager, stopping: Callable[[], bool], rate: Callable[[], float] = lambda: 0.0
+        self,
+        stager: Stager,
+        stopping: Callable[[], bool],
+        throttle: Callable[[int], None] | None = None,
     ) -> None:
         self.stager = stager
         self._stopping = stopping
-        self._rate = rate
-        self._owed = 0.0
-        self._paid_at = time.monotonic()
+        self._throttle = throttle
         self.begin()
 
     def begin(self) -> None:
@@ -147,7 +143,7 @@ class Ingester:
     def _hash(self, fd: int, size: int, path: bytes) -> tuple[bytes | None, str]:
         """Read and hash a file of ``size`` bytes; return its bytes too, if it is small."""
         self.bytes_read += size
-        if self._rate():
+        if self._throttle is not None:
             self._throttle(size)
         if size == 0:
             return b"", EMPTY
@@ -160,18 +156,6 @@ class Ingester:
         if found != size:
             raise changed(path)
         return None, digest
-
-    def _throttle(self, size: int) -> None:
-        """Sleep as long as this worker is ahead of its rate, which may change meanwhile."""
-        self._owed += size
-        while (rate := self._rate()) and not self._stopping():
-            now = time.monotonic()
-            paid = (now - self._paid_at) * rate
-            self._owed, self._paid_at = max(self._owed - paid, -rate * _CREDIT_SECONDS), now
-            if self._owed <= 0:
-                return
-            time.sleep(min(self._owed / rate, _THROTTLE_SECONDS_MAX))
-        self._owed = 0.0
 
 
 def _record(entry: Entry, status: os.stat_result) -> Record:

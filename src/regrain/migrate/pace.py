@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from regrain.model.clock import monotonic
 from regrain.model.events import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from regrain.model.events import Event
+
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +26,20 @@ class Tempo:
         batch: Packages committed together.
         max_read: Bytes a second read from legacy by all workers together; 0 is no limit.
         pause: Seconds between the end of a batch and the beginning of the next.
+        max_files: Files a second read from legacy by all workers together; 0 is no limit.
     """
 
     jobs: int
     batch: int
     max_read: float = 0.0
     pause: float = 0.0
+    max_files: float = 0.0
 
     def __str__(self) -> str:
         """Say it in words."""
-        read = f"{self.max_read / (1 << 20):g} MiB/s" if self.max_read else "no limit on reading"
+        read = f"{self.max_read / MIB:g} MiB/s" if self.max_read else "no limit on reading"
+        if self.max_files:
+            read += f", {self.max_files:g} files/s"
         pause = f", {self.pause:g} s between them" if self.pause else ""
         return f"{self.jobs} jobs, {read}, batches of {self.batch} packages{pause}"
 
@@ -119,16 +127,41 @@ class Course:
     Args:
         pace: The pace.
         emit: Told.
+        clock: Says when a pause between batches is over.
 
     Attributes:
         going: How the run goes, by the last look.
     """
 
-    def __init__(self, pace: Pace, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, pace: Pace, emit: Callable[[Event], None], clock: Callable[[], float] = monotonic
+    ) -> None:
         self._pace = pace
         self._emit = emit
+        self._clock = clock
+        self._next_batch_at = clock()
         tempo = pace.tempo()
         self.going = Going(tempo, tempo.jobs)
+
+    def batch_ended(self) -> None:
+        """Take note that a batch ended: there may be a pause before the next."""
+        self._next_batch_at = self._clock() + self.going.tempo.pause
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the pause between batches is over."""
+        return self._clock() >= self._next_batch_at
+
+    def reason(self, slowed_by: str, *, is_idle: bool) -> str:
+        """Say what slows or holds the run: a brake, or else what it was told to.
+
+        Args:
+            slowed_by: Rates that its workers wait for.
+            is_idle: Whether there is nothing in hand.
+        """
+        if self.going.reason or not is_idle or self.is_due:
+            return self.going.reason or slowed_by
+        return f"{self.going.tempo.pause:g} s between batches (pause_ms)"
 
     def look(self) -> Going:
         """Look anew.

@@ -29,6 +29,7 @@ from regrain.migrate.jobs import (
 from regrain.migrate.objects import ObjectPublisher, Places, StaleCarrierError
 from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
+from regrain.migrate.throttle import Throttle
 from regrain.model import layout
 from regrain.store.legacy import source_error
 from regrain.store.locks import RUN_DIRECTORY_LOCK
@@ -55,6 +56,7 @@ class Workplace:
         owner: Who the store belongs to.
         options: How packages are brought in.
         niceness: How much it lets others go first at the processors, 0 to 19.
+        idle_cpu: Whether it computes only when hardly anybody else does.
         idle_io: Whether it lets them go first at the disks.
     """
 
@@ -63,6 +65,7 @@ class Workplace:
     owner: Owner
     options: Options
     niceness: int = 0
+    idle_cpu: bool = False
     idle_io: bool = False
 
 
@@ -81,9 +84,7 @@ class _Worker:
             self.store, self._below(layout.OBJECTS), self._below(f"{run}/{layout.OBJECTS}")
         )
         stager = Stager(places.objects, places.pool, place.owner, place.options, copies_later=True)
-        self.ingester = Ingester(
-            stager, stopping=lambda: bool(stop.value), rate=lambda: float(stop.rate)
-        )
+        self.ingester = Ingester(stager, lambda: bool(stop.value), Throttle(stop))
         began_ns = os.stat(f"{run}/{RUN_DIRECTORY_LOCK}", dir_fd=self.store).st_ctime_ns
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options, began_ns)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
@@ -161,7 +162,7 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
 
 
 def _start_process(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-    give_way(place.niceness, idle_io=place.idle_io)
+    give_way(place.niceness, idle_cpu=place.idle_cpu, idle_io=place.idle_io)
     start(place, stop)
 
 

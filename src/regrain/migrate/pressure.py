@@ -26,8 +26,16 @@ _SOME = re.compile(rb"^some avg10=(\d+(?:\.\d+)?) ", re.MULTILINE)
 _BYTES_MAX = 4096
 
 
+SHED_SECONDS = 15.0
+"""So long a run goes on with one worker, before it is held: the kernel's average covers ten
+seconds, so that it tells by then whether that was enough."""
+
+
 class IoPressure:
-    """Holds a run while tasks of this machine wait for storage too much of their time.
+    """Slows, then holds a run while tasks of this machine wait for storage too much of their time.
+
+    Over the limit one worker goes on; a run that is over it for ``SHED_SECONDS`` all the same is
+    held. What cannot be read holds it at once: who asked for a limit wants no run without one.
 
     Args:
         percent_max: Share of the last ten seconds in which some task waited, in percent.
@@ -45,6 +53,7 @@ class IoPressure:
         self._path = path
         self._clock = clock
         self._looked_at = -math.inf
+        self._over_since: float | None = None
         self._demand: Demand | None = None
 
     def check(self) -> None:
@@ -69,21 +78,26 @@ class IoPressure:
         now = self._clock()
         if now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
-            self._demand = self._look()
+            self._demand = self._look(now)
         return self._demand
 
-    def _look(self) -> Demand | None:
+    def _look(self, now: float) -> Demand | None:
         try:
             percent = self._read()
-        except (OSError, ValueError) as error:  # who asked for a limit wants no run without one
+        except (OSError, ValueError) as error:
             return Demand(
                 f"the I/O pressure cannot be read: '{self._path}': {_words(error)}; "
                 "a run with io_pressure_max = 0 needs it not"
             )
-        limit = self._percent_max if self._demand is None else self._percent_max * RELEASED_BELOW
+        is_over = self._over_since is not None
+        limit = self._percent_max * (RELEASED_BELOW if is_over else 1.0)
         if percent <= limit:
+            self._over_since = None
             return None
-        return Demand(f"I/O pressure {percent:.1f} %, over {limit:g} % (io_pressure_max)")
+        if self._over_since is None:
+            self._over_since = now
+        jobs = 1 if now - self._over_since < SHED_SECONDS else 0
+        return Demand(f"I/O pressure {percent:.1f} %, over {limit:g} % (io_pressure_max)", jobs)
 
     def _read(self) -> float:
         fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)

@@ -81,6 +81,7 @@ class Tracker:
             rate_bytes_per_second=rate,
             seconds_left=left / rate if rate and not is_held else None,
             throttle_reason=throttled_by,
+            held=is_held,
         )
 
     def _rate(self) -> float | None:

@@ -30,7 +30,6 @@ from regrain.migrate.orders import (
 from regrain.migrate.pace import Course
 from regrain.migrate.parts import Parts
 from regrain.migrate.progress import Tracker
-from regrain.model.clock import monotonic
 from regrain.model.events import ObjectDamaged
 
 if TYPE_CHECKING:
@@ -108,7 +107,6 @@ class Run:
         self._course = Course(pace, emit)
         self._going = self._course.going
         self._lets_go = False
-        self._next_batch_at = 0.0
 
     def execute(self, make_executor: Callable[[int], tuple[Executor, Any]]) -> Summary:
         """Work until nothing is pending, a stop is asked for, or the disk fails.
@@ -127,7 +125,8 @@ class Run:
             while self._step(crew):
                 self._commit_batches()
                 self._tracker.hold(is_held=self._going.is_held)
-                self._emit(self._tracker.snapshot(self._going.reason))
+                reason = self._course.reason(crew.slowed_by, is_idle=self._is_idle)
+                self._emit(self._tracker.snapshot(reason))
         except BaseException:
             crew.stop_files()
             self._give_up_all("the run ended early")
@@ -169,8 +168,8 @@ class Run:
     @property
     def _is_waiting(self) -> bool:
         """Whether there may be something to do later, though there is nothing now."""
-        is_due = monotonic() >= self._next_batch_at
-        return self._going.is_held or self._lets_go or not is_due or self._orders.is_short
+        is_held = self._going.is_held or self._lets_go
+        return is_held or not self._course.is_due or self._orders.is_short
 
     @property
     def _is_idle(self) -> bool:
@@ -210,14 +209,14 @@ class Run:
         while self._todo and len(self._running) < ahead:
             task, arguments = self._todo.popleft()
             self._running[crew.submit(task, arguments)] = (task, arguments)
-        crew.allow(self._going.tempo.max_read, min(jobs, len(self._running)))
+        crew.allow(self._going.tempo, min(jobs, len(self._running)))
 
     def _may_claim(self) -> bool:
         """Tell whether another batch may be begun."""
         if self._is_ending or self._going.is_held or self._lets_go:
             return False
         if not self._batches:
-            return monotonic() >= self._next_batch_at
+            return self._course.is_due
         one_by_one = self._careful_packages or self._going.tempo.pause
         return len(self._batches) < (1 if one_by_one else BATCHES_OPEN_MAX) and (
             not self._lock.is_wanted()
@@ -358,7 +357,7 @@ class Run:
             raise self._end
         batch.give_up_bereft()
         self._commit.publish(batch)
-        self._next_batch_at = monotonic() + self._going.tempo.pause
+        self._course.batch_ended()
         if batch.good:
             self._room.progressed()
         return True

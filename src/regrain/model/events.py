@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regrain.model.histogram import NO_TIMES, Histogram
+from regrain.model.issue import Issue
 
 READ_NOISE_SECONDS = 0.001
 """A small read that takes longer by no more than this is not slower: it may be chance."""
@@ -72,6 +73,9 @@ class Progress:
         foreground: How long readers wait beside it; None where nobody measures.
         packages_last_hour: Packages done or failed in the last hour of work, time in which it
             was held or told to go slowly left out; None before there was one.
+        held: Whether nothing new is begun.
+        held_seconds: How long it was held since it last got a package done, pauses left out.
+        standing: Rules of health that fired during the run and are not clear yet.
     """
 
     packages_total: int
@@ -85,6 +89,9 @@ class Progress:
     throttle_reason: str = ""
     foreground: Foreground | None = None
     packages_last_hour: int | None = None
+    held: bool = False
+    held_seconds: float = 0.0
+    standing: tuple[Issue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

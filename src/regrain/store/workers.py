@@ -40,15 +40,24 @@ def worth_starting(jobs_max: int, files: int, size: int) -> int:
 
 
 class _Signals(ctypes.Structure):
-    _fields_ = (("value", ctypes.c_byte), ("turn", ctypes.c_long), ("rate", ctypes.c_double))
+    _fields_ = (
+        ("value", ctypes.c_byte),
+        ("turn", ctypes.c_long),
+        ("rate", ctypes.c_double),
+        ("rate_held_at", ctypes.c_double),
+        ("files_rate", ctypes.c_double),
+        ("files_rate_held_at", ctypes.c_double),
+    )
 
 
 def signals() -> Any:  # noqa: ANN401 -- shared memory, whose type is private to ctypes
     """Return what workers share with their run.
 
     Setting ``.value`` to 1 asks them to stop; counting ``.turn`` up, to forget what they
-    know of the store, since others may have collected in between. ``.rate`` is how many bytes
-    a second each may read; 0 is no limit.
+    know of the store, since others may have collected in between. ``.rate`` and
+    ``.files_rate`` are how many bytes and files a second each may read; 0 is no limit.
+    ``.rate_held_at`` and ``.files_rate_held_at`` say when one of them last had to wait for
+    that, on the monotonic clock of the machine.
     """
     return multiprocessing.get_context("spawn").RawValue(_Signals)
 

@@ -72,14 +72,15 @@ _GAUGES = (
 """Name, figure of ``status --json``, meaning."""
 
 RULES = (
-    *("integrity", "error_rate", "packages_an_hour", "foreground_reads", "control"),
-    *("free_bytes", "free_inodes"),
+    *("integrity", "error_rate", "packages_an_hour", "foreground_reads", "held"),
+    *("control", "free_bytes", "free_inodes"),
 )
 TRIGGERS = ("integrity", "error_rate", "slowdown")
 CAUSES = (
     ("paused", (PAUSED,)),
     ("io_pressure", ("io_pressure_max",)),
     ("latency", ("latency_slowdown_max",)),
+    ("rate", ("(max_read)", "(max_files)", "(pause_ms)")),
     ("ledger", ("the ledger is busy",)),
     ("space", ("space", "can be used, with")),
 )
