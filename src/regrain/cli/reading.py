@@ -38,7 +38,7 @@ def list_packages(context: Context, *, as_json: bool) -> int:
         except CorruptionError as error:
             damaged += 1
             rows.append((package.hash, "", "", "damaged"))
-            output.note(f"regrain: {error}", "error")
+            output.tell_error(error)
     if as_json:
         heads = ("package_hash", "name", "version", "layout")
         output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])
