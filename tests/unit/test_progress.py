@@ -96,9 +96,41 @@ def test_packages_and_files_are_counted(clock: Clock) -> None:
     tracker = Tracker(3, 0, clock)
     tracker.completed(10)
     tracker.completed(5)
-    tracker.failed()
+    tracker.failed(0)
     found = tracker.snapshot()
     assert (found.packages_done, found.packages_failed, found.files_done) == (2, 1, 15)
+
+
+def test_a_package_that_failed_is_neither_done_nor_left(clock: Clock) -> None:
+    tracker = Tracker(3, 1000, clock)
+    clock.turn(4)
+    tracker.read(100, "good")
+    tracker.read(100, "bad")
+    assert tracker.snapshot().bytes_in_hand == 200
+    tracker.completed(1, "good")
+    tracker.failed(500, "bad")
+    found = tracker.snapshot()
+    assert (found.bytes_done, found.bytes_in_hand, found.packages_failed) == (100, 0, 1)
+    assert found.rate_bytes_per_second == pytest.approx(50)  # both were read
+    assert found.seconds_left == pytest.approx((1000 - 500 - 100) / 50)
+
+
+def test_a_pause_makes_no_jump(clock: Clock) -> None:
+    tracker = Tracker(2, 1000, clock)
+    for _ in range(30):
+        clock.turn(1)
+        tracker.read(10)
+    before = tracker.snapshot().seconds_left
+    tracker.hold(is_held=True)
+    clock.turn(3600)
+    assert tracker.snapshot("paused").seconds_left is None
+    tracker.hold(is_held=False)
+    assert tracker.snapshot().seconds_left == before
+    clock.turn(1)
+    tracker.read(10)
+    after = tracker.snapshot().seconds_left
+    assert before is not None
+    assert after == pytest.approx(before - 1)
 
 
 def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:

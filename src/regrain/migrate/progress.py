@@ -23,7 +23,7 @@ class Tracker:
         self._packages_total = packages
         self._bytes_total = size
         self._packages_done = self._packages_failed = self._files_done = self._bytes_done = 0
-        self._bytes_read = 0
+        self._bytes_read = self._bytes_failed = 0
         self._in_hand: Counter[str] = Counter()
         self._held_since: float | None = None
         self._held_seconds = 0.0
@@ -49,8 +49,10 @@ class Tracker:
         self._packages_done += 1
         self._files_done += files
 
-    def failed(self) -> None:
-        """Count a package that failed."""
+    def failed(self, size: int, package_hash: str = "") -> None:
+        """Count a package of ``size`` bytes that failed: they are not done, nor left to do."""
+        self.put_back(package_hash)
+        self._bytes_failed += size
         self._packages_failed += 1
 
     def hold(self, *, is_held: bool) -> None:
@@ -70,7 +72,7 @@ class Tracker:
         """Return how far it is now, and what slows or holds it."""
         rate = self._rate()
         is_held = self._held_since is not None
-        left = max(0, self._bytes_total - self._bytes_done)
+        left = max(0, self._bytes_total - self._bytes_failed - self._bytes_done)
         return Progress(
             packages_total=self._packages_total,
             packages_done=self._packages_done,
@@ -81,6 +83,7 @@ class Tracker:
             rate_bytes_per_second=rate,
             seconds_left=left / rate if rate and not is_held else None,
             throttle_reason=throttled_by,
+            bytes_in_hand=self._in_hand.total(),
         )
 
     def _rate(self) -> float | None:

@@ -65,13 +65,15 @@ class Progress:
         packages_failed: Those that failed.
         files_done: Regular files of the packages done.
         bytes_total: ``st_size`` of all files to read.
-        bytes_done: Read so far.
+        bytes_done: Read so far; what was read of packages that failed left out.
         rate_bytes_per_second: Of late; None until it can be told.
-        seconds_left: At that rate; None until it can be told.
+        seconds_left: At that rate, for what is neither done nor failed; None until it can be told,
+            and while the run is held.
         throttle_reason: What holds the run back now; empty if nothing does.
         foreground: How long readers wait beside it; None where nobody measures.
         packages_last_hour: Packages done or failed in the last hour of work, time in which it
             was held or told to go slowly left out; None before there was one.
+        bytes_in_hand: Those of ``bytes_done`` whose packages are not recorded yet.
     """
 
     packages_total: int
@@ -85,6 +87,7 @@ class Progress:
     throttle_reason: str = ""
     foreground: Foreground | None = None
     packages_last_hour: int | None = None
+    bytes_in_hand: int = 0
 
 
 @dataclass(frozen=True, slots=True)
