@@ -13,6 +13,7 @@ import pytest
 
 from tests import mounts
 from tests.command import Regrain
+from tests.conftest import remove
 from tests.trees import LIVE, Tree, describe, package_hash
 
 MIB = 1 << 20
@@ -213,7 +214,7 @@ def test_what_removing_a_package_frees(store: Path, point: Path, how: str) -> No
 
 
 @on_some
-@pytest.mark.parametrize("how", ["initialised", "migrated"])
+@pytest.mark.parametrize("how", ["init", "migrated"])
 def test_what_its_legacy_directory_alone_frees(store: Path, point: Path, how: str) -> None:
     for stage in stages(command_on(store), point / "checkout"):
         if stage == how:
