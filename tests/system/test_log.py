@@ -118,3 +118,21 @@ def test_on_a_terminal_it_is_text(regrain: Regrain) -> None:
     os.close(theirs)
     assert os.read(ours, 1 << 16).startswith(b"regrain: no such package")
     os.close(ours)
+
+
+def test_how_large_logs_become_is_a_setting(regrain: Regrain, seed: int) -> None:
+    for number in range(3, 25):
+        add_ordinary(regrain.store, f"p{number}", "1", seed)
+    logs = regrain.store / "migration" / "logs"
+    small = {"REGRAIN_MIGRATION__LOG_FILE_BYTES": "4096"}
+    regrain("migrate", "--limit", "14", env=small)
+    packed = [path.name for path in logs.iterdir() if path.name.endswith(".jsonl.zst")]
+    assert packed
+    few = {
+        "REGRAIN_MIGRATION__LOG_FILE_BYTES": "4096",
+        "REGRAIN_MIGRATION__LOG_TOTAL_BYTES": "4096",
+    }
+    (logs / "2026-01-01.jsonl").write_bytes(b"\n" * 8192)
+    regrain("migrate", env=few)
+    assert not (logs / "2026-01-01.jsonl").exists()
+    assert sum(path.stat().st_size for path in logs.iterdir()) < 3 * 4096

@@ -24,7 +24,7 @@ NAME = re.compile(r"`(\w+)`")
 
 def section(title: str) -> str:
     """What stands below a heading."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", DOCS, re.M | re.S)
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL)
     assert found is not None, title
     return found[1]
 

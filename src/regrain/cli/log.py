@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from regrain.model.events import Event
 
 FORMATS = ("auto", "text", "json")
 VARIABLE = "REGRAIN_LOG_FORMAT"
@@ -51,7 +51,7 @@ def is_quiet() -> bool:
     return _Manner.quiet
 
 
-def fields_of(event: DataclassInstance) -> dict[str, object]:
+def fields_of(event: Event) -> dict[str, object]:
     """Return the fields of an event, without those that have a place of their own in a line.
 
     What an event calls its message is its words, of which the message is more.
@@ -62,7 +62,7 @@ def fields_of(event: DataclassInstance) -> dict[str, object]:
     return found
 
 
-def note(text: str, level: str = "info", event: str = NOTE, **fields: object) -> None:
+def note(text: str, /, level: str = "info", event: str = NOTE, **fields: object) -> None:
     """Tell something, where somebody listens.
 
     Args:

@@ -71,7 +71,9 @@ class Bar:
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=done, total=total)
 
-    def say(self, text: str, level: str = "info", event: str = log.NOTE, **fields: object) -> None:
+    def say(
+        self, text: str, /, level: str = "info", event: str = log.NOTE, **fields: object
+    ) -> None:
         """Print a line on stderr, above the bar; see ``log.note``."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
