@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from regrain.cli import output
+from regrain.cli.drawn import make_bar
 from regrain.migrate.progress import KNOWN_AFTER_SECONDS, WINDOW_SECONDS, Tracker
 from regrain.model.events import Progress
 
@@ -139,6 +143,19 @@ def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:
         clock.turn(0.5)
         tracker.read(1)
     assert len(tracker._samples) <= 2 * WINDOW_SECONDS + 2
+
+
+@pytest.mark.parametrize("width", [44, 80, 160])
+def test_the_bar_fits_on_one_line(width: int) -> None:
+    bar = make_bar()
+    reason = "12/50 packages, 1 failed (small reads take too long: 9.1 ms, over 1.2 times 3.0 ms)"
+    bar.add_task(reason, total=3 << 30, completed=1 << 30, pace="40.0 MiB/s, 3 min 2 s left")
+    drawn = io.StringIO()
+    Console(width=width, file=drawn).print(bar.get_renderable())
+    (line,) = drawn.getvalue().splitlines()
+    assert len(line) <= width
+    assert ("3 min 2 s left" in line) or width < 80
+    assert "12/50" in line or width < 80
 
 
 @pytest.mark.parametrize(

@@ -39,26 +39,10 @@ class Bar:
         self._bar: Any = None
         self._task: Any = None
         if not (hidden or log.is_json() or log.is_quiet()) and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
-            from rich.progress import Progress as RichProgress
+            from regrain.cli.drawn import make_bar
 
-            self._bar = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=total)
+            self._bar = make_bar()
+            self._task = self._bar.add_task("", total=total, pace=None)
             self._bar.start()
 
     @property
@@ -66,10 +50,17 @@ class Bar:
         """Whether there is a terminal to draw on."""
         return self._bar is not None
 
-    def update(self, text: str, done: int, total: int | None) -> None:
-        """Draw it anew."""
+    def update(self, text: str, done: int, total: int | None, pace: str | None = None) -> None:
+        """Draw it anew.
+
+        Args:
+            text: What stands before it.
+            done: Bytes.
+            total: Likewise; None where nobody knows.
+            pace: How fast it goes; None: as the bar sees it.
+        """
         if self._bar is not None:
-            self._bar.update(self._task, description=text, completed=done, total=total)
+            self._bar.update(self._task, description=text, completed=done, total=total, pace=pace)
 
     def say(
         self, text: str, /, level: str = "info", event: str = log.NOTE, **fields: object
@@ -201,10 +192,14 @@ class MigrationProgress(_Shown):
             text += f", {progress.packages_failed:,} failed"
         if progress.throttle_reason:
             text += f" ({progress.throttle_reason})"
-        self.bar.update(text, progress.bytes_done, progress.bytes_total)
+        rate, left = progress.rate_bytes_per_second, progress.seconds_left
+        is_held = left is None and bool(progress.throttle_reason)
+        speed = [f"{output.size(rate)}/s"] if rate and not is_held else []
+        eta = [f"{output.duration(left)} left"] if left is not None else []
+        pace = ", ".join(speed + eta)
+        self.bar.update(text, progress.bytes_done, progress.bytes_total, pace)
         if self.bar.is_shown or not self.is_due():
             return
-        rate, left = progress.rate_bytes_per_second, progress.seconds_left
         if self.as_json:
             output.document(
                 "status",
@@ -221,9 +216,9 @@ class MigrationProgress(_Shown):
             )
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"
-        speed = f", {output.size(rate)}/s" if rate else ""
-        eta = f", {output.duration(left)} left" if left is not None else ""
-        output.note(f"{text}, {done}{speed}{eta}", event=course.NAME, **course.line(progress))
+        output.note(
+            ", ".join([text, done, *speed, *eta]), event=course.NAME, **course.line(progress)
+        )
 
     def _completed(self, event: PackageCompleted) -> None:
         if self.as_json:
