@@ -60,7 +60,7 @@ def test_events_of_cleanup_and_rollback() -> None:
 def test_what_only_commands_tell() -> None:
     told = {log.NOTE, log.ERROR, log.STOPPING, log.WAITING}
     for path in (SRC / "regrain" / "cli").glob("*.py"):
-        told.update(re.findall(r'\bevent="(\w+)"', path.read_text()))
+        told.update(re.findall(r'(?:\bevent=|"info", )"(\w+)"', path.read_text()))
     assert told == rows("Standard error").keys()
 
 

@@ -47,6 +47,16 @@ def test_time_alone_gives_no_rate(clock: Clock) -> None:
     assert (found.rate_bytes_per_second, found.seconds_left) == (None, None)
 
 
+def test_a_tiny_package_tells_nothing_of_large_ones(clock: Clock) -> None:
+    tracker = Tracker(2, 10**9, clock)
+    clock.turn(2)
+    tracker.read(40)
+    found = tracker.snapshot()
+    assert (found.rate_bytes_per_second, found.seconds_left) == (None, None)
+    tracker.read(10**6)
+    assert tracker.snapshot().seconds_left is not None
+
+
 def test_rate_and_time_left(clock: Clock) -> None:
     tracker = Tracker(2, 1000, clock)
     for _ in range(4):

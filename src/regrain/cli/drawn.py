@@ -34,8 +34,8 @@ def make_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", table_column=words, markup=False),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
-        DownloadColumn(binary_units=True),
-        _Pace(),
+        DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+        _Pace(table_column=Column(no_wrap=True)),
         console=Console(stderr=True),
         transient=True,
         expand=True,

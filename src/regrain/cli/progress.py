@@ -217,7 +217,10 @@ class MigrationProgress(_Shown):
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"
         output.note(
-            ", ".join([text, done, *speed, *eta]), event=course.NAME, **course.line(progress)
+            ", ".join([text, done, *speed, *eta]),
+            "info",
+            course.NAME,
+            **course.line(progress),
         )
 
     def _completed(self, event: PackageCompleted) -> None:

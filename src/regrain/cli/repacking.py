@@ -86,7 +86,7 @@ class _Teller:
                 output.document("status", **_figures(done))
             else:
                 words = f"{output.count(done.objects, 'object')}, {output.size(done.size)}"
-                output.note(words, event="RepackProgress", **_figures(done))
+                output.note(words, "info", "RepackProgress", **_figures(done))
 
 
 def _figures(done: Repack) -> dict[str, object]:

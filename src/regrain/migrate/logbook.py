@@ -88,6 +88,7 @@ class Logbook:
     def __init__(self, root: StoreRoot, limits: Limits = DEFAULT) -> None:
         self._logs = disk.Held(disk.open_directory(layout.LOGS, root.fd))
         self._limits = limits
+        self._name, self._size, self._full_at = "", 0, limits.file_bytes
         self._log = self._open()
         with contextlib.suppress(OSError):
             self._forget_oldest()
@@ -146,7 +147,7 @@ def _number(logs: int, name: str) -> None:
     """Give a log the next number of its day."""
     day = f"{name.removesuffix(_PLAIN)}."
     rests = [one.removeprefix(day) for one in os.listdir(logs) if one.startswith(day)]
-    taken = [int(number) for rest in rests if (number := rest.partition(".")[0]).isdecimal()]
+    taken = [int(text) for rest in rests if (text := rest.partition(".")[0]).isdecimal()]
     number = max(taken, default=0) + 1
     disk.rename_replace(name, logs, f"{day}{number:0{_DIGITS}}{_PLAIN}", logs)
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 20.0
 KNOWN_AFTER_SECONDS = 1.0
+KNOWN_AFTER_SHARE, KNOWN_AFTER_BYTES = 0.001, 64 << 20
+"""No rate is told before so much was read, the lesser of both: the first package may be tiny, while
+the others, of which nothing is heard until a part of them is read, are large."""
 
 
 class Tracker:
@@ -90,4 +93,6 @@ class Tracker:
         then, before = self._samples[0]
         elapsed = self._now() - then
         done = self._bytes_read - before
-        return done / elapsed if elapsed >= KNOWN_AFTER_SECONDS and done else None
+        enough = min(self._bytes_total * KNOWN_AFTER_SHARE, KNOWN_AFTER_BYTES)
+        is_known = elapsed >= KNOWN_AFTER_SECONDS and done and self._bytes_read >= enough
+        return done / elapsed if is_known else None
