@@ -149,4 +149,5 @@ class Regrain:
     def clean_environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment without any setting of the caller's."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
+        clean["REGRAIN_LOG_FORMAT"] = "text"  # as on a terminal
         return {**clean, "NO_COLOR": "1", **(self.environment or {}), **(env or {})}

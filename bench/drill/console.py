@@ -190,7 +190,8 @@ class Console:
     def _environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
         paths = os.pathsep.join(filter(None, [str(ROOT), clean.get("PYTHONPATH")]))
-        return {**clean, "NO_COLOR": "1", "PYTHONPATH": paths, **self.settings}
+        text = {"NO_COLOR": "1", "REGRAIN_LOG_FORMAT": "text"}  # as on a terminal
+        return {**clean, **text, "PYTHONPATH": paths, **self.settings}
 
     def _show(self, words: tuple[str, ...], said: str, code: int) -> None:
         lines = said.replace(f"{self.directory}{os.sep}", "").splitlines()

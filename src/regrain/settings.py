@@ -19,6 +19,7 @@ _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _Jobs = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
+_LogBytes = Annotated[int, msgspec.Meta(ge=4096)]
 _Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
 _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
@@ -59,6 +60,8 @@ class Migration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     space_wait: _NotNegative = 600.0
     on_trigger: Literal["pause", "rollback", "continue"] = "pause"
     cleanup_on_rollback: bool = False
+    log_file_bytes: _LogBytes = 16 << 20
+    log_total_bytes: _LogBytes = 256 << 20
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -59,7 +59,7 @@ def call(
         user = {"user": 65534, "group": 65534, "extra_groups": []}
     place = [] if store is None else ["--store", store]
     arguments = [*place, *options, *words]
-    environment = {**clean, "NO_COLOR": "1", **(env or {})}
+    environment = {**clean, "NO_COLOR": "1", "REGRAIN_LOG_FORMAT": "text", **(env or {})}
     if nobody is None and not streams:
         ended = zygote().run(arguments, environment, seconds_max=SECONDS_MAX)
         said = ended.stderr.decode("utf-8", "backslashreplace")

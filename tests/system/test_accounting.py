@@ -13,6 +13,7 @@ import pytest
 
 from tests import mounts
 from tests.command import Regrain
+from tests.conftest import remove
 from tests.trees import LIVE, Tree, describe, package_hash
 
 MIB = 1 << 20
@@ -210,6 +211,24 @@ def test_what_removing_a_package_frees(store: Path, point: Path, how: str) -> No
         assert freed == shown["exclusive_bytes"]
     assert SHARED <= shown["shared_bytes"] < SHARED + MIB / 4
     assert freed > OWN
+
+
+@on_some
+@pytest.mark.parametrize("how", ["init", "migrated"])
+def test_what_its_legacy_directory_alone_frees(store: Path, point: Path, how: str) -> None:
+    for stage in stages(command_on(store), point / "checkout"):
+        if stage == how:
+            break
+    shown = command_on(store)("show", name_of("one"), "--json").document
+    before, in_use = content(store), used(point)
+    remove(store / name_of("one"))
+    freed = before - content(store)
+    if mounts.can_reflink(point) and how == "migrated":
+        freed = in_use - used(point)
+        assert abs(freed - shown["legacy_exclusive_bytes"]) < METADATA_MAX
+    else:
+        assert freed == shown["legacy_exclusive_bytes"]
+    assert shown["legacy_exclusive_bytes"] <= shown["exclusive_bytes"]
 
 
 def test_what_another_name_holds_is_not_freed(store_path: Path, seed: int) -> None:

@@ -127,7 +127,7 @@ def test_shared_inodes_are_told_with_their_figures(regrain: Regrain, store: Path
 def test_objects_that_were_changed(regrain: Regrain, store: Path) -> None:
     carrier = carriers(store)[0]
     carrier.chmod(0o666)
-    found = assert_found(regrain, "objects", "were changed", "error", "put owner and mode back", 4)
+    found = assert_found(regrain, "objects", "1 object was", "error", "put owner and mode back", 4)
     assert found["objects"] == [{"name": carrier.name, "reason": "its mode is 0666"}]
 
 
@@ -151,7 +151,7 @@ def test_strangers_among_the_objects(regrain: Regrain, store: Path, place: str) 
     (store / place).write_text("?")
     code = 4 if len(place) > 30 else 1  # the name of an object in the wrong directory
     result = regrain("doctor", "--json", code=None)
-    found = the_one(result, "objects", "are no objects")
+    found = the_one(result, "objects", "1 name in objects/ of no object")
     assert found["names"] == [place.removeprefix("objects/")]
     assert found["level"] == "warning"
     assert result.code in {1, code}
@@ -174,7 +174,7 @@ def test_objects_near_the_link_limit(regrain: Regrain, store: Path, workplace: P
 
 def test_strangers_among_the_packages(regrain: Regrain, store: Path) -> None:
     (store / "packages" / "note").write_text("?")
-    assert_found(regrain, "packages", "are no packages: 'note'", "warning", "out of the store", 1)
+    assert_found(regrain, "packages", "of no package: 'note'", "warning", "out of the store", 1)
 
 
 def test_shards_that_are_missing_or_closed(regrain: Regrain, store: Path) -> None:
@@ -239,16 +239,16 @@ def test_no_store_is_no_patient(regrain: Regrain, store_path: Path, make: bool) 
 
 def test_foreign_names_at_the_top(regrain: Regrain, store: Path) -> None:
     (store / "lost+found").mkdir()
-    found = assert_found(regrain, "places", "are no packages", "advice", "leaves them alone", 0)
+    found = assert_found(regrain, "places", "of no package", "advice", "leaves them alone", 0)
     assert found["foreign"] == ["lost+found"]
 
 
 def test_what_dead_runs_left(regrain: Regrain, store: Path) -> None:
     (store / "temp" / ("d" * 16)).mkdir()
     (store / "temp" / ".store.toml.1").write_text("")
-    found = assert_found(regrain, "leftovers", "runs that were killed", "advice", "migrate", 0)
+    found = assert_found(regrain, "leftovers", "a run that was killed", "advice", "migrate", 0)
     assert found["dead_runs"] == ["d" * 16]
-    found = assert_found(regrain, "leftovers", "lie in temp/ itself", "advice", "migrate", 0)
+    found = assert_found(regrain, "leftovers", "in temp/ itself", "advice", "migrate", 0)
     assert found["stray_files"] == [".store.toml.1"]
 
 
@@ -257,7 +257,7 @@ def test_what_waits_to_be_looked_at(regrain: Regrain, store: Path, place: str) -
     (store / place / "tree" / "deep").mkdir(parents=True)
     (store / place / "tree" / "deep" / "file").write_bytes(bytes(9000))
     advice = {"trash": "regrain migrate", "quarantine": "--empty-quarantine"}[place]
-    found = assert_found(regrain, "leftovers", f"lie in {place}/", "advice", advice, 0)
+    found = assert_found(regrain, "leftovers", f"lies in {place}/", "advice", advice, 0)
     assert (found["count"], found["names"]) == (1, ["tree"])
     assert found["bytes"] >= 9000
     assert (store / place / "tree" / "deep" / "file").exists()
@@ -288,7 +288,7 @@ LEDGER = {
             "DELETE FROM carriers WHERE object_id = 1",
             "DELETE FROM objects WHERE id = 1",
         ),
-        {"1 objects have no row": ("warning", REBUILD), "who owns": ("error", REBUILD)},
+        {"1 object has no row": ("warning", REBUILD), "who owns": ("error", REBUILD)},
     ),
     "an owner": (
         ("DELETE FROM object_owners WHERE object_id = 1",),
@@ -296,11 +296,11 @@ LEDGER = {
     ),
     "all owners of a package": (
         ("DELETE FROM object_owners WHERE package_id = 1",),
-        {"wrong for 1 packages": ("error", REBUILD)},
+        {"wrong for 1 package, ": ("error", REBUILD)},
     ),
     "a bogus owner": (
         ("INSERT INTO object_owners(object_id, package_id) VALUES (1, 999)",),
-        {"1 rows belong to no package": ("error", REBUILD)},
+        {"1 row belongs to no package": ("error", REBUILD)},
     ),
     "a bogus object": (
         (
@@ -310,18 +310,18 @@ LEDGER = {
             ),
             "INSERT INTO carriers VALUES (9999, 420, 0, 1, 0, 0, 4096)",
         ),
-        {"objects have a row and are not there": ("error", REPAIR)},
+        {"1 object has a row and is not there": ("error", REPAIR)},
     ),
     "a package's row": (
         (
             "DELETE FROM object_owners WHERE package_id = 1",
             "DELETE FROM packages WHERE id = 1",
         ),
-        {"published packages have no row": ("warning", "regrain migrate")},
+        {"1 published package has no row": ("warning", "regrain migrate")},
     ),
     "a bogus package": (
         (f"INSERT INTO packages VALUES (99, '{'ef' * 32}', 't', 'l', 1)",),
-        {"recorded that are not in packages/": ("error", REPAIR)},
+        {"1 package is recorded that is not in packages/": ("error", REPAIR)},
     ),
     "another list": (
         (f"UPDATE packages SET list_hash = '{'0' * 64}' WHERE id = 1",),
@@ -329,7 +329,7 @@ LEDGER = {
     ),
     "a row of the migration": (
         ("DELETE FROM store_migration WHERE id = 1",),
-        {"are not queued yet": ("advice", "regrain migrate")},
+        {"1 legacy directory is not queued yet": ("advice", "regrain migrate")},
     ),
     "a pending package in neither layout": (
         (
@@ -339,7 +339,7 @@ LEDGER = {
                 f" VALUES ('{'ef' * 32}', 'pending', 1)"
             ),
         ),
-        {"are in neither layout": ("warning", "from a backup")},
+        {"1 package is in neither layout": ("warning", "from a backup")},
     ),
     "a row that refers to nothing": (
         (
@@ -404,9 +404,9 @@ def test_a_ledger_that_is_none(regrain: Regrain, store: Path, what: str) -> None
 
 def test_objects_and_packages_that_are_gone(regrain: Regrain, store: Path) -> None:
     carriers(store)[0].unlink()
-    assert_found(regrain, "ledger", "1 objects have a row and are not", "error", "verify", 4)
+    assert_found(regrain, "ledger", "1 object has a row and is not", "error", "verify", 4)
     remove(min((store / "packages").iterdir()))
-    assert_found(regrain, "ledger", "1 packages are recorded that", "error", REPAIR, 4)
+    assert_found(regrain, "ledger", "1 package is recorded that", "error", REPAIR, 4)
 
 
 def test_where_settings_come_from(regrain: Regrain, store: Path, workplace: Path) -> None:
@@ -494,4 +494,4 @@ def test_an_unprivileged_reader_is_told_what_was_skipped(model: Path) -> None:
         remove(place)
     assert "its owner" in the_one(result, "file system", "was not tried")["advice"]
     assert "owner" in the_one(result, "leftovers", "could not be finished")["advice"]
-    assert the_one(result, "objects", "were not read")["level"] == "ok"
+    assert the_one(result, "objects", "was not read")["level"] == "ok"

@@ -44,5 +44,5 @@ def test_one_that_was_touched_beside_one_without_a_row(regrain: Regrain, carrier
     os.utime(carrier, ns=(0, 0))
     found = assert_found(regrain, "ledger", "another time", "advice", "regrain verify", 1)
     assert found["names"] == [carrier.name]
-    found = assert_found(regrain, "ledger", "have no row", "warning", "regrain migrate", 1)
+    found = assert_found(regrain, "ledger", "1 object has no row", "warning", "regrain migrate", 1)
     assert found["names"] == [stranger.name]

@@ -193,6 +193,7 @@ def test_a_pipe_that_is_closed_early(model: Model, verb: str, json: bool) -> Non
     os.close(reader)
     done = subprocess.run(
         [sys.executable, "-m", "regrain", "--store", model.path, *words],
+        env={**os.environ, "REGRAIN_LOG_FORMAT": "text"},
         stdin=subprocess.DEVNULL,
         stdout=writer,
         stderr=subprocess.PIPE,

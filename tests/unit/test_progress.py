@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from regrain.cli import output
+from regrain.cli.drawn import make_bar
 from regrain.migrate.progress import KNOWN_AFTER_SECONDS, WINDOW_SECONDS, Tracker
 from regrain.model.events import Progress
 
@@ -41,6 +45,16 @@ def test_time_alone_gives_no_rate(clock: Clock) -> None:
     clock.turn(60)
     found = tracker.snapshot()
     assert (found.rate_bytes_per_second, found.seconds_left) == (None, None)
+
+
+def test_a_tiny_package_tells_nothing_of_large_ones(clock: Clock) -> None:
+    tracker = Tracker(2, 10**9, clock)
+    clock.turn(2)
+    tracker.read(40)
+    found = tracker.snapshot()
+    assert (found.rate_bytes_per_second, found.seconds_left) == (None, None)
+    tracker.read(10**6)
+    assert tracker.snapshot().seconds_left is not None
 
 
 def test_rate_and_time_left(clock: Clock) -> None:
@@ -96,9 +110,41 @@ def test_packages_and_files_are_counted(clock: Clock) -> None:
     tracker = Tracker(3, 0, clock)
     tracker.completed(10)
     tracker.completed(5)
-    tracker.failed()
+    tracker.failed(0)
     found = tracker.snapshot()
     assert (found.packages_done, found.packages_failed, found.files_done) == (2, 1, 15)
+
+
+def test_a_package_that_failed_is_neither_done_nor_left(clock: Clock) -> None:
+    tracker = Tracker(3, 1000, clock)
+    clock.turn(4)
+    tracker.read(100, "good")
+    tracker.read(100, "bad")
+    assert tracker.snapshot().bytes_in_hand == 200
+    tracker.completed(1, "good")
+    tracker.failed(500, "bad")
+    found = tracker.snapshot()
+    assert (found.bytes_done, found.bytes_in_hand, found.packages_failed) == (100, 0, 1)
+    assert found.rate_bytes_per_second == pytest.approx(50)  # both were read
+    assert found.seconds_left == pytest.approx((1000 - 500 - 100) / 50)
+
+
+def test_a_pause_makes_no_jump(clock: Clock) -> None:
+    tracker = Tracker(2, 1000, clock)
+    for _ in range(30):
+        clock.turn(1)
+        tracker.read(10)
+    before = tracker.snapshot().seconds_left
+    tracker.hold(is_held=True)
+    clock.turn(3600)
+    assert tracker.snapshot("paused").seconds_left is None
+    tracker.hold(is_held=False)
+    assert tracker.snapshot().seconds_left == before
+    clock.turn(1)
+    tracker.read(10)
+    after = tracker.snapshot().seconds_left
+    assert before is not None
+    assert after == pytest.approx(before - 1)
 
 
 def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:
@@ -107,6 +153,19 @@ def test_memory_does_not_grow_with_the_time_a_run_takes(clock: Clock) -> None:
         clock.turn(0.5)
         tracker.read(1)
     assert len(tracker._samples) <= 2 * WINDOW_SECONDS + 2
+
+
+@pytest.mark.parametrize("width", [44, 80, 160])
+def test_the_bar_fits_on_one_line(width: int) -> None:
+    bar = make_bar()
+    reason = "12/50 packages, 1 failed (small reads take too long: 9.1 ms, over 1.2 times 3.0 ms)"
+    bar.add_task(reason, total=3 << 30, completed=1 << 30, pace="40.0 MiB/s, 3 min 2 s left")
+    drawn = io.StringIO()
+    Console(width=width, file=drawn).print(bar.get_renderable())
+    (line,) = drawn.getvalue().splitlines()
+    assert len(line) <= width
+    assert ("3 min 2 s left" in line) or width < 80
+    assert "12/50" in line or width < 80
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ MIGRATION: dict[str, tuple[str, Any]] = {
     "latency_slowdown_max": ("1.5", 1.5),
     "niceness": ("19", 19),
     "io_priority": ('"normal"', "normal"),
+    "log_file_bytes": ("4096", 4096),
+    "log_total_bytes": ("99999", 99999),
 }
 DEFAULTS = {
     "migration_enabled": True,
@@ -136,6 +138,7 @@ BAD = {
     "no slowdown at all": ("[migration]\nlatency_slowdown_max = 0.5\n", "latency_slowdown_max"),
     "all may fail twice": ("[migration]\nerror_rate_max = 2\n", "error_rate_max"),
     "another trigger": ("[migration]\non_trigger = 'stop'\n", "on_trigger"),
+    "a log of no length": ("[migration]\nlog_file_bytes = 0\n", "log_file_bytes"),
     "no TOML": ("[store\n", "regrain.toml"),
     "not UTF-8": ("\xff", "regrain.toml"),
     "a number without end": ("[store]\nmigration_batch_size = " + "9" * 5000, "regrain.toml"),

@@ -139,7 +139,7 @@ def test_the_last_snapshot_of_a_run_tells_all(store_path: Path, error: HaltedErr
     store_path.mkdir()
     Regrain(store_path)("init")
     root = StoreRoot(str(store_path))
-    journal = Journal(root, lambda: 0.0)
+    journal = Journal(root, clock_=lambda: 0.0)
     progress = Progress(3, 0, 0, 0, 10, 0, None, None)
     journal(progress)
     assert read_figures(read_snapshot(root)) == Figures()

@@ -21,6 +21,7 @@ from regrain.app.backup_places import (
     open_backup,
     told_as_copying,
 )
+from regrain.app.logs import limits_of
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
 from regrain.app.verification import Verdict, verify
@@ -187,7 +188,7 @@ def create_backup(
         with single_run(target, COMMAND) as theirs, StoreLock(target, exclusive=False) as held:
             wanted = _wanted(root, target)
             check_room(target, wanted.allocated, wanted.inodes)
-            journal = Journal(root)
+            journal = Journal(root, limits_of(settings))
 
             def emit(event: Event) -> None:
                 if isinstance(event, PackageFailed):

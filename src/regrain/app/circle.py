@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from regrain import disk
 from regrain.app import backing_up, lifecycle, undoing, verification
 from regrain.app.initialising import initialise
+from regrain.app.logs import limits_of
 from regrain.app.migration import Migration
 from regrain.app.rollback import rollback
 from regrain.errors import NoSpaceError, RegrainError, path_of, reason
@@ -318,7 +319,7 @@ class Circle:
         return "switched" if done.switched else "the gate is closed"
 
     def _cleanup(self) -> str:
-        done = undoing.cleanup(self._root, stopping=self._stopping)
+        done = undoing.cleanup(self._root, stopping=self._stopping, logs=limits_of(self._settings))
         self._against([f"package {one.package_hash} is kept: {one.why}" for one in done.kept])
         return _count(done.packages, "directory", "directories") + " removed"
 

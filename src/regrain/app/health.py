@@ -207,8 +207,8 @@ def integrity(concerns: dict[str, Concern]) -> Issue | None:
         "critical",
         len(concerns),
         0,
-        f"{len(concerns)} packages are not what was published: {first}: "
-        f"{concerns[first].what} ('regrain why {first[:16]}')",
+        f"{len(concerns)} {'package is' if len(concerns) == 1 else 'packages are'} not what was "
+        f"published: {first}: {concerns[first].what} ('regrain why {first[:16]}')",
         "'regrain why HASH' says what to do about each; 'regrain verify --level deep' takes back "
         "what was mended.",
     )

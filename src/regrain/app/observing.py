@@ -66,6 +66,9 @@ class Overview:
 class Seldom(Generic[_T]):
     """A value that may take long to find; then it is found seldom, and is a while old.
 
+    How long it takes is the shorter of the last two times: the first one loads libraries, and on
+    a busy machine any may be held up. Neither is a load, and a view must not stand still for it.
+
     Args:
         clock_: Says how long finding it took.
     """
@@ -74,6 +77,7 @@ class Seldom(Generic[_T]):
         self._clock = clock_
         self._found: _T | None = None
         self._found_in: object = None
+        self._took = 0.0
         self._due_at = 0.0
 
     def get(self, circumstances: object, find: Callable[[], _T]) -> tuple[_T, bool]:
@@ -89,7 +93,9 @@ class Seldom(Generic[_T]):
             return found, False
         self._found = found = find()
         self._found_in = circumstances
-        self._due_at = began + (self._clock() - began) / SHARE_MAX
+        took = self._clock() - began
+        self._due_at = began + min(took, self._took) / SHARE_MAX
+        self._took = took
         return found, True
 
     def forget(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from regrain.app.logs import limits_of
 from regrain.errors import path_of
 from regrain.migrate.commit import PASSING
 from regrain.migrate.disk_errors import staging_error
@@ -41,7 +42,7 @@ class Patience:
         self._root = root
         # What is free was measured before the first step: only a full disk holds it now.
         self._room = Room(root.fd, Floors(0, 0), settings.migration.space_wait)
-        self._journal = Journal(root)
+        self._journal = Journal(root, limits_of(settings))
         self._on_hold = on_hold
         self._stopping = stopping
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regrain.app.floors import floors_of
+from regrain.app.logs import limits_of
 from regrain.app.patience import Patience
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run, teller
@@ -165,7 +166,7 @@ def _carry_through(  # noqa: PLR0913, PLR0917 -- a part of rollback
     """Rebuild, compare, switch; what went wrong stands in ``done``. A full disk is waited for."""
     patience = Patience(root, settings, on_hold, stopping)
     rotten: dict[str, str] = {}
-    told = teller(root, on_event)
+    told = teller(root, on_event, limits_of(settings))
 
     def tell(event: UndoingEvent) -> None:
         if isinstance(event, restoring.Restored):

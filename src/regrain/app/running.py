@@ -11,6 +11,7 @@ from regrain import disk
 from regrain.app import inplace, triggers, undoing
 from regrain.app.compression import ingest_compression
 from regrain.app.floors import floors_of
+from regrain.app.logs import limits_of
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import RefusedError, RegrainError, path_of
 from regrain.ledger import Ledger, Pending, open_ledger
@@ -118,7 +119,7 @@ def migrate(
             return Summary(0, 0, stopped=True)
         with (
             StoreLock(root, exclusive=False) as lock,
-            _journaled(root, on_event) as tell,
+            _journaled(root, settings, on_event) as tell,
             _opened(root) as ledger,
         ):
             watch = triggers.Watch(settings, ledger, tell, known)
@@ -145,9 +146,9 @@ def _opened(root: StoreRoot) -> Iterator[Ledger]:
 
 @contextlib.contextmanager
 def _journaled(
-    root: StoreRoot, on_event: Callable[[Event], None]
+    root: StoreRoot, settings: Settings, on_event: Callable[[Event], None]
 ) -> Iterator[Callable[[Event], None]]:
-    journal = Journal(root)
+    journal = Journal(root, limits_of(settings))
 
     def tell(event: Event) -> None:
         journal(event)

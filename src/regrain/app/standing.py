@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,13 +11,17 @@ from regrain.app.account import Matters
 from regrain.app.foretold import beside_outcome
 from regrain.app.health import Health, gather, judge
 from regrain.app.steering import MIGRATION, Told
+from regrain.errors import RegrainError
 from regrain.migrate.control import Control
 from regrain.model.events import Progress
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regrain.app.lasting import Memory
+    from regrain.app.steering import Steered
     from regrain.ledger import Totals
     from regrain.model.events import Foreground
     from regrain.settings import Settings
@@ -76,6 +80,23 @@ def next_command(state: State) -> str:
     return "regrain resume" if state.told.pause and is_held else command
 
 
+def next_after(done: Steered, look: Callable[[], State]) -> str:
+    """Return what is to be done once a migration was steered.
+
+    Args:
+        done: What it was told.
+        look: Tells where the store stands; it may fail: steering needs no ledger.
+    """
+    if done.after.is_paused:
+        return "regrain resume"
+    if done.running:
+        return "regrain status"
+    try:
+        return next_command(replace(look(), told=Told(done.after)))
+    except RegrainError:
+        return "regrain doctor"
+
+
 def _next_command(state: State) -> str:
     if state.running:
         return "regrain status"
@@ -117,14 +138,14 @@ def _before_cutover(state: State) -> str:
 def progress(state: State) -> Progress:
     """Return how far the migration is; rate and time left are those of the run under way."""
     totals, run = state.totals, state.of_the_run
-    read = 0 if run is None else run.bytes_done
+    in_hand = 0 if run is None else run.bytes_in_hand
     return Progress(
         packages_total=totals.packages,
         packages_done=totals.count(Status.COMPLETED),
         packages_failed=totals.count(Status.FAILED),
         files_done=totals.files_done,
         bytes_total=totals.bytes_total,
-        bytes_done=min(totals.bytes_total, max(totals.bytes_done, read)),
+        bytes_done=min(totals.bytes_total, totals.bytes_done + in_hand),
         rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
         seconds_left=None if run is None or state.told.pause else run.seconds_left,
         throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
@@ -133,6 +154,7 @@ def progress(state: State) -> Progress:
         held=run is not None and run.held,
         held_seconds=0.0 if run is None else run.held_seconds,
         standing=() if run is None else run.standing,
+        bytes_in_hand=in_hand,
     )
 
 

@@ -54,13 +54,6 @@ class Steered:
     after: Control
     running: str
 
-    @property
-    def next_command(self) -> str:
-        """What to do next."""
-        if self.after.is_paused:
-            return "regrain resume"
-        return "regrain status" if self.running else "regrain migrate"
-
 
 def told(root: StoreRoot) -> Told:
     """Return what a migration of this store was told; what cannot be read is no failure here."""

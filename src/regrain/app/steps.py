@@ -55,9 +55,12 @@ class Steps:
         Raises:
             RefusedError: The phase does not allow it, or a process has files open there.
         """
+        from regrain.app.logs import limits_of
         from regrain.app.undoing import cleanup, plan_cleanup
 
-        return cleanup(self._root) if execute else plan_cleanup(self._root)
+        if not execute:
+            return plan_cleanup(self._root)
+        return cleanup(self._root, logs=limits_of(self._settings))
 
     def rollback(self, on_event: Callable[[UndoingEvent], None] = _ignore) -> RolledBack:
         """Go back to the legacy layout from whatever phase; see ``regrain.app.rollback``.

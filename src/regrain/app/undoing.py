@@ -14,6 +14,7 @@ from regrain.maintain import rollback as rolling
 from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.journal import Journal
+from regrain.migrate.logbook import DEFAULT, Limits
 from regrain.migrate.phases import catch_up, switch
 from regrain.migrate.recover import recover
 from regrain.model.phase import Phase
@@ -57,10 +58,10 @@ def single_run(root: StoreRoot, what: str) -> Iterator[Ledger]:
 
 
 def teller(
-    root: StoreRoot, on_event: Callable[[UndoingEvent], None]
+    root: StoreRoot, on_event: Callable[[UndoingEvent], None], logs: Limits = DEFAULT
 ) -> Callable[[UndoingEvent], None]:
     """Return who writes every event to the log before it is passed on."""
-    journal = Journal(root)
+    journal = Journal(root, logs)
 
     def tell(event: UndoingEvent) -> None:
         fields = {name: getattr(event, name) for name in event.__slots__ if name != "path"}
@@ -118,11 +119,12 @@ def cleanup(
     limit: int | None = None,
     on_event: Callable[[UndoingEvent], None] = ignore,
     stopping: Callable[[], bool] = lambda: False,
+    logs: Limits = DEFAULT,
 ) -> Cleanup:
     """Remove the legacy directories of packages that are proved to be published whole.
 
-    When the last one went, the phase becomes ``clean``. Killed anywhere, it is resumed by
-    calling it again.
+    When the last one went, the phase becomes ``clean``, and the logs are put away. Killed
+    anywhere, it is resumed by calling it again.
 
     Args:
         root: The store.
@@ -130,6 +132,7 @@ def cleanup(
         limit: Only so many.
         on_event: Told what became of each package.
         stopping: Asked before each package; True ends the run.
+        logs: How large logs may become.
 
     Raises:
         RefusedError: The phase does not allow it, or a process has files open there.
@@ -140,7 +143,7 @@ def cleanup(
     with single_run(root, "regrain cleanup") as ledger:
         _check_may_clean(root)
         plan = cleaning.foresee(root, ledger, older_than=older_than, limit=limit, measured=False)
-        tell = teller(root, on_event)
+        tell = teller(root, on_event, logs)
         done = cleaning.clean_up(root, ledger, plan.going, on_event=tell, stopping=stopping)
         stuck = unlink_rest(root, ledger)
         doubtful = [one for one in plan.staying if one.in_doubt]
@@ -153,6 +156,8 @@ def cleanup(
                 switch(root, ledger, Phase.CLEAN)
             else:
                 catch_up(root, ledger)
+        if root.phase() is Phase.CLEAN:
+            Journal(root, logs).put_away()
         return done
 
 

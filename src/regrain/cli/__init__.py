@@ -11,9 +11,9 @@ from importlib import import_module
 import click
 
 from regrain import __version__
-from regrain.cli import streams
+from regrain.cli import log, streams
 from regrain.cli.context import Context
-from regrain.cli.output import exit_error, use_json_log
+from regrain.cli.output import exit_error
 from regrain.errors import RegrainError, UsageError, path_of, reason
 
 EXIT_SIGINT = 130
@@ -83,16 +83,25 @@ class _Verbs(click.Group):
     help="The configuration; default /etc/regrain.toml.",
 )
 @click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks, too.")
+@click.option("-q", "--quiet", is_flag=True, help="On stderr, say only what went wrong.")
 @click.option(
     "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="How remarks on stderr are written.",
+    type=click.Choice(log.FORMATS),
+    envvar=log.VARIABLE,
+    show_envvar=True,
+    default="auto",
+    help="How stderr is written; auto: text on a terminal, JSON elsewhere.",
 )
 @click.version_option(__version__, prog_name="regrain")
 @click.pass_context
 def main(
-    context: click.Context, path: str | None, config: str | None, verbose: int, log_format: str
+    context: click.Context,
+    *,
+    path: str | None,
+    config: str | None,
+    verbose: int,
+    quiet: bool,
+    log_format: str,
 ) -> None:
     """Move a package manager's store, live, from one directory a package to one object a file.
 
@@ -103,8 +112,9 @@ def main(
       regrain --store /opt/pm/store migrate
       regrain --store /opt/pm/store verify
     """  # noqa: D301 -- click reads the backspace: keep these lines as they are
-    if log_format == "json":
-        use_json_log()
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet contradict each other", advice="Give one of them.")
+    log.use(log_format, quiet=quiet)
     context.obj = Context(path, config, verbose)
 
 
@@ -118,7 +128,7 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("regrain: interrupted", err=True)
+        log.note("regrain: interrupted", "error", log.ERROR, exit_code=EXIT_SIGINT)
         return EXIT_SIGINT
     except Exception as error:  # noqa: BLE001 -- the last place that can turn it into words
         return _report(error, arguments)
@@ -130,14 +140,13 @@ def _report(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
-    if _verbosity(arguments) > 1:
-        traceback.print_exception(error)
+    trace = "".join(traceback.format_exception(error)) if _verbosity(arguments) > 1 else ""
     known = _in_our_words(error)
     as_json = "--json" in arguments
     if isinstance(known, streams.OutputError):
         as_json = False
         streams.give_up_stdout()
-    return exit_error(known, as_json=as_json)
+    return exit_error(known, as_json=as_json, trace=trace)
 
 
 def _in_our_words(error: Exception) -> RegrainError:

@@ -35,7 +35,8 @@ class _CopyProgress(MigrationProgress):
                 bytes=event.size,
             )
         elif self._verbose:
-            self.bar.say(f"copied {event.package_hash}: {event.files:,} files")
+            words = f"copied {event.package_hash}: {output.count(event.files, 'file')}"
+            self._tell(event, words)
 
 
 def _listening(progress: MigrationProgress | AuditProgress) -> Stop:

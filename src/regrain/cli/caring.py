@@ -261,4 +261,4 @@ def _show_things(
     for thing, why in kept:
         click.echo(output.shown(f"stays: {thing.name}: {why}"))
     verb = "removed" if execute else "would remove"
-    click.echo(f"{verb} {len(found):,} things from quarantine/: {output.size(size)}")
+    click.echo(f"{verb} {output.count(len(found), 'thing')} from quarantine/: {output.size(size)}")

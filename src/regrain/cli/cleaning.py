@@ -46,6 +46,7 @@ def cleanup(
     Example: regrain --store /opt/pm/store cleanup --older-than 7d --execute
     """
     from regrain.app import undoing
+    from regrain.app.logs import limits_of
     from regrain.model.phase import Phase
 
     check_options(execute=execute, dry_run=dry_run)
@@ -60,7 +61,12 @@ def cleanup(
     teller = Teller(context, as_json=as_json)
     try:
         done = undoing.cleanup(
-            root, older_than=age, limit=limit, on_event=teller.event, stopping=teller.stop
+            root,
+            older_than=age,
+            limit=limit,
+            on_event=teller.event,
+            stopping=teller.stop,
+            logs=limits_of(context.settings),
         )
     finally:
         teller.end()

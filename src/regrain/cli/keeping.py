@@ -133,7 +133,7 @@ def _show_failed(path: str, error: RegrainError, *, as_json: bool) -> None:
             reason=error.why,
             advice=error.advice,
         )
-    output.note(f"regrain: {error}", "error")
+    output.tell_error(error)
 
 
 def _show_intent(path: str, found: Foreseen, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.completing import package_hashes
 from regrain.cli.context import (
     Context,
@@ -54,7 +54,7 @@ def cutover(context: Context, wait: float, *, no_backup: bool, dry_run: bool, as
 
     stop = Stop()
     if wait:
-        stop.listen(lambda: output.note("stopping"))
+        stop.listen(lambda: output.note("stopping", event=log.STOPPING))
     done = run(
         context.store.root,
         context.settings,

@@ -39,6 +39,7 @@ EXIT_CODES = {
 }
 
 ENVIRONMENT = {
+    "REGRAIN_LOG_FORMAT": "How stderr is written: auto, text or json.",
     "REGRAIN_CONFIG": "The configuration, where --config names none.",
     "REGRAIN_STORE__KEY, REGRAIN_MIGRATION__KEY": (
         "A setting, such as REGRAIN_STORE__PATH; it wins over the configuration."

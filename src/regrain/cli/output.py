@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from regrain.cli import log
+from regrain.cli.log import note
 from regrain.errors import RegrainError, shown
 
 if TYPE_CHECKING:
@@ -25,12 +26,27 @@ def document(message_type: str, **fields: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def exit_error(error: RegrainError, *, as_json: bool) -> int:
-    """Print an error; return the exit code it asks for."""
+def exit_error(error: RegrainError, *, as_json: bool, trace: str = "") -> int:
+    """Print an error; return the exit code it asks for.
+
+    Args:
+        error: It.
+        as_json: Whether a document is wanted, too.
+        trace: Where in the program it happened, for who asked for that.
+    """
     if as_json:
         document("exit_error", **error.document())
-    note(f"regrain: {error}", "error")
+    tell_error(error, trace)
     return error.exit_code
+
+
+def tell_error(error: RegrainError, trace: str = "") -> None:
+    """Print an error where remarks go."""
+    if trace and not log.is_json():
+        click.echo(trace, nl=False, err=True)
+    fields = error.document() | ({"traceback": trace} if trace else {})
+    fields.pop("message", None)
+    note(f"regrain: {error}", "error", log.ERROR, **fields)
 
 
 def size(count: float) -> str:
@@ -86,27 +102,6 @@ def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
         click.echo("  ".join([*cells, row[-1]]).rstrip())
 
 
-class _Log:
-    """How remarks are written to stderr."""
-
-    as_json = False
-
-
-def use_json_log() -> None:
-    """Write remarks as JSON Lines from now on."""
-    _Log.as_json = True
-
-
-def note(text: str, level: str = "info") -> None:
-    """Print a remark to stderr, where somebody listens."""
-    if _Log.as_json:
-        import msgspec
-
-        text = msgspec.json.encode({"level": level, "message": text}).decode()
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True)
-
-
 __all__ = [
     "columns",
     "count",
@@ -119,4 +114,5 @@ __all__ = [
     "shown",
     "size",
     "table",
+    "tell_error",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.errors import shown
+from regrain.migrate import course
 from regrain.model.clock import monotonic
 from regrain.model.events import (
+    BatchCommitted,
     Event,
     LegacyKept,
     LegacyRemoved,
@@ -36,27 +38,11 @@ class Bar:
     def __init__(self, *, total: int | None, hidden: bool) -> None:
         self._bar: Any = None
         self._task: Any = None
-        if not hidden and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
-            from rich.progress import Progress as RichProgress
+        if not (hidden or log.is_json() or log.is_quiet()) and sys.stderr.isatty():
+            from regrain.cli.drawn import make_bar
 
-            self._bar = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=total)
+            self._bar = make_bar()
+            self._task = self._bar.add_task("", total=total, pace=None)
             self._bar.start()
 
     @property
@@ -64,17 +50,26 @@ class Bar:
         """Whether there is a terminal to draw on."""
         return self._bar is not None
 
-    def update(self, text: str, done: int, total: int | None) -> None:
-        """Draw it anew."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=text, completed=done, total=total)
+    def update(self, text: str, done: int, total: int | None, pace: str | None = None) -> None:
+        """Draw it anew.
 
-    def say(self, text: str) -> None:
-        """Print a line on stderr, above the bar."""
+        Args:
+            text: What stands before it.
+            done: Bytes.
+            total: Likewise; None where nobody knows.
+            pace: How fast it goes; None: as the bar sees it.
+        """
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, completed=done, total=total, pace=pace)
+
+    def say(
+        self, text: str, /, level: str = "info", event: str = log.NOTE, **fields: object
+    ) -> None:
+        """Print a line on stderr, above the bar; see ``log.note``."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            output.note(text)
+            output.note(text, level, event, **fields)
 
     def stop(self) -> None:
         """Take it away."""
@@ -98,7 +93,9 @@ class _Shown:
 
     def stopping(self) -> None:
         """Say that a signal was heard."""
-        self.bar.say("stopping after the files in hand; once more to stop at once")
+        self.bar.say(
+            "stopping after the files in hand; once more to stop at once", event=log.STOPPING
+        )
 
     def is_due(self) -> bool:
         """Tell whether it is time for the next line."""
@@ -128,7 +125,14 @@ class AuditProgress(_Shown):
                 damages=len(audit.damages),
             )
         else:
-            output.note(f"{text}, {output.size(audit.bytes_hashed)} hashed")
+            output.note(
+                f"{text}, {output.size(audit.bytes_hashed)} hashed",
+                event="AuditProgress",
+                packages=audit.packages,
+                carriers=audit.carriers,
+                bytes_hashed=audit.bytes_hashed,
+                damages=len(audit.damages),
+            )
 
 
 class MigrationProgress(_Shown):
@@ -148,16 +152,22 @@ class MigrationProgress(_Shown):
             case Reconciled():
                 self._reconciled(event)
             case Remark():
-                self.bar.say(shown(event.text))
+                self._tell(event, shown(event.text))
             case Triggered():
-                self.bar.say(_triggered(event))
+                self._tell(event, _triggered(event), "warning")
             case ObjectDamaged():
-                self.bar.say(
+                self._tell(
+                    event,
                     f"damaged: object {event.object}: {event.why}; it is in quarantine, and "
-                    "a good one has its place"
+                    "a good one has its place",
+                    "warning",
                 )
             case _:
                 self._of_package(event)
+
+    def _tell(self, event: Event, text: str, level: str = "info") -> None:
+        """Tell an event: people in words, programs by its name and fields."""
+        self.bar.say(text, level, type(event).__name__, **log.fields_of(event))
 
     def _of_package(self, event: Event) -> None:
         match event:
@@ -168,9 +178,11 @@ class MigrationProgress(_Shown):
             case PackageGivenUp():
                 self._given_up(event)
             case LegacyRemoved():
-                self._legacy("removed", event.package_hash, freed_bytes=event.freed_bytes)
+                self._legacy_removed(event)
             case LegacyKept():
-                self._legacy("kept", event.package_hash, event.why, path=event.path)
+                self._legacy_kept(event)
+            case BatchCommitted():
+                self._committed(event)
             case _:
                 pass
 
@@ -180,10 +192,14 @@ class MigrationProgress(_Shown):
             text += f", {progress.packages_failed:,} failed"
         if progress.throttle_reason:
             text += f" ({progress.throttle_reason})"
-        self.bar.update(text, progress.bytes_done, progress.bytes_total)
+        rate, left = progress.rate_bytes_per_second, progress.seconds_left
+        is_held = left is None and bool(progress.throttle_reason)
+        speed = [f"{output.size(rate)}/s"] if rate and not is_held else []
+        eta = [f"{output.duration(left)} left"] if left is not None else []
+        pace = ", ".join(speed + eta)
+        self.bar.update(text, progress.bytes_done, progress.bytes_total, pace)
         if self.bar.is_shown or not self.is_due():
             return
-        rate, left = progress.rate_bytes_per_second, progress.seconds_left
         if self.as_json:
             output.document(
                 "status",
@@ -200,9 +216,12 @@ class MigrationProgress(_Shown):
             )
             return
         done = f"{output.size(progress.bytes_done)} of {output.size(progress.bytes_total)}"
-        speed = f", {output.size(rate)}/s" if rate else ""
-        eta = f", {output.duration(left)} left" if left is not None else ""
-        output.note(f"{text}, {done}{speed}{eta}")
+        output.note(
+            ", ".join([text, done, *speed, *eta]),
+            "info",
+            course.NAME,
+            **course.line(progress),
+        )
 
     def _completed(self, event: PackageCompleted) -> None:
         if self.as_json:
@@ -218,10 +237,15 @@ class MigrationProgress(_Shown):
                 space_saved_bytes=event.space_saved,
             )
         elif self._verbose:
-            self.bar.say(
+            self._tell(
+                event,
                 f"migrated {event.package_hash} {shown(event.name)} {shown(event.version)}: "
-                f"{event.files:,} files, {output.size(event.space_saved)} saved"
+                f"{output.count(event.files, 'file')}, {output.size(event.space_saved)} saved",
             )
+
+    def _committed(self, event: BatchCommitted) -> None:
+        if self._verbose and log.is_json():  # people were told of the packages
+            self._tell(event, f"committed {output.count(event.packages, 'package')}")
 
     def _failed(self, event: PackageFailed) -> None:
         if self.as_json:
@@ -235,7 +259,8 @@ class MigrationProgress(_Shown):
                 path=event.path,
             )
         name = f" ({shown(event.name)} {shown(event.version)})" if event.name else ""
-        self.bar.say(f"failed: package {event.package_hash}{name}: {event.message}")
+        words = f"failed: package {event.package_hash}{name}: {event.message}"
+        self._tell(event, words, "warning")
 
     def _given_up(self, event: PackageGivenUp) -> None:
         if self.as_json:
@@ -243,31 +268,49 @@ class MigrationProgress(_Shown):
                 "package", status="pending", package_hash=event.package_hash, error=event.why
             )
         elif self._verbose:
-            self.bar.say(f"put back: package {event.package_hash}: {event.why}")
+            self._tell(event, f"put back: package {event.package_hash}: {event.why}")
 
-    def _legacy(self, status: str, name: str, why: str = "", **fields: object) -> None:
-        """Tell what became of a legacy directory, in the words of cleanup."""
+    def _legacy_removed(self, event: LegacyRemoved) -> None:
+        """Tell it in the words of cleanup."""
+        name, freed = event.package_hash, event.freed_bytes
         if self.as_json:
-            fields = {"reason": why, **fields} if why else fields
-            output.document("package", package_hash=name, status=status, **fields)
-        elif why or self._verbose:
-            self.bar.say(f"{status} {name}{f': {why}' if why else ''}")
+            output.document("package", package_hash=name, status="removed", freed_bytes=freed)
+        elif self._verbose:
+            self._tell(event, f"removed {name}")
+
+    def _legacy_kept(self, event: LegacyKept) -> None:
+        name, why, path = event.package_hash, event.why, event.path
+        if self.as_json:
+            output.document("package", package_hash=name, status="kept", reason=why, path=path)
+        else:
+            self._tell(event, f"kept {name}: {why}", "warning")
 
     def _reconciled(self, event: Reconciled) -> None:
-        for name, why in event.unsettled:
-            self.bar.say(f"not taken yet: package {name}: {shown(why)}")
-        for name in event.vanished:
-            self.bar.say(f"vanished: the legacy directory of package {name} is gone")
-        for name, what in event.changed:
-            self.bar.say(f"changed: package {name}: {shown(what)}")
-        for name, reason in event.unreadable:
-            self.bar.say(f"cannot be compared: package {name}: {shown(reason)}")
+        """Tell people line by line, programs all at once."""
+        found = [
+            *(f"not taken yet: package {name}: {shown(why)}" for name, why in event.unsettled),
+            *(
+                f"vanished: the legacy directory of package {name} is gone"
+                for name in event.vanished
+            ),
+            *(f"changed: package {name}: {shown(what)}" for name, what in event.changed),
+            *(
+                f"cannot be compared: package {name}: {shown(why)}"
+                for name, why in event.unreadable
+            ),
+        ]
+        level = "warning" if event.vanished or event.changed or event.unreadable else "info"
+        if log.is_json():
+            found = ["; ".join(found)] if found else []
+        for text in found:
+            self._tell(event, text, level)
 
     def _recovered(self, event: Recovered) -> None:
-        self.bar.say(
+        self._tell(
+            event,
             f"recovered from a run that did not end: {event.packages} published packages "
             f"recorded, {event.given_up} put back, {event.objects} objects checked, "
-            f"{event.quarantined} damaged things moved to quarantine"
+            f"{event.quarantined} damaged things moved to quarantine",
         )
 
 

@@ -38,7 +38,7 @@ def list_packages(context: Context, *, as_json: bool) -> int:
         except CorruptionError as error:
             damaged += 1
             rows.append((package.hash, "", "", "damaged"))
-            output.note(f"regrain: {error}", "error")
+            output.tell_error(error)
     if as_json:
         heads = ("package_hash", "name", "version", "layout")
         output.document("summary", packages=[dict(zip(heads, row, strict=True)) for row in rows])
@@ -67,12 +67,13 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
     for entry in entries:
         counts[entry.kind] += 1
         size += entry.size if entry.kind is Kind.FILE else 0
+    layouts = [place.value for place in dual.layouts_of(store.root, found.hash)]
     fields = {
         "package_hash": found.hash,
         "name": found.name,
         "version": found.version,
         "layout": found.layout.value,
-        "layouts": [place.value for place in dual.layouts_of(store.root, found.hash)],
+        "layouts": layouts,
         "tree_hash": file_list.tree_hash(entries),
         "files": counts[Kind.FILE],
         "directories": counts[Kind.DIRECTORY],
@@ -81,8 +82,13 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
     }
     held = holding(store.root, found.hash)
     if as_json:
-        exclusive, shared = held or (None, None)
-        output.document("package", **fields, exclusive_bytes=exclusive, shared_bytes=shared)
+        exclusive, shared, legacy = held or (None, None, None)
+        sizes = {
+            "exclusive_bytes": exclusive,
+            "shared_bytes": shared,
+            "legacy_exclusive_bytes": legacy,
+        }
+        output.document("package", **fields, **sizes)
         return
     output.pairs(
         [
@@ -99,16 +105,21 @@ def show(context: Context, package: str, *, as_json: bool) -> None:
                 ),
             ),
             ("bytes", f"{size:,} ({output.size(size)})"),
-            *_held(held),
+            *_held(held, is_double=len(layouts) > 1),
         ]
     )
 
 
-def _held(held: Holding | None) -> list[tuple[str, str]]:
+def _held(held: Holding | None, *, is_double: bool) -> list[tuple[str, str]]:
     if held is None:
         return [("exclusive", "not known: a file list cannot be read; run 'regrain verify'")]
+    alone = f"{output.size(held.legacy)} of that by its legacy directory alone: cleanup frees it"
     return [
-        ("exclusive", f"{output.size(held.exclusive)} on disk: what removing it would free"),
+        (
+            "exclusive",
+            f"{output.size(held.exclusive)} on disk: what remove would free, and then gc",
+        ),
+        *([("legacy", alone)] if is_double else []),
         ("shared", f"{output.size(held.shared)} on disk, which would stay"),
     ]
 

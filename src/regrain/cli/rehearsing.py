@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
 from regrain.cli.progress import Bar
 from regrain.cli.rehearsed import brief_time, show, show_foreseen
@@ -154,7 +154,9 @@ class _Telling:
         """Take a step: its name before it, all of it after it."""
         if isinstance(stage, str):
             if number == 1:  # until there are copies to remove, a signal may end it at once
-                self._stop.listen(lambda: self._bar.say("stopping; the copies are removed"))
+                self._stop.listen(
+                    lambda: self._bar.say("stopping; the copies are removed", event=log.STOPPING)
+                )
             self._bar.update(f"step {number} of {total}: {stage}", 0, None)
         elif self._as_json:
             output.document("status", step=number, steps=total, **_step(stage))

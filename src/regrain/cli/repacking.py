@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
 from regrain.cli.keeping import execute_option
 from regrain.cli.progress import JSON_SECONDS, LINE_SECONDS, Bar
@@ -57,7 +57,7 @@ def repack(context: Context, choice: str, *, execute: bool, dry_run: bool, as_js
         return 0
     stop = Stop()
     teller = _Teller(as_json=as_json)
-    stop.listen(lambda: teller.bar.say("stopping after the object in hand"))
+    stop.listen(lambda: teller.bar.say("stopping after the object in hand", event=log.STOPPING))
     try:
         done = repacking.repack(root, settings, wanted, on_progress=teller, stopping=stop)
     finally:
@@ -85,7 +85,8 @@ class _Teller:
             if self._as_json:
                 output.document("status", **_figures(done))
             else:
-                output.note(f"{done.objects:,} objects, {output.size(done.size)}")
+                words = f"{output.count(done.objects, 'object')}, {output.size(done.size)}"
+                output.note(words, "info", "RepackProgress", **_figures(done))
 
 
 def _figures(done: Repack) -> dict[str, object]:

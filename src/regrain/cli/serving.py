@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.context import Context, pass_context
 from regrain.errors import RegrainError
 
@@ -74,7 +74,7 @@ def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> None:
         signal.signal(number, _end)
     listening = listen(place)
     output.note(f"serving {address_of(listening)}/metrics, /healthz and /api/status")
-    serve(observer, listening, names, output.note)
+    serve(observer, listening, names, lambda words: output.note(words, "error", log.ERROR))
 
 
 def _end(number: int, _: FrameType | None) -> None:

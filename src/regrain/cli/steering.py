@@ -35,7 +35,7 @@ def pause(context: Context, *, dry_run: bool, as_json: bool) -> None:
         words = f"paused: {done.running}, finishes the files in hand and waits"
     else:
         words = "paused: no migration runs, and none will begin"
-    _tell(done, words, dry_run=dry_run, as_json=as_json)
+    _tell(context, done, words, dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
@@ -56,7 +56,7 @@ def resume(context: Context, *, dry_run: bool, as_json: bool) -> None:
         words = f"resumed: {done.running}, goes on"
     else:
         words = "resumed: no migration runs; one may begin"
-    _tell(done, words, dry_run=dry_run, as_json=as_json)
+    _tell(context, done, words, dry_run=dry_run, as_json=as_json)
 
 
 @click.command("set")
@@ -91,12 +91,14 @@ def set_(context: Context, *, words: tuple[str, ...], dry_run: bool, as_json: bo
     told = {key.strip(): value.strip() for key, _, value in pairs}
     done = steering.set_values(context.store.root, told, dry_run=dry_run)
     said = ", ".join(f"{key}: {value or 'as configured'}" for key, value in told.items())
-    _tell(done, f"set {said}", dry_run=dry_run, as_json=as_json)
+    _tell(context, done, f"set {said}", dry_run=dry_run, as_json=as_json)
 
 
-def _tell(done: Steered, words: str, *, dry_run: bool, as_json: bool) -> None:
+def _tell(context: Context, done: Steered, words: str, *, dry_run: bool, as_json: bool) -> None:
+    from regrain.app.standing import next_after
     from regrain.migrate.control import KEYS
 
+    command = next_after(done, lambda: context.store.migration().state())
     if as_json:
         output.document(
             "summary",
@@ -106,8 +108,8 @@ def _tell(done: Steered, words: str, *, dry_run: bool, as_json: bool) -> None:
             settings={key: getattr(done.after.values, key) for key in KEYS},
             running=done.running,
             dry_run=dry_run,
-            next_command=done.next_command,
+            next_command=command,
         )
         return
     click.echo(f"would say: {words}; nothing was changed" if dry_run else words)
-    click.echo(f"\nNext: {done.next_command}")
+    click.echo(f"\nNext: {command}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.context import Context, Stop
 from regrain.cli.progress import Bar
 from regrain.errors import UsageError
@@ -12,6 +12,15 @@ from regrain.errors import UsageError
 if TYPE_CHECKING:
     from regrain.app.undoing import UndoingEvent
     from regrain.maintain.audit import Audit
+
+
+_EVENTS = {
+    "removed": "Cleaned",
+    "kept": "Staying",
+    "failed": "Failure",
+    "restored": "Restored",
+}
+"""What the logs call it."""
 
 
 class Teller:
@@ -22,7 +31,9 @@ class Teller:
         self._verbose = context.verbosity > 0
         self._bar = Bar(total=None, hidden=as_json)
         self.stop = Stop()
-        self.stop.listen(lambda: output.note("stopping after the package in hand"))
+        self.stop.listen(
+            lambda: output.note("stopping after the package in hand", event=log.STOPPING)
+        )
 
     def event(self, event: UndoingEvent) -> None:
         """Take what became of a package."""
@@ -45,7 +56,10 @@ class Teller:
             fields = {"reason": why, **fields} if why else fields
             output.document("package", package_hash=name, status=status, **fields)
         elif why or self._verbose:
-            self._bar.say(f"{status} {name}{f': {why}' if why else ''}")
+            level = "warning" if why and status != "restored" else "info"
+            fields = {"package_hash": name, "why": why, **fields}
+            words = f"{status} {name}{f': {why}' if why else ''}"
+            self._bar.say(words, level, _EVENTS[status], **fields)
 
     def check(self, audit: Audit) -> None:
         """Take how far the comparison of legacy directories is."""

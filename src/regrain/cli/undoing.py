@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.cli import output
+from regrain.cli import log, output
 from regrain.cli.completing import package_hashes
 from regrain.cli.context import Context, dry_run_option, json_option, pass_context
 from regrain.cli.telling import Teller, check_options
@@ -129,8 +129,12 @@ def _whole(context: Context, root: StoreRoot, *, as_json: bool) -> int:
             context.settings,
             on_event=teller.event,
             on_check=teller.check,
-            on_wait=lambda who: output.note(f"stopping a running migration: {who}"),
-            on_hold=lambda why: output.note(f"waiting: {why}" if why else "going on"),
+            on_wait=lambda who: output.note(
+                f"stopping a running migration: {who}", event=log.STOPPING
+            ),
+            on_hold=lambda why: output.note(
+                f"waiting: {why}" if why else "going on", event=log.WAITING, why=why
+            ),
             stopping=teller.stop,
         )
     finally:

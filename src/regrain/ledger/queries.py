@@ -304,14 +304,13 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
                 "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
             ).scalar_one()
         done = [row for row in rows if row[0] == Status.COMPLETED]
-        settled = [row for row in rows if row[0] in (Status.COMPLETED, Status.FAILED)]
         return Totals(
             by_status={status_of(row[0]): row[1] for row in rows},
             files=_total(rows, 2),
             files_done=_total(done, 2),
             deduplicated=_total(done, 5),
             bytes_total=_total(rows, 3),
-            bytes_done=_total(settled, 3),
+            bytes_done=_total(done, 3),
             allocated=_total(rows, 4) + whole(excluded[1]),
             saved=_total(done, 6),
             objects=objects_count,

@@ -138,7 +138,7 @@ class Totals:
         files_done: Those of completed packages.
         deduplicated: Files of completed packages that share an older object.
         bytes_total: Sum of ``st_size`` of all packages.
-        bytes_done: That of completed and failed packages: what needs no more work.
+        bytes_done: That of completed packages.
         saved: What cleanup will free on balance.
         objects: Distinct objects.
         carriers_allocated: Bytes on disk of all carriers.

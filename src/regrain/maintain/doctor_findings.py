@@ -36,6 +36,11 @@ class Finding:
     corrupt: bool = False
 
 
+def several(amount: int, one: str, more: str) -> str:
+    """Return how many there are, in words that agree: 1 object has, 2 objects have."""
+    return f"{amount:,} {one if amount == 1 else more}"
+
+
 SHOWN_MAX = 3
 
 

@@ -11,7 +11,7 @@ from regrain.ledger import open_ledger
 from regrain.ledger.rebuilding import NO_OWNED, Inspection, OwnerSum, owner_sum
 from regrain.ledger.schema import REVISION
 from regrain.maintain.books import Books, alone, check_books
-from regrain.maintain.doctor_findings import Finding, Weight, listed, some
+from regrain.maintain.doctor_findings import Finding, Weight, listed, several, some
 from regrain.model import layout
 from regrain.model.entry import Kind
 from regrain.model.status import Status
@@ -152,6 +152,7 @@ def _judge_books(books: Books) -> Iterator[Finding]:
     rows = [
         (
             books.unpublished,
+            "package is recorded that is not in packages/",
             "packages are recorded that are not in packages/",
             (
                 "Run 'regrain verify --level deep --repair': it brings back what a legacy "
@@ -161,12 +162,14 @@ def _judge_books(books: Books) -> Iterator[Finding]:
         ),
         (
             books.changed_lists,
+            "package has another file list than was recorded",
             "packages have another file list than was recorded",
             "Run 'regrain verify --level deep --repair' on them.",
             True,
         ),
         (
             books.missing_carriers,
+            "object has a row and is not there",
             "objects have a row and are not there",
             (
                 "Run 'regrain verify --level deep --repair': it restores them, and tells which "
@@ -176,6 +179,7 @@ def _judge_books(books: Books) -> Iterator[Finding]:
         ),
         (
             books.unrecorded,
+            "published package has no row",
             "published packages have no row",
             (
                 "Run 'regrain migrate', which records what a killed run published; "
@@ -185,6 +189,7 @@ def _judge_books(books: Books) -> Iterator[Finding]:
         ),
         (
             books.unknown_carriers,
+            "object has no row",
             "objects have no row",
             (
                 "Run 'regrain migrate', which looks at what a killed run left; "
@@ -193,12 +198,12 @@ def _judge_books(books: Books) -> Iterator[Finding]:
             False,
         ),
     ]
-    for names, what, advice, corrupt in rows:
+    for names, one, more, advice, corrupt in rows:
         if names:
             yield Finding(
                 _CHECK,
                 Weight.ERROR if corrupt else Weight.WARNING,
-                f"{len(names):,} {what}: {some(names)}",
+                f"{several(len(names), one, more)}: {some(names)}",
                 advice,
                 {"names": listed(names)},
                 corrupt=corrupt,
@@ -211,8 +216,8 @@ def _judge_carriers(books: Books) -> Iterator[Finding]:
         yield Finding(
             _CHECK,
             Weight.ERROR,
-            f"{len(books.resized):,} objects have another size than was recorded: "
-            f"{some(books.resized)}",
+            several(len(books.resized), "object has", "objects have")
+            + f" another size than was recorded: {some(books.resized)}",
             "Run 'regrain verify --level deep --repair': it restores them, and tells which "
             "packages need what is lost.",
             {"names": listed(books.resized)},
@@ -222,8 +227,9 @@ def _judge_carriers(books: Books) -> Iterator[Finding]:
         yield Finding(
             _CHECK,
             Weight.ADVICE,
-            f"{len(books.touched):,} objects have another time than was recorded, so somebody "
-            f"touched them or wrote to them: {some(books.touched)}",
+            several(len(books.touched), "object has", "objects have")
+            + " another time than was recorded, so that somebody touched or wrote to what is "
+            f"named here: {some(books.touched)}",
             "Run 'regrain verify', which reads them and tells whether they are damaged.",
             {"names": listed(books.touched)},
         )
@@ -249,7 +255,8 @@ def _judge_rows(new: list[str], gone: list[str]) -> Iterator[Finding]:
         yield Finding(
             _CHECK,
             Weight.ADVICE,
-            f"{len(new):,} legacy directories are not queued yet: {some(new)}",
+            several(len(new), "legacy directory is", "legacy directories are")
+            + f" not queued yet: {some(new)}",
             "Run 'regrain migrate', which queues those that have settled.",
             {"names": listed(new)},
         )
@@ -257,7 +264,8 @@ def _judge_rows(new: list[str], gone: list[str]) -> Iterator[Finding]:
         yield Finding(
             _CHECK,
             Weight.WARNING,
-            f"{len(gone):,} packages were to be migrated and are in neither layout: {some(gone)}",
+            several(len(gone), "package is", "packages are")
+            + f" in neither layout, though to be migrated: {some(gone)}",
             "Get their legacy directories from a backup, or remove the packages.",
             {"names": listed(gone)},
         )
@@ -294,8 +302,9 @@ def _judge_owners(wrong: list[str], nameless: int) -> Iterator[Finding]:
         yield Finding(
             _CHECK,
             Weight.ERROR,
-            f"who owns which objects is wrong for {len(wrong):,} packages, and "
-            f"{nameless:,} rows belong to no package: {some(wrong)}",
+            "who owns which objects is wrong for "
+            f"{several(len(wrong), 'package', 'packages')}, and "
+            f"{several(nameless, 'row belongs', 'rows belong')} to no package: {some(wrong)}",
             "Run 'regrain doctor --rebuild-ledger', and no 'regrain gc' before.",
             {"names": listed(wrong), "rows_of_nobody": nameless},
             corrupt=True,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.maintain.abilities import LINKS_MAX, mount_of
-from regrain.maintain.doctor_findings import Finding, Weight, listed, some
+from regrain.maintain.doctor_findings import Finding, Weight, listed, several, some
 from regrain.maintain.doctor_places import strange_packages
 from regrain.model import layout
 from regrain.model.layout import parse_carrier
@@ -60,8 +60,9 @@ def check_objects(root: StoreRoot, on_shard: Callable[[int], None]) -> Iterator[
     yield Finding(
         "objects",
         Weight.OK,
-        f"{tally.carriers:,} objects take {tally.allocated:,} bytes; their bytes were not read, "
-        "which is the work of 'regrain verify'",
+        several(tally.carriers, "object takes", "objects take")
+        + f" {tally.allocated:,} bytes; what is in them was not read, which is the work of "
+        "'regrain verify'",
         figures={
             "carriers": tally.carriers,
             "allocated_bytes": tally.allocated,
@@ -134,8 +135,8 @@ def _judge_shards(tally: Tally) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.ERROR,
-            f"{len(tally.missing_shards):,} directories of objects/ are missing: "
-            f"{some(tally.missing_shards)}",
+            several(len(tally.missing_shards), "directory", "directories")
+            + f" of objects/ missing: {some(tally.missing_shards)}",
             "Restore them from a backup; 'regrain init' makes empty ones, and "
             "'regrain verify' tells what was lost.",
             {"shards": tally.missing_shards},
@@ -145,8 +146,8 @@ def _judge_shards(tally: Tally) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.WARNING,
-            f"{len(tally.shard_flaws):,} directories of objects/ have a wrong owner, mode or "
-            f"type: {some(tally.shard_flaws)}",
+            several(len(tally.shard_flaws), "directory", "directories")
+            + f" of objects/ with a wrong owner, mode or type: {some(tally.shard_flaws)}",
             "Give them the owner and the mode of objects/ itself.",
             {"shards": tally.shard_flaws},
         )
@@ -154,7 +155,8 @@ def _judge_shards(tally: Tally) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.WARNING,
-            f"{len(tally.strangers):,} names in objects/ are no objects: {some(tally.strangers)}",
+            several(len(tally.strangers), "name", "names")
+            + f" in objects/ of no object: {some(tally.strangers)}",
             "Move them out of the store.",
             {"names": listed(tally.strangers)},
         )
@@ -166,7 +168,8 @@ def _judge_carriers(tally: Tally, links_max: int | None) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.ERROR,
-            f"{len(tally.flaws):,} objects were changed, the first being {name}: {why}",
+            several(len(tally.flaws), "object was changed", "objects were changed")
+            + f", the first being {name}: {why}",
             "Find out who did it, put owner and mode back, and run 'regrain verify --repair'.",
             {"objects": [{"name": name, "reason": why} for name, why in tally.flaws[:1000]]},
             corrupt=True,
@@ -175,8 +178,9 @@ def _judge_carriers(tally: Tally, links_max: int | None) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.WARNING,
-            f"{len(tally.crowded):,} objects have nearly the {links_max or 0:,} names that an "
-            f"inode can have here: {some(tally.crowded)}",
+            several(len(tally.crowded), "object has", "objects have")
+            + f" nearly the {links_max or 0:,} names that an inode can have here: "
+            f"{some(tally.crowded)}",
             "Nothing breaks at the limit, copies are made instead; remove shared checkouts that "
             "are of no use any more.",
             {"names": listed(tally.crowded), "links_max": links_max},
@@ -185,8 +189,10 @@ def _judge_carriers(tally: Tally, links_max: int | None) -> Iterator[Finding]:
         yield Finding(
             "objects",
             Weight.ADVICE,
-            f"{tally.shared:,} of {tally.carriers:,} objects ({tally.shared_bytes:,} bytes) share "
-            "their inode with files outside objects/: an in-place write hits both, "
+            f"of {several(tally.carriers, 'object', 'objects')}, {tally.shared:,} "
+            f"({tally.shared_bytes:,} bytes) "
+            f"{'has' if tally.shared == 1 else 'have'} a name outside objects/, too: "
+            "an in-place write hits both, "
             "and only a backup protects",
             "Keep a backup of the store.",
             {"objects": tally.shared, "bytes": tally.shared_bytes},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.maintain.doctor_disk import count_tree
-from regrain.maintain.doctor_findings import Finding, Weight, listed, some
+from regrain.maintain.doctor_findings import Finding, Weight, listed, several, some
 from regrain.model import clock, layout
 from regrain.model.digest import is_package_hash
 from regrain.store.locks import dead_runs, is_running
@@ -54,14 +54,14 @@ def check_places(fd: int) -> Iterator[Finding]:
     yield Finding(
         _CHECK,
         Weight.OK,
-        f"{len(legacy):,} packages have a legacy directory",
+        several(len(legacy), "package has a legacy directory", "packages have a legacy directory"),
         figures={"legacy_packages": len(legacy)},
     )
     if foreign:
         yield Finding(
             _CHECK,
             Weight.ADVICE,
-            f"{len(foreign):,} names at the top are no packages: {some(foreign)}",
+            several(len(foreign), "name", "names") + f" at the top of no package: {some(foreign)}",
             "Move them elsewhere if they do not belong there; regrain leaves them alone.",
             {"foreign": listed(foreign)},
         )
@@ -141,7 +141,8 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
         yield Finding(
             "leftovers",
             Weight.ADVICE,
-            f"{len(dead):,} directories in temp/ are left over by runs that were killed",
+            several(len(dead), "directory in temp/ is", "directories in temp/ are")
+            + " left over by a run that was killed",
             "Run 'regrain migrate': it cleans up first.",
             {"dead_runs": listed(dead)},
         )
@@ -149,7 +150,7 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
         yield Finding(
             "leftovers",
             Weight.ADVICE,
-            f"{len(stray):,} files lie in temp/ itself: {some(stray)}",
+            f"{several(len(stray), 'file lies', 'files lie')} in temp/ itself: {some(stray)}",
             "Run 'regrain migrate': it removes what nobody works with.",
             {"stray_files": listed(stray)},
         )
@@ -159,8 +160,8 @@ def check_leftovers(root: StoreRoot) -> Iterator[Finding]:
         yield Finding(
             "leftovers",
             Weight.ADVICE,
-            f"{len(rehearsals):,} directories in '{beside}' are left over by rehearsals that "
-            f"were killed: {some(rehearsals)}",
+            several(len(rehearsals), "directory", "directories")
+            + f" in '{beside}' left over by a rehearsal that was killed: {some(rehearsals)}",
             "Run 'regrain rehearse', which removes them first, or remove them by hand.",
             {"rehearsals": listed(rehearsals)},
         )
@@ -198,7 +199,7 @@ def _waiting(root: StoreRoot, place: str, advice: str) -> Iterator[Finding]:
     yield Finding(
         "leftovers",
         Weight.ADVICE,
-        f"{len(names):,} things lie in {place}/, {taken:,} bytes, "
+        f"{several(len(names), 'thing lies', 'things lie')} in {place}/, {taken:,} bytes, "
         f"the oldest since {clock.day_name(oldest)}: {some(names)}",
         advice,
         {"place": place, "count": len(names), "bytes": taken, "oldest": oldest}
@@ -217,7 +218,8 @@ def strange_packages(root: StoreRoot) -> Iterator[Finding]:
         yield Finding(
             "packages",
             Weight.WARNING,
-            f"{len(strange):,} names in packages/ are no packages: {some(strange)}",
+            several(len(strange), "name", "names")
+            + f" in packages/ of no package: {some(strange)}",
             "Move them out of the store.",
             {"names": listed(strange)},
         )

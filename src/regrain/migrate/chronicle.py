@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +11,7 @@ import msgspec
 
 from regrain import disk
 from regrain.migrate import course
+from regrain.migrate.logbook import Log, content_size, lines_of, logs_in
 from regrain.model import layout
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 BYTES_MAX = 128 << 20
 """Older logs than these are left out."""
 
-_LINE_BYTES_MAX = 1 << 20
-_SUFFIX = b".jsonl"
 _SETTING = re.compile(r"\((\w+)\)\Z")
 _APART_SECONDS = 86_400
 """The number of a process is given again; after so long it is another's."""
@@ -155,39 +152,28 @@ def _lines(root: StoreRoot, bytes_max: int, found: Chronicle) -> Iterator[bytes]
     except OSError:  # none was written yet
         return
     with disk.Closing(logs):
-        for name in _newest(logs, bytes_max, found):
+        for log in _newest(logs, bytes_max, found):
             try:
-                fd = disk.open_file(name, logs)
+                yield from (raw for raw in lines_of(logs, log) if raw and not raw.isspace())
             except OSError:
                 found.unreadable += 1
-                continue
-            with os.fdopen(fd, "rb") as stream:
-                yield from _whole_lines(stream, found)
 
 
-def _whole_lines(stream: Iterator[bytes], found: Chronicle) -> Iterator[bytes]:
-    try:
-        yield from (raw for raw in stream if not raw.isspace())
-    except OSError:
-        found.unreadable += 1
-
-
-def _newest(logs: int, bytes_max: int, found: Chronicle) -> list[bytes]:
-    """Return the names of the newest logs that are not too much, the oldest of these first.
-
-    They are named by day, so the order of names is that of time.
-    """
-    chosen: list[bytes] = []
-    size = 0
-    for name in sorted((os.fsencode(name) for name in os.listdir(logs)), reverse=True):
-        status = os.stat(name, dir_fd=logs, follow_symlinks=False)
-        if not name.endswith(_SUFFIX) or not stat.S_ISREG(status.st_mode):
+def _newest(logs: int, bytes_max: int, found: Chronicle) -> list[Log]:
+    """Return the newest logs that are not too much, the oldest of these first."""
+    chosen: list[Log] = []
+    total = 0
+    for log in reversed(logs_in(logs)):
+        try:
+            size = content_size(logs, log)
+        except OSError:
+            found.unreadable += 1
             continue
-        if found.left_out or size + status.st_size > bytes_max:
-            found.left_out += status.st_size
+        if found.left_out or total + size > bytes_max:
+            found.left_out += size
             continue
-        size += status.st_size
-        chosen.append(name)
+        total += size
+        chosen.append(log)
     return chosen[::-1]
 
 

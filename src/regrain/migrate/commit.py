@@ -130,7 +130,7 @@ class Committer:
             self.give_up(claim.package_hash, "it was removed or excluded meanwhile")
             return
         self.failed += 1
-        self._tracker.failed()
+        self._tracker.failed(claim.size, claim.package_hash)
         path = None if failure.path is None else failure.path.decode()
         self._emit(
             PackageFailed(claim.package_hash, claim.name, claim.version, failure.message, path)

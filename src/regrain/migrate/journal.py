@@ -12,6 +12,7 @@ import msgspec
 from regrain import disk
 from regrain.migrate import course
 from regrain.migrate.disk_errors import staging_error
+from regrain.migrate.logbook import DEFAULT, Limits, Logbook
 from regrain.migrate.tally import Tally
 from regrain.model import clock, layout
 from regrain.model.events import Event, Progress
@@ -32,11 +33,22 @@ class Journal:
 
     Both are derived: a full disk must not stop a migration for their sake, so errors
     while writing them are let go.
+
+    Args:
+        root: The store.
+        limits: How large logs may become.
+        clock_: Says when the next snapshot is due.
     """
 
-    def __init__(self, root: StoreRoot, clock_: Callable[[], float] = clock.monotonic) -> None:
+    def __init__(
+        self,
+        root: StoreRoot,
+        limits: Limits = DEFAULT,
+        clock_: Callable[[], float] = clock.monotonic,
+    ) -> None:
         try:
-            self._open(root)
+            self._migration = disk.Held(disk.open_directory(layout.MIGRATION, root.fd))
+            self._log = Logbook(root, limits)
         except OSError as error:
             raise staging_error(error, layout.LOGS.encode()) from error
         self._clock = clock_
@@ -44,15 +56,6 @@ class Journal:
         self._tally = Tally()
         self._progress: Progress | None = None
         self._course = course.Course()
-
-    def _open(self, root: StoreRoot) -> None:
-        self._migration = disk.Held(disk.open_directory(layout.MIGRATION, root.fd))
-        name = f"{clock.day_name(clock.now())}.jsonl"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with disk.Closing(disk.open_directory("logs", self._migration.fd)) as logs:
-            self._log = disk.Held(os.open(name, flags | os.O_NONBLOCK, 0o644, dir_fd=logs))
-        if os.geteuid() == 0:
-            os.fchown(self._log.fd, *root.owner)
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -68,7 +71,12 @@ class Journal:
     def line(self, name: str, fields: dict[str, object]) -> None:
         """Append one line."""
         line = {"at": clock.now(), "event": name, "pid": os.getpid(), **fields}
-        disk.write_all(self._log.fd, _encode(line) + b"\n")
+        self._log.append(_encode(line) + b"\n")
+
+    def put_away(self) -> None:
+        """Compress the logs: what they tell of is over."""
+        with contextlib.suppress(OSError):
+            self._log.put_away()
 
     def end(self, error: RegrainError | None = None) -> None:
         """Write the last snapshot of a run, so that it tells all that was counted.

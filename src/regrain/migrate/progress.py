@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 20.0
 KNOWN_AFTER_SECONDS = 1.0
+KNOWN_AFTER_SHARE, KNOWN_AFTER_BYTES = 0.001, 64 << 20
+"""No rate is told before so much was read, the lesser of both: the first package may be tiny, while
+the others, of which nothing is heard until a part of them is read, are large."""
 
 
 class Tracker:
@@ -23,7 +26,7 @@ class Tracker:
         self._packages_total = packages
         self._bytes_total = size
         self._packages_done = self._packages_failed = self._files_done = self._bytes_done = 0
-        self._bytes_read = 0
+        self._bytes_read = self._bytes_failed = 0
         self._in_hand: Counter[str] = Counter()
         self._held_since: float | None = None
         self._held_seconds = 0.0
@@ -49,8 +52,10 @@ class Tracker:
         self._packages_done += 1
         self._files_done += files
 
-    def failed(self) -> None:
-        """Count a package that failed."""
+    def failed(self, size: int, package_hash: str = "") -> None:
+        """Count a package of ``size`` bytes that failed: they are not done, nor left to do."""
+        self.put_back(package_hash)
+        self._bytes_failed += size
         self._packages_failed += 1
 
     def hold(self, *, is_held: bool) -> None:
@@ -70,7 +75,7 @@ class Tracker:
         """Return how far it is now, and what slows or holds it."""
         rate = self._rate()
         is_held = self._held_since is not None
-        left = max(0, self._bytes_total - self._bytes_done)
+        left = max(0, self._bytes_total - self._bytes_failed - self._bytes_done)
         return Progress(
             packages_total=self._packages_total,
             packages_done=self._packages_done,
@@ -82,10 +87,13 @@ class Tracker:
             seconds_left=left / rate if rate and not is_held else None,
             throttle_reason=throttled_by,
             held=is_held,
+            bytes_in_hand=self._in_hand.total(),
         )
 
     def _rate(self) -> float | None:
         then, before = self._samples[0]
         elapsed = self._now() - then
         done = self._bytes_read - before
-        return done / elapsed if elapsed >= KNOWN_AFTER_SECONDS and done else None
+        enough = min(self._bytes_total * KNOWN_AFTER_SHARE, KNOWN_AFTER_BYTES)
+        is_known = elapsed >= KNOWN_AFTER_SECONDS and done and self._bytes_read >= enough
+        return done / elapsed if is_known else None

@@ -11,7 +11,11 @@ SCHEMA = 1
 
 def encode(message_type: str, fields: dict[str, object]) -> bytes:
     """Return one JSON document on one line, without the end of the line."""
-    content = {"schema": SCHEMA, "message_type": message_type, **fields}
+    return line({"schema": SCHEMA, "message_type": message_type, **fields})
+
+
+def line(content: dict[str, object]) -> bytes:
+    """Return what a line of JSON holds."""
     try:
         return msgspec.json.encode(content, enc_hook=str)
     except UnicodeEncodeError:  # a path that is not UTF-8, as Python hands it over

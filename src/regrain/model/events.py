@@ -66,9 +66,10 @@ class Progress:
         packages_failed: Those that failed.
         files_done: Regular files of the packages done.
         bytes_total: ``st_size`` of all files to read.
-        bytes_done: Read so far.
+        bytes_done: Read so far; what was read of packages that failed left out.
         rate_bytes_per_second: Of late; None until it can be told.
-        seconds_left: At that rate; None until it can be told.
+        seconds_left: At that rate, for what is neither done nor failed; None until it can be told,
+            and while the run is held.
         throttle_reason: What holds the run back now; empty if nothing does.
         foreground: How long readers wait beside it; None where nobody measures.
         packages_last_hour: Packages done or failed in the last hour of work, time in which it
@@ -76,6 +77,7 @@ class Progress:
         held: Whether nothing new is begun.
         held_seconds: How long it was held since it last got a package done, pauses left out.
         standing: Rules of health that fired during the run and are not clear yet.
+        bytes_in_hand: Those of ``bytes_done`` whose packages are not recorded yet.
     """
 
     packages_total: int
@@ -92,6 +94,7 @@ class Progress:
     held: bool = False
     held_seconds: float = 0.0
     standing: tuple[Issue, ...] = ()
+    bytes_in_hand: int = 0
 
 
 @dataclass(frozen=True, slots=True)

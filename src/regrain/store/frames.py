@@ -249,6 +249,17 @@ class Packer:
         return True
 
 
+def packed(fd: int, size: int, level: int) -> Iterator[bytes]:
+    """Yield the frame of an open file's first ``size`` bytes, which are more than none."""
+    library = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj(size=size)
+    position = 0
+    while position < size:
+        piece = _read_at(fd, position, min(disk.PIECE, size - position))
+        position += len(piece)
+        yield library.compress(piece)
+    yield library.flush()
+
+
 def _read_at(fd: int, position: int, size: int) -> bytes:
     try:
         piece = os.pread(fd, size, position)

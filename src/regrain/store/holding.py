@@ -38,10 +38,13 @@ class Holding(NamedTuple):
         exclusive: What removing it would free, once ``gc`` collected its objects.
         shared: What would stay: objects that other packages have, too, and inodes that
             have names elsewhere.
+        legacy: The part of ``exclusive`` that its legacy directory alone has: what removing
+            only that would free, as ``cleanup`` does; 0 where there is none.
     """
 
     exclusive: int
     shared: int
+    legacy: int
 
 
 def holding(root: StoreRoot, package_hash: str) -> Holding | None:
@@ -65,12 +68,22 @@ def _holding(root: StoreRoot, package_hash: str) -> Holding:
         for name in names:
             occupied.add(object_path(name), root.objects)
     mine.add_tree(package_hash, root.packages)
+    before = len(mine.extents)
     mine.add_tree(package_hash, root.fd)
     kept = {key: link.allocated for key, link in mine.links.items() if link.met < link.names}
     both = covered([*mine.extents, *others.extents])
     overlap = covered(mine.extents) + covered(others.extents) - both
     linked = sum(size for key, size in kept.items() if key not in others.links)
-    return Holding(mine.size - sum(kept.values()) - overlap, others.size + linked)
+    directory = Occupancy()
+    directory.add_tree(package_hash, root.fd)
+    named = sum(link.allocated for link in directory.links.values() if link.met < link.names)
+    alone = both - covered([*mine.extents[:before], *others.extents])
+    doubled = sum(size for _, size in mine.extents[before:]) - alone
+    return Holding(
+        mine.size - sum(kept.values()) - overlap,
+        others.size + linked,
+        directory.allocated - named - doubled,
+    )
 
 
 def _carriers(root: StoreRoot, package_hash: str) -> dict[str, set[str]]:

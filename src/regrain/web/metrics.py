@@ -32,7 +32,7 @@ _GAUGES = (
     ("migrated_files", "migrated_files", "Regular files of the migrated packages."),
     ("deduplicated_files", "deduplicated_files", "Migrated files whose object was there before."),
     ("content_bytes", "bytes_total", "Bytes of all files of all packages, as st_size counts."),
-    ("content_done_bytes", "bytes_done", "Those of them that need no more work."),
+    ("content_done_bytes", "bytes_done", "Those of them that are migrated."),
     ("objects", "objects", "Distinct objects."),
     ("objects_allocated_bytes", "objects_allocated_bytes", "Bytes on disk of all carriers."),
     (
