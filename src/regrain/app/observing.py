@@ -67,10 +67,12 @@ class Seldom(Generic[_T]):
 
     Args:
         clock_: Says how long finding it took.
+        share_max: Of the time, for finding it.
     """
 
-    def __init__(self, clock_: Callable[[], float]) -> None:
+    def __init__(self, clock_: Callable[[], float], share_max: float = SHARE_MAX) -> None:
         self._clock = clock_
+        self._share_max = share_max
         self._found: _T | None = None
         self._found_in: object = None
         self._due_at = 0.0
@@ -88,7 +90,7 @@ class Seldom(Generic[_T]):
             return found, False
         self._found = found = find()
         self._found_in = circumstances
-        self._due_at = began + (self._clock() - began) / SHARE_MAX
+        self._due_at = began + (self._clock() - began) / self._share_max
         return found, True
 
     def forget(self) -> None:

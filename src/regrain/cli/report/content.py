@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING
 from regrain.cli import output
 from regrain.cli.report import foretold
 from regrain.cli.report.history import course_sections, timeline
-from regrain.cli.report.parts import (
-    Bar,
-    Bars,
-    Section,
-    Table,
-    moment,
-    percent,
-    visible,
-)
+from regrain.cli.report.parts import Bar, Bars, Section, Table
 from regrain.model.status import Status
+from regrain.model.wording import moment, percent, visible
 
 if TYPE_CHECKING:
     from regrain.app.reporting import Report

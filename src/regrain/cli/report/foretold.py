@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
-from regrain.cli.report.parts import Table, moment, visible
+from regrain.cli.report.parts import Table
+from regrain.model.wording import moment, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
