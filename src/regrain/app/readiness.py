@@ -85,18 +85,20 @@ def _packages(state: State) -> Check:
 def _verification(state: State) -> Check:
     matters = state.matters
     if matters.unverified:
-        return Check(
-            "verification", False, f"{count(matters.unverified, 'package')} not compared yet"
-        )
-    if matters.is_proven:
-        return Check("verification", True, "a deep verification of the whole store found nothing")
-    return Check("verification", True, "each package was compared with its source")
+        said = f"{count(matters.unverified, 'package')} not compared yet"
+    elif matters.is_proven:
+        said = "a deep verification of the whole store found nothing"
+    else:
+        said = "each migrated package was compared with its source"
+    return Check("verification", not matters.unverified, said)
 
 
 def _backup(matters: Matters) -> Check:
-    made = matters.backup
+    made, marked = matters.backup, matters.marked_at
     if not matters.is_backed_up:
-        return Check("backup", False, "none that covers every package; or say --no-backup")
-    if made is not None and made.at >= matters.completed_at:
-        return Check("backup", True, f"made at {moment(made.at)} UTC")
-    return Check("backup", True, f"marked at {moment(matters.marked_at)} UTC, good for 24 h")
+        said = "none that covers every package; or say --no-backup"
+    elif made is not None and (marked is None or made.at >= marked):
+        said = f"made at {moment(made.at)} UTC"
+    else:
+        said = f"marked at {moment(marked)} UTC, good for 24 h"
+    return Check("backup", matters.is_backed_up, said)
