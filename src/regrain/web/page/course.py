@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from regrain.migrate.chronicle import Sample
 from regrain.model.wording import milliseconds, moment, size
 from regrain.web.page.markup import Html, join, tag
+from regrain.web.page.tables import Head, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,25 +101,26 @@ def reads_words(points: list[Sample]) -> Html:
     )
 
 
-def table(points: list[Sample]) -> Html:
+def figures(points: list[Sample]) -> Html:
     """Return some of the points as a table, for who does not see the plots."""
     step = max(1, len(points) // ROWS_MAX)
     rows = [
-        tag(
-            "tr",
-            tag("th", moment(point.at), scope="row"),
-            tag("td", "-" if point.rate is None else f"{size(point.rate)}/s", class_="number"),
-            tag("td", milliseconds(point.read_seconds), class_="number"),
-            tag("td", point.throttled or "-"),
+        (
+            moment(point.at),
+            "-" if point.rate is None else f"{size(point.rate)}/s",
+            milliseconds(point.read_seconds),
+            point.throttled or "-",
         )
         for point in points[::-1][::step][:ROWS_MAX]
     ]
-    heads = ("at (UTC)", "rate", "a small read", "held back by")
     if not rows:
         return tag("p", "There are no figures yet.", class_="soft")
-    return tag(
-        "table",
-        tag("caption", "Rate and readers, the newest first"),
-        tag("thead", tag("tr", *(tag("th", head, scope="col") for head in heads))),
-        tag("tbody", *rows),
-    )
+    return table("Rate and readers, the newest first", _HEADS, rows)
+
+
+_HEADS = (
+    Head("at (UTC)", "when"),
+    Head("rate", "number"),
+    Head("a small read", "number"),
+    Head("held back by"),
+)

@@ -8,6 +8,7 @@ from regrain import __version__
 from regrain.web.page import course, log, packages, parts
 from regrain.web.page.markup import Html, join, tag
 from regrain.web.page.space import space
+from regrain.web.page.tables import scrolled
 
 if TYPE_CHECKING:
     from regrain.web.page.glimpse import Glimpse
@@ -32,7 +33,7 @@ def changing(glimpse: Glimpse) -> dict[str, str]:
     return found | {
         "rate-words": course.rate_words(points),
         "reads-words": course.reads_words(points),
-        "course-table": course.table(points),
+        "course-table": course.figures(points),
         "log": log.log(glimpse.past.lines),
     }
 
@@ -53,20 +54,18 @@ def page(glimpse: Glimpse, asked: Wanted, listed: Html, token: str) -> str:
         return tag("div", inside, data_live=name, **attributes)
 
     store = "" if glimpse.seen is None else str(glimpse.seen.figures["store"])
-    plots = (
+    plots = tag(
+        "div",
         _plot("rate", "Rate", "Bytes read a second", place("rate-words")),
         _plot("reads", "Readers", "What a small read takes beside a run", place("reads-words")),
+        class_="plots",
+    )
+    both = (
+        plots,
         tag(
             "details",
             tag("summary", "Both as a table"),
-            tag(
-                "div",
-                place("course-table"),
-                class_="scroll",
-                tabindex="0",
-                role="region",
-                aria_label="Rate and readers as a table",
-            ),
+            scrolled("Rate and readers as a table", place("course-table")),
         ),
     )
     body = (
@@ -84,7 +83,7 @@ def page(glimpse: Glimpse, asked: Wanted, listed: Html, token: str) -> str:
             _card("Gate of the cutover", "gate", place("gate")),
             class_="grid wide-first",
         ),
-        _card("Over time", "course", *plots),
+        _card("Over time", "course", *both),
         _card(
             "Packages",
             "packages",
@@ -94,14 +93,7 @@ def page(glimpse: Glimpse, asked: Wanted, listed: Html, token: str) -> str:
         _card(
             "Log",
             "log",
-            tag(
-                "div",
-                place("log"),
-                class_="scroll tail",
-                tabindex="0",
-                role="region",
-                aria_label="The last lines of the log",
-            ),
+            scrolled("The last lines of the log", place("log"), "scroll tail"),
         ),
     )
     return document(f"regrain: {store}", _header(store, place("stamp")), join(*body), token)
@@ -141,7 +133,7 @@ def _header(store: str, stamp: Html) -> Html:
         tag(
             "div",
             tag("h1", tag("span", "regrain", class_="mark"), " ", tag("span", store, id="store")),
-            tag("p", stamp, tag("span", id="link", class_="soft"), class_="stamp"),
+            tag("div", stamp, tag("span", id="link"), class_="stamp"),
             class_="bar",
         ),
         tag("p", role="status", id="announced", class_="hidden"),

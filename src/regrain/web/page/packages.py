@@ -8,11 +8,12 @@ from urllib.parse import urlencode
 from regrain.ledger.browsing import Kind, Leaf, Row
 from regrain.model.wording import moment, size
 from regrain.web.page.markup import Html, join, tag, words
+from regrain.web.page.tables import Head, scrolled, table
 
 if TYPE_CHECKING:
     from regrain.app.account import Account
 
-ROWS_MAX = 50
+ROWS_MAX = 25
 TEXT_MAX = 100
 
 LABELS = {
@@ -107,42 +108,37 @@ def results(asked: Wanted, leaf: Leaf) -> Html:
         return tag("p", empty if not leaf.total else "There is no such page. ", beyond or None)
     last = asked.first + len(leaf.rows)
     caption = f"Packages {asked.first + 1:,} to {last:,} of {leaf.total:,}"
-    heads = (
-        ("package", None),
-        ("state", None),
-        ("files", "number wide"),
-        ("size", "number"),
-        ("saved", "number wide"),
-        ("why", None),
-    )
-    table = tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", tag("tr", *(tag("th", name, scope="col", class_=c) for name, c in heads))),
-        tag("tbody", *map(_row, leaf.rows)),
-    )
     return join(
-        tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="Packages"),
+        scrolled("Packages", table(caption, _HEADS, map(_cells, leaf.rows), "packages")),
         _pager(asked, pages) if pages > 1 else None,
     )
 
 
-def _row(row: Row) -> Html:
+_HEADS = (
+    Head("package", "name"),
+    Head("state", "state"),
+    Head("files", "number wide"),
+    Head("size", "number size"),
+    Head("saved", "number wide"),
+    Head("why", "why"),
+)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
     name = f"{row.name} {row.version}".strip() or "(no name)"
-    where = None if row.path is None else tag("span", row.path, class_="note")
-    return tag(
-        "tr",
-        tag(
-            "th",
+    # Bytes that are not UTF-8 look as they do in `status`.
+    where = None if row.path is None else tag("span", words(row.path), class_="note")
+    return (
+        join(
             tag("a", name, href=f"/package/{row.package_hash}"),
-            tag("code", row.package_hash[:12], class_="note"),
-            scope="row",
+            " ",
+            tag("code", row.package_hash[:12]),
         ),
-        tag("td", _badge(row)),
-        tag("td", f"{row.files:,}" if row.status else "-", class_="number wide"),
-        tag("td", size(row.size), class_="number"),
-        tag("td", "-" if row.saved is None else size(row.saved), class_="number wide"),
-        tag("td", row.why, where, class_="why"),
+        _badge(row),
+        f"{row.files:,}" if row.status else "-",
+        size(row.size),
+        "-" if row.saved is None else size(row.saved),
+        join(row.why, where),
     )
 
 
@@ -213,19 +209,8 @@ def _history(found: Account) -> Html:
     if not found.events:
         return tag("p", "The history has no line about it.", class_="soft")
     rows = (
-        tag(
-            "tr",
-            tag("th", moment(event.at), scope="row"),
-            tag("td", _words(event.event)),
-            tag("td", event.detail),
-        )
+        (moment(event.at), _words(event.event), event.detail)
         for event in found.events[::-1][:ROWS_MAX]
     )
-    heads = tag("tr", *(tag("th", head, scope="col") for head in ("at (UTC)", "event", "detail")))
-    table = tag(
-        "table",
-        tag("caption", "The newest first"),
-        tag("thead", heads),
-        tag("tbody", *rows),
-    )
-    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="History")
+    heads = (Head("at (UTC)", "when"), Head("event"), Head("detail", "why"))
+    return scrolled("History", table("The newest first", heads, rows))

@@ -184,15 +184,16 @@ def health(seen: Overview) -> Html:
     ]
     trigger = seen.figures["last_trigger"]
     room = seen.room
-    inodes = f", {room.free_inodes:,} inodes" if room.free_inodes is not None else ""
+    inodes = "-" if room.free_inodes is None else f"{room.free_inodes:,}"
     return join(
         tag("p", tag("span", judged.status, class_=f"badge {judged.status}")),
         tag("ul", *issues, class_="issues") if issues else None,
         tag("p", f"A trigger ended the last run: {trigger}") if trigger else None,
         _facts(
-            ("free", f"{size(room.free_bytes)}{inodes}"),
+            ("free", size(room.free_bytes)),
             ("to stay free", size(room.free_bytes_min)),
-            ("damaged packages", f"{len(seen.state.matters.concerns):,}"),
+            ("free inodes", inodes),
+            ("packages damaged", f"{len(seen.state.matters.concerns):,}"),
         ),
     )
 

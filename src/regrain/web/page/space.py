@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from regrain.model.status import Status
 from regrain.model.wording import moment, percent, size
 from regrain.web.page.markup import Html, join, tag
+from regrain.web.page.tables import Head, table
 
 if TYPE_CHECKING:
     from regrain.app.observing import Overview
     from regrain.web.page.glimpse import Glimpse
 
 _WIDTH = 1000
+_HEADS = (Head("when"), Head("on disk"), Head("drawn", is_heard=True))
 
 
 def space(glimpse: Glimpse) -> Html:
@@ -22,24 +24,9 @@ def space(glimpse: Glimpse) -> Html:
         return Html("")
     bars = _bars(glimpse, seen)
     longest = max((length for _, length, _, _ in bars), default=0) or 1
-    rows = [_row(name, length, words, kind, longest) for name, length, words, kind in bars]
-    head = tag(
-        "thead",
-        tag(
-            "tr",
-            tag("th", "when", scope="col"),
-            tag("th", "on disk", scope="col"),
-            tag("th", tag("span", "drawn", class_="hidden"), scope="col"),
-        ),
-    )
-    table = tag(
-        "table",
-        tag("caption", "Bytes on disk of the whole store"),
-        head,
-        tag("tbody", *rows),
-        class_="bars",
-    )
-    return join(table, *(tag("p", text, class_="soft") for text in _notes(glimpse, seen)))
+    rows = [_cells(name, length, words, kind, longest) for name, length, words, kind in bars]
+    drawn = table("Bytes on disk of the whole store", _HEADS, rows, "bars")
+    return join(drawn, *(tag("p", text, class_="soft") for text in _notes(glimpse, seen)))
 
 
 def _bars(glimpse: Glimpse, seen: Overview) -> list[tuple[str, int, str, str]]:
@@ -72,7 +59,7 @@ def _saved(before: int, after: int) -> str:
     return f"{percent(before - after, before)} saved"
 
 
-def _row(name: str, length: int, words: str, kind: str, longest: int) -> Html:
+def _cells(name: str, length: int, words: str, kind: str, longest: int) -> tuple[str, ...]:
     """Return a row; a bar is drawn by attributes, since the page allows no inline style."""
     bar = tag(
         "svg",
@@ -81,13 +68,7 @@ def _row(name: str, length: int, words: str, kind: str, longest: int) -> Html:
         preserveAspectRatio="none",
         aria_hidden="true",
     )
-    return tag(
-        "tr",
-        tag("th", name, scope="row"),
-        tag("td", words),
-        tag("td", bar),
-        class_=kind,
-    )
+    return name, words, bar
 
 
 def _notes(glimpse: Glimpse, seen: Overview) -> list[str]:

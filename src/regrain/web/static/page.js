@@ -59,9 +59,9 @@
   const bytes = (value) => {
     let unit = 0;
     while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
-    return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}/s`;
+    return `${value >= 100 || unit === 0 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1)} ${units[unit]}/s`;
   };
-  const ms = (value) => `${value >= 10 ? Math.round(value) : value.toFixed(2)} ms`;
+  const ms = (value) => `${value >= 10 || value === 0 ? Math.round(value) : value.toFixed(value >= 1 ? 1 : 2)} ms`;
 
   const shade = (u) => { // stretches in which something held the run back
     const [times, held] = [u.data[0], columns[4]];
@@ -92,6 +92,7 @@
     const data = [columns[0], ...series.map((one) => columns[one.column])];
     if (!data.slice(1).some((column) => column.some((value) => value !== null))) return null;
     place.replaceChildren();
+    place.classList.add("drawn"); // it has a size only then
     return new uPlot({
       width: place.clientWidth,
       height: place.clientHeight - 26,
@@ -99,7 +100,7 @@
       cursor: { y: false, drag: { x: true, y: false } },
       scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] } },
       axes: [
-        { ...axis, values: clock },
+        { ...axis, size: 30, values: clock },
         { ...axis, size: 76, values: (u, ticks) => ticks.map(said), ...(splits && { splits: (u, i, min, max) => splits(u, min, max) }) },
       ],
       series: [
