@@ -140,7 +140,15 @@ def test_keys_are_enough(watched: Watched, server: Server) -> None:
         assert found[2] != "none", f"one does not see where one is: {found}"
         seen.append(found[0].partition("\n")[0])
     assert seen[0] == "To the content"
-    wanted = ["Progress", "Packages", "Both as a table", "q", "all, failed first", "Find", "tool4 1.0"]
+    wanted = [
+        "Progress",
+        "Packages",
+        "Both as a table",
+        "q",
+        "all, failed first",
+        "Find",
+        "tool4 1.0",
+    ]
     places = [seen.index(name) for name in wanted]
     assert places == sorted(places), seen
     watched.page.locator("summary").focus()

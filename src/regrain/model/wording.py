@@ -41,16 +41,20 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"
 
 
-def visible(text: str | bytes) -> str:
+def visible(text: str | bytes, length_max: int = TEXT_MAX) -> str:
     """Return words of strangers so that one sees what is there, and it does nothing else.
 
     Control characters, marks that turn the direction of text, and whatever has no look of its own
     appear as escapes; so does what is not Unicode.
+
+    Args:
+        text: Their words.
+        length_max: Longer words are cut.
     """
     found = encodable(text)
-    cut = found[:TEXT_MAX]
+    cut = found[:length_max]
     seen = "".join(_escape(char) if unicodedata.category(char) in _UNSEEN else char for char in cut)
-    return f"{seen}…" if len(found) > TEXT_MAX else seen
+    return f"{seen}…" if len(found) > length_max else seen
 
 
 def _escape(char: str) -> str:

@@ -7,6 +7,9 @@ from html import escape
 from regrain.errors import encodable
 from regrain.model.wording import visible
 
+WORDS_MAX = 4000
+"""Longer words are cut; what is told of a store may be long, a name of a stranger is cut earlier."""
+
 _VOID = frozenset({"input", "link", "meta"})
 
 
@@ -18,7 +21,7 @@ class Html(str):
 
 def words(text: str | bytes) -> Html:
     """Return words of anybody: what has no look of its own, or turns directions, is spelt out."""
-    return Html(escape(visible(text)))
+    return Html(escape(visible(text, WORDS_MAX)))
 
 
 def join(*parts: str | None) -> Html:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 from regrain.ledger.browsing import Kind, Leaf, Row
-from regrain.model.wording import moment, size
+from regrain.model.wording import moment, size, visible
 from regrain.web.page.markup import Html, join, tag, words
 from regrain.web.page.tables import Head, scrolled, table
 
@@ -125,7 +125,7 @@ _HEADS = (
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    name = f"{row.name} {row.version}".strip() or "(no name)"
+    name = visible(f"{row.name} {row.version}".strip()) or "(no name)"
     # Bytes that are not UTF-8 look as they do in `status`.
     where = None if row.path is None else tag("span", words(row.path), class_="note")
     return (
@@ -138,7 +138,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.files:,}" if row.status else "-",
         size(row.size),
         "-" if row.saved is None else size(row.saved),
-        join(row.why, where),
+        join(visible(row.why), where),
     )
 
 

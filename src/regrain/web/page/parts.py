@@ -71,7 +71,7 @@ def progress(seen: Overview) -> Html:
     done, total = whole(figures, "bytes_done"), whole(figures, "bytes_total")
     packages, migrated = whole(figures, "total_packages"), whole(figures, "migrated_packages")
     share = done / total if total else float(bool(packages))
-    rate = figures["rate_bytes_per_second"]
+    rate, failed = figures["rate_bytes_per_second"], state.totals.count(Status.FAILED)
     bar = tag(
         "progress",
         f"{share:.0%}",
@@ -85,15 +85,16 @@ def progress(seen: Overview) -> Html:
             "p",
             tag("span", _percent(share), class_="percent"),
             tag("span", f"{migrated:,} of {count(packages, 'package')} migrated", class_="beside"),
+            tag("span", f"{failed:,} failed", class_="badge failed") if failed else None,
             class_="headline",
         ),
         bar,
         _facts(
-            ("read", f"{size(done)} of {size(total)}"),
+            ("read", _of(done, total)),
             ("rate", f"{size(rate)}/s" if isinstance(rate, float) else "-"),
             ("time left", _left(seen)),
             ("files shared", f"{whole(figures, 'deduplicated_files'):,}"),
-            ("failed", f"{state.totals.count(Status.FAILED):,}"),
+            ("failed", f"{failed:,}"),
         ),
         tag(
             "p",
@@ -109,6 +110,12 @@ def progress(seen: Overview) -> Html:
             class_="line",
         ),
     )
+
+
+def _of(done: int, total: int) -> str:
+    """Return a size of another; the unit once, where it is the same."""
+    (number, unit), whole_ = size(done).split(" "), size(total)
+    return f"{number if whole_.endswith(f' {unit}') else f'{number} {unit}'} of {whole_}"
 
 
 def _percent(share: float) -> str:

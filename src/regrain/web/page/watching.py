@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from regrain.app.browsing import Past
 from regrain.app.observing import Overview
 from regrain.errors import LockedError, RegrainError
-from regrain.model.clock import monotonic
 from regrain.web.page.course import merged, observed
 from regrain.web.page.glimpse import Glimpse
 
@@ -76,7 +75,6 @@ class Watch:
         self._measured: Measured | None = None
         self._measuring: asyncio.Task[None] | None = None
         self._glimpse: Glimpse | None = None
-        self._seen_at = 0.0
 
     async def glimpse(self) -> Glimpse:
         """Return what there is to see."""
@@ -97,7 +95,6 @@ class Watch:
             merged(self._past.samples, self._watched),
             self._measured,
         )
-        self._seen_at = monotonic()
         return self._glimpse
 
     def _watch(self, seen: Overview) -> None:
