@@ -8,7 +8,7 @@ from regrain.errors import encodable
 from regrain.model.wording import visible
 
 WORDS_MAX = 4000
-"""Longer words are cut; what is told of a store may be long, a name of a stranger is cut earlier."""
+"""Longer words are cut. What is told of a store may be long; names are cut earlier."""
 
 _VOID = frozenset({"input", "link", "meta"})
 
