@@ -49,9 +49,8 @@ def in_rows(points: Iterable[Sample], after: int) -> list[list[float | None]]:
     last: Sample | None = None
     for point in points:
         if last is not None and point.at > after and is_apart(last, point):
-            rows.append(
-                [(last.at + point.at) / 2, None, None, None, 0]
-            )  # a line does not cross the gap
+            # A line does not cross the gap.
+            rows.append([(last.at + point.at) / 2, None, None, None, 0])
         last = point
         if point.at > after:
             rows.append(

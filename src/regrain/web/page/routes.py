@@ -124,11 +124,7 @@ class Page:
         content = self._files.get(name)
         if content is None:
             return PlainTextResponse("No such file.\n", 404)
-        tag_ = f'"{self._token}"'
-        headers = {"cache-control": "no-cache", "etag": tag_, "content-type": _TYPES[name]}
-        if request.headers.get("if-none-match") == tag_:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers)
+        return Response(content, headers={"content-type": _TYPES[name]})
 
     async def events(self, request: Request) -> Response:
         """Tell what changes, as it changes."""
