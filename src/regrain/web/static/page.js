@@ -159,13 +159,14 @@
   let query = location.search, asked = 0, listedAt = Date.now(), refreshing = 0, counts = "";
 
   const list = async (isMoved) => {
+    if (!isMoved && isInUse(listed)) { listAgain(); return; }
     const turn = (asked += 1);
     listedAt = Date.now();
     try {
       const answer = await fetch(`/packages${query}`, { headers: { accept: "text/html" } });
       const html = await answer.text();
       if (turn !== asked || !answer.ok) return;
-      if (!isMoved && isInUse(listed)) return;
+      if (!isMoved && isInUse(listed)) { listAgain(); return; }
       listed.innerHTML = html;
       if (isMoved) {
         history.replaceState(null, "", `/${query}#packages`);
