@@ -21,7 +21,7 @@ from tests.waiting import until
 HOSTILE = "<img src=x onerror=alert(1)>\"'</td><script>alert(2)</script>\u202eevil\x07"
 SEEN = "<img src=x onerror=alert(1)>\"'</td><script>alert(2)</script>\\u202eevil\\x07"
 FAILING = "05" * 32
-SLOWLY = {"REGRAIN_MIGRATION__PAUSE_MS": "250", "REGRAIN_MIGRATION__LATENCY_SLOWDOWN_MAX": "1000"}
+SLOWLY = {"REGRAIN_MIGRATION__PAUSE_MS": "400", "REGRAIN_MIGRATION__LATENCY_SLOWDOWN_MAX": "1000"}
 
 
 def make_store(path: Path, packages: int = 5) -> Regrain:
@@ -66,7 +66,7 @@ def test_a_whole_migration_is_followed(watched: Watched, workplace: Path) -> Non
         assert "9 packages to be migrated" in watched.part("gate")
         with regrain.running("migrate", "--jobs", "1", "--batch", "1", env=SLOWLY) as run:
             watched.shows('[data-live="progress"]', "migrate, process")
-            watched.shows('[data-live="progress"]', "4 of 9 packages migrated")
+            watched.shows('[data-live="progress"]', re.compile("[2-7] of 9 packages migrated"))
             assert watched.page.locator("#plot-rate canvas").count() == 1
             assert run.wait(60) == 3
         watched.shows('[data-live="progress"]', "8 of 9 packages migrated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from re import Pattern
 from typing import Any
 
 from tests.system.serving import Server
@@ -36,7 +37,7 @@ class Watched:
         if is_live:
             self.shows("#link", "live")
 
-    def shows(self, place: str, words: str) -> None:
+    def shows(self, place: str, words: str | Pattern[str]) -> None:
         """Wait until a place has these words in it."""
         self.page.locator(place, has_text=words).first.wait_for()
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from regrain.app.initialising import initialise
 from regrain.cli.report import foretold, plots
 from regrain.cli.report.markdown import quoted
-from regrain.cli.report.parts import TEXT_MAX, Curve, moment, visible
+from regrain.cli.report.parts import Curve
 from regrain.ledger.recounting import MIGRATED, STEP_SECONDS, Step, joined
 from regrain.migrate.chronicle import Chronicle, read_chronicle
 from regrain.migrate.course import PAUSE_SECONDS, Course, line
 from regrain.model.events import Foreground, Progress
 from regrain.model.kinds import kind_of_file
+from regrain.model.wording import TEXT_MAX, moment, visible
 from regrain.store.root import StoreRoot
 
 
