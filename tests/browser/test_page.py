@@ -180,7 +180,6 @@ def test_without_scripts_it_tells_the_same(chromium: object, server: Server) -> 
 
 
 def test_it_outlasts_the_server(watched: Watched, workplace: Path) -> None:
-    watched.allowed = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY_RESPONSE")
     regrain = make_store(workplace / "store")
     with serving(regrain) as first:
         watched.open(first)

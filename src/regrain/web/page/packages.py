@@ -109,7 +109,7 @@ def results(asked: Wanted, leaf: Leaf) -> Html:
     last = asked.first + len(leaf.rows)
     caption = f"Packages {asked.first + 1:,} to {last:,} of {leaf.total:,}"
     return join(
-        scrolled("Packages", table(caption, _HEADS, map(_cells, leaf.rows), "packages")),
+        scrolled("Packages as a table", table(caption, _HEADS, map(_cells, leaf.rows), "packages")),
         _pager(asked, pages) if pages > 1 else None,
     )
 
