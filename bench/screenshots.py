@@ -67,9 +67,7 @@ def _take(store: Path, address: str, browser: Any) -> None:  # noqa: ANN401 -- P
         stderr=subprocess.DEVNULL,
     ) as run:
         page = _open(browser, address, WIDE, "light")
-        page.locator("title", has_text=re.compile(r"[67]\d\.\d %")).wait_for(
-            state="attached", timeout=120_000
-        )
+        page.locator(".percent", has_text=re.compile(r"[5-7]\d\.\d %")).wait_for(timeout=120_000)
         _shoot(page, "page-migrating")
         _shoot(_open(browser, address, WIDE, "dark"), "page-migrating-dark")
         _shoot(_open(browser, address, PHONE, "light"), "page-phone")

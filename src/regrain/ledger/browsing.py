@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -100,7 +100,9 @@ def browse(ledger: Ledger, *, kind: Kind, text: str, first: int, rows_max: int) 
         first: Rows that come before this page.
         rows_max: Rows on it, at the most.
     """
-    wanted = sa.true() if kind is Kind.ALL else kind.value == _KIND
+    wanted: sa.ColumnElement[bool] = sa.true()
+    if kind is not Kind.ALL:
+        wanted = _KIND.in_([kind.value])
     if text:
         wanted = sa.and_(wanted, _has(text))
     count = sa.select(sa.func.count()).select_from(_FROM).where(wanted)
@@ -139,7 +141,7 @@ def _has(text: str) -> sa.ColumnElement[bool]:
     )
 
 
-def _row(row: sa.Row[tuple[object, ...]]) -> Row:
+def _row(row: sa.Row[*tuple[Any, ...]]) -> Row:
     found = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
     kind = Kind(found["kind"])
     failed = found["error_message"] if found["status"] == Status.FAILED else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from regrain.model.wording import moment
-from regrain.web.page.markup import Html, tag
+from regrain.web.page.markup import Html, tag, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _line(raw: bytes) -> Html:
     try:
         found = _decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return tag("li", tag("span", raw[:300], class_="note"))
+        return tag("li", tag("span", words(raw[:300]), class_="note"))
     at = found.get("at")
     said = ", ".join(
         f"{name.replace('_', ' ')} {_short(value)}"
