@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from regrain.app.browsing import Browser
+    from regrain.web.gate import Message, Receive, Send
     from regrain.web.lookout import Lookout
     from regrain.web.page.glimpse import Glimpse
     from regrain.web.page.packages import Wanted
@@ -48,6 +49,29 @@ _TYPES = {
     "uplot.LICENSE.txt": "text/plain; charset=utf-8",
 }
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class _Counted(StreamingResponse):
+    """A stream that says when it ends, also where nobody ever took a piece of it.
+
+    Args:
+        content: Of it.
+        on_end: Told, once.
+        media_type: Of it.
+    """
+
+    def __init__(
+        self, content: AsyncIterator[bytes], on_end: Callable[[], None], media_type: str
+    ) -> None:
+        super().__init__(content, media_type=media_type)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
 
 
 class Page:
@@ -133,26 +157,26 @@ class Page:
             return Response(media_type=kind)
         if self._streams >= STREAMS_MAX:
             return PlainTextResponse("Too many watch already.\n", 503)
-        return StreamingResponse(self._stream(), media_type=kind)
+        self._streams += 1
+        return _Counted(self._stream(), self._left, kind)
+
+    def _left(self) -> None:
+        self._streams -= 1
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        self._streams += 1
-        try:
-            yield b"retry: 2000\n\n"
-            known: dict[str, str] = {}
-            after = quiet = 0
-            while not self._is_ending():
-                glimpse = await self._watch.glimpse()
-                told, known, after = self._news(glimpse, known, after)
-                quiet = 0 if told else quiet + 1
-                if told:
-                    yield b"event: update\ndata: " + _encode(told) + b"\n\n"
-                elif quiet >= QUIET_SECONDS:
-                    quiet = 0
-                    yield b": still here\n\n"
-                await asyncio.sleep(LOOK_SECONDS)
-        finally:
-            self._streams -= 1
+        yield b"retry: 2000\n\n"
+        known: dict[str, str] = {}
+        after = quiet = 0
+        while not self._is_ending():
+            glimpse = await self._watch.glimpse()
+            told, known, after = self._news(glimpse, known, after)
+            quiet = 0 if told else quiet + 1
+            if told:
+                yield b"event: update\ndata: " + _encode(told) + b"\n\n"
+            elif quiet >= QUIET_SECONDS:
+                quiet = 0
+                yield b": still here\n\n"
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _news(
         self, glimpse: Glimpse, known: dict[str, str], after: int

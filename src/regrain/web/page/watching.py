@@ -98,8 +98,6 @@ class Watch:
         return self._glimpse
 
     def _watch(self, seen: Overview) -> None:
-        if self._last is not None and self._last.figures["store"] != seen.figures["store"]:
-            self._watched.clear()
         point = observed(seen)
         if point is not None and (not self._watched or self._watched[-1].at < point.at):
             self._watched = [*self._watched[-_WATCHED_MAX:], point]
