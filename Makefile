@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-all lint demo bench drill man completion dist clean
+.PHONY: help setup test test-all lint demo bench drill screenshots man completion dist clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -78,6 +78,9 @@ bench: $(BENCH_READY)  ## measure regrain beside its neighbours; BENCH="--rounds
 DRILL :=
 drill: $(READY)  ## rehearse operating a store in use, with disturbances; writes docs/drill.md
 	$(BIN)/python -m bench.drill $(DRILL)
+
+screenshots: $(READY)  ## take the pictures in docs/images, of a real migration; needs chromium
+	$(BIN)/python -m bench.screenshots
 
 man: $(READY)  ## write the man pages to build/man
 	$(BIN)/python -m regrain.cli.manual build/man

@@ -67,7 +67,8 @@ def test_the_wheel_is_the_package(archives: tuple[Path, Path]) -> None:
     assert {name for name in names if not name.partition("/")[0].endswith(".dist-info")} == own
     assert "regrain/py.typed" in own
     about = {name.partition("/")[2] for name in names - own}
-    assert about == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    licences = {"licenses/LICENSE", "licenses/src/regrain/web/static/uplot.LICENSE.txt"}
+    assert about == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", *licences}
 
 
 def test_the_same_bytes_come_out_of_the_sdist(archives: tuple[Path, Path], tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ def test_facts_are_the_stores(migrated: Regrain, workplace: Path) -> None:
     page = report(migrated, workplace / "a.html")
     (space,) = [row for row in page.rows("Bytes on disk") if row[0].startswith("saved on balance")]
     assert space[2] == f"{status['space_saved_bytes']:,}"
+    measured = migrated("status", "--json", "--space").document["space"]
+    assert found["space"] == measured
+    whole = [row[2] for row in page.rows("The whole store, measured")]
+    names = ("before", "now", "after", "overhead")
+    assert whole == [f"{measured[f'{name}_bytes']:,}" for name in names]
     assert [row[1] for row in page.rows("Packages that save most")] == [row[0][:12] for row in rows]
     (failed,) = page.rows("Failed packages")
     assert failed[1] == HASHES[-1][:12]

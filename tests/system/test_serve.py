@@ -58,10 +58,15 @@ STRICT = {
 # what is answered
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/api/status", "/none", "/metrics/"])
+PAGE = ("/", "/packages", f"/package/{PACKAGE}", "/static/page.js", "/static/uplot.LICENSE.txt")
+OTHERS = ("/metrics", "/healthz", "/api/status")
+MISSING = ("/none", "/metrics/", "/static/../page.py", "/static/none", "/package/none")
+
+
+@pytest.mark.parametrize("path", [*PAGE, *OTHERS, *MISSING])
 def test_answers_are_strict(server: Server, path: str) -> None:
     answer = server.get(path)
-    assert answer.status == (404 if path in {"/none", "/metrics/"} else 200)
+    assert answer.status == (404 if path in MISSING else 200)
     assert answer.headers.items() >= STRICT.items()
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "server" not in answer.headers
@@ -146,8 +151,13 @@ def test_nothing_is_written(copied: Model) -> None:
     before = state(copied.path)
     top = copied.path.stat().st_mtime_ns
     with serving(Regrain(copied.path)) as server:
-        for path in ("/metrics", "/healthz", "/api/status"):
+        for path in (*PAGE, *OTHERS):
             assert server.get(path).status == 200
+        with server.connect() as watching:  # long enough for the store to be measured, too
+            watching.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            said = b""
+            while b"Measured" not in said:
+                said += watching.recv(1 << 16)
     assert state(copied.path) == before
     assert copied.path.stat().st_mtime_ns == top, "a file came and went"
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from regrain.app.initialising import initialise
 from regrain.cli.report import foretold, plots
 from regrain.cli.report.markdown import quoted
-from regrain.cli.report.parts import TEXT_MAX, Curve, moment, visible
+from regrain.cli.report.parts import Curve
 from regrain.ledger.recounting import MIGRATED, STEP_SECONDS, Step, joined
 from regrain.migrate.chronicle import Chronicle, read_chronicle
 from regrain.migrate.course import PAUSE_SECONDS, Course, line
 from regrain.model.events import Foreground, Progress
 from regrain.model.kinds import kind_of_file
+from regrain.model.wording import TEXT_MAX, moment, visible
 from regrain.store.root import StoreRoot
 
 
@@ -184,6 +185,7 @@ def test_prediction_stands_beside_outcome() -> None:
     found = {
         "made_at": 0,
         "packages": 3,
+        "allocated_bytes": 8192,
         "ingest": "auto",
         "compression": "<none>",
         "saved_bytes": 2048,
@@ -194,8 +196,10 @@ def test_prediction_stands_beside_outcome() -> None:
     }
     (table,) = foretold.tables({"prediction": found})
     told = {row[0]: row[1] for row in table.rows}
-    assert told["predicted to be saved"] == "2.0 KiB: from 1.0 KiB to 4.0 KiB"
-    assert (told["saved"], told["within the margin"]) == ("3.0 KiB", "yes")
+    assert told["predicted to be saved"] == (
+        "2.0 KiB (25.0%): from 1.0 KiB (12.5%) to 4.0 KiB (50.0%)"
+    )
+    assert (told["saved"], told["within the margin"]) == ("3.0 KiB (37.5%)", "yes")
     early = {**found, "outcome_saved_bytes": None, "within_margin": None}
     (table,) = foretold.tables({"prediction": early})
     assert table.rows[-1] == ("within the margin", "not known yet")

@@ -154,14 +154,23 @@ def why(root: StoreRoot, text: str) -> Account:
     """
     ledger = open_ledger(root.path, read_only=True)
     try:
-        name = known_hash(root, ledger, text)
-        layouts = dual.layouts_of(root, name)
-        row = ledger.package_row(name)
-        standing = ledger.standings().get(name)
-        concern = ledger.concerns().get(name)
-        events = ledger.history_of(name)
+        return account_of(root, ledger, text)
     finally:
         ledger.close()
+
+
+def account_of(root: StoreRoot, ledger: Ledger, text: str) -> Account:
+    """Say the same, from an open ledger.
+
+    Raises:
+        UnknownPackageError: Nothing is known of it.
+    """
+    name = known_hash(root, ledger, text)
+    layouts = dual.layouts_of(root, name)
+    row = ledger.package_row(name)
+    standing = ledger.standings().get(name)
+    concern = ledger.concerns().get(name)
+    events = ledger.history_of(name)
     phase = root.phase()
     read_from = next((where for where in phase.read_order if where in layouts), None)
     if read_from is None and row is None:

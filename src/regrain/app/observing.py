@@ -71,10 +71,12 @@ class Seldom(Generic[_T]):
 
     Args:
         clock_: Says how long finding it took.
+        share_max: Of the time, for finding it.
     """
 
-    def __init__(self, clock_: Callable[[], float]) -> None:
+    def __init__(self, clock_: Callable[[], float], share_max: float = SHARE_MAX) -> None:
         self._clock = clock_
+        self._share_max = share_max
         self._found: _T | None = None
         self._found_in: object = None
         self._took = 0.0
@@ -94,7 +96,7 @@ class Seldom(Generic[_T]):
         self._found = found = find()
         self._found_in = circumstances
         took = self._clock() - began
-        self._due_at = began + min(took, self._took) / SHARE_MAX
+        self._due_at = began + min(took, self._took) / self._share_max
         self._took = took
         return found, True
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from regrain import __version__
 from regrain.app import standing
 from regrain.app.kinds import Kinds, survey_kinds
+from regrain.app.space import is_quick, measure
 from regrain.errors import shown
 from regrain.ledger import open_ledger
 from regrain.ledger.recounting import Tale, Told, recount
@@ -19,6 +20,7 @@ from regrain.model.phase import Phase
 if TYPE_CHECKING:
     from regrain.app.health import Health
     from regrain.app.migration import Migration
+    from regrain.app.space import Space
     from regrain.app.standing import State
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
@@ -43,6 +45,7 @@ class Report:
         chronicle: What the logs tell.
         kinds: Savings by kind of file.
         read_seconds: What a small read takes now; None where there is nothing to read.
+        space: What the store takes on disk, measured; None of a very large one.
     """
 
     made_at: int
@@ -56,6 +59,7 @@ class Report:
     chronicle: Chronicle
     kinds: Kinds
     read_seconds: float | None
+    space: Space | None = None
 
     @property
     def waits(self) -> Waits:
@@ -80,6 +84,7 @@ class Report:
             "store": self.store,
             "phase": self.phase.value,
             "status": self.figures,
+            "space": None if self.space is None else self.space.document(),
             "steps": [step._asdict() for step in tale.steps],
             "steps_left_out": tale.steps_before,
             "events": tale.events,
@@ -149,6 +154,7 @@ def gather(root: StoreRoot, settings: Settings, migration: Migration) -> Report:
         chronicle=read_chronicle(root),
         kinds=kinds,
         read_seconds=None if found is None else found.baseline_seconds,
+        space=measure(root) if is_quick(state.totals) else None,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regrain import disk
-from regrain.ledger import open_ledger
+from regrain.ledger import open_ledger, read_beside
 from regrain.model import layout
 from regrain.model.status import Status
 from regrain.store.objects import carriers_in
@@ -17,7 +17,8 @@ from regrain.store.root import legacy_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from regrain.ledger import Totals
+    from regrain.ledger import Standing, Totals
+    from regrain.ledger.weighing import Weights
     from regrain.store.root import StoreRoot
 
 QUICK_NAMES_MAX = 300_000
@@ -138,9 +139,22 @@ def measure(root: StoreRoot) -> Space:
     """
     ledger = open_ledger(root.path, read_only=True)
     try:
-        weights, standings = ledger.weights(), ledger.standings()
+        known = ledger.weights(), ledger.standings()
     finally:
         ledger.close()
+    return _measure(root, *known)
+
+
+def measure_beside(root: StoreRoot) -> Space:
+    """Do the same without a trace, beside whoever writes to the ledger.
+
+    Raises:
+        RegrainError: The ledger cannot be read.
+    """
+    return _measure(root, *read_beside(root.path, lambda one: (one.weights(), one.standings())))
+
+
+def _measure(root: StoreRoot, weights: Weights, standings: dict[str, Standing]) -> Space:
     legacy, foreign = legacy_names(root.fd)
     removable = {
         name

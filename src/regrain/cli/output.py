@@ -10,12 +10,10 @@ import click
 from regrain.cli import log
 from regrain.cli.log import note
 from regrain.errors import RegrainError, shown
+from regrain.model.wording import count, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_STEP = 1024
 
 
 def document(message_type: str, **fields: object) -> None:
@@ -49,35 +47,9 @@ def tell_error(error: RegrainError, trace: str = "") -> None:
     note(f"regrain: {error}", "error", log.ERROR, **fields)
 
 
-def size(count: float) -> str:
-    """Return bytes as people read them."""
-    unit = 0
-    while abs(count) >= _STEP and unit < len(_UNITS) - 1:
-        count /= _STEP
-        unit += 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
-
-
 def number(count: int) -> str:
     """Return a count with its thousands apart."""
     return f"{count:,}"
-
-
-def count(amount: int, noun: str) -> str:
-    """Return how many there are of something, in words that agree: one package, two packages."""
-    if amount != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{amount:,} {noun}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people read it."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, whole = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,7 @@ from regrain.errors import RegrainError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from regrain.app.browsing import Browser
     from regrain.app.observing import Observer
 
 
@@ -37,21 +39,23 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Print the metrics once, and end; nothing is served.")
 @pass_context
 def serve(context: Context, place: str, *, names: tuple[str, ...], once: bool) -> None:
-    """Let programs watch the store over HTTP, read-only, until SIGINT or SIGTERM.
+    """Let people and programs watch the store over HTTP, read-only, until SIGINT or SIGTERM.
 
-    /metrics is for Prometheus, /healthz for probes (503 where health is critical), /api/status is
-    `status --json`. Nothing is written to the store. With --once nothing but the metrics is
-    printed, for a collector of text files.
+    / is a page for people that follows the store as it changes, /metrics is for Prometheus,
+    /healthz for probes (503 where health is critical), /api/status is `status --json`. Nothing is
+    written to the store. With --once nothing but the metrics is printed, for a collector of text
+    files.
 
     Example: regrain --store /opt/pm/store serve --listen 127.0.0.1:9470
     """
+    from regrain.app.browsing import Browser
     from regrain.app.observing import Observer
 
     observer = Observer(context.store.path, context.settings)
     if once:
         _print_metrics(observer)
     else:
-        _serve(observer, place, names)
+        _serve(observer, Browser(context.store.path), place, names)
 
 
 def _print_metrics(observer: Observer) -> None:
@@ -61,7 +65,7 @@ def _print_metrics(observer: Observer) -> None:
     click.echo(render(families(observer.look())), nl=False)
 
 
-def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> None:
+def _serve(observer: Observer, browser: Browser, place: str, names: tuple[str, ...]) -> None:
     try:
         from regrain.web.serving import address_of, listen, serve
     except ImportError as error:
@@ -73,8 +77,9 @@ def _serve(observer: Observer, place: str, names: tuple[str, ...]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     listening = listen(place)
-    output.note(f"serving {address_of(listening)}/metrics, /healthz and /api/status")
-    serve(observer, listening, names, lambda words: output.note(words, "error", log.ERROR))
+    address = address_of(listening)
+    output.note(f"serving {address}/ (a page), {address}/metrics, /healthz and /api/status")
+    serve(observer, browser, listening, names, partial(output.note, level="error", event=log.ERROR))
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -43,6 +43,9 @@ class _Line(msgspec.Struct, gc=False):
     read_baseline_seconds: float | None = None
 
 
+_decode = msgspec.json.Decoder(_Line).decode
+
+
 class Sample(NamedTuple):
     """How far a run was at one moment.
 
@@ -121,12 +124,11 @@ def read_chronicle(root: StoreRoot, bytes_max: int = BYTES_MAX) -> Chronicle:
         bytes_max: Of logs, at the most.
     """
     found = Chronicle()
-    decode = msgspec.json.Decoder(_Line).decode
     running: dict[int, Run] = {}
     last: dict[int, Sample] = {}
     for raw in _lines(root, bytes_max, found):
         try:
-            line = decode(raw)
+            line = _decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             found.unreadable += 1
             continue
@@ -143,6 +145,15 @@ def read_chronicle(root: StoreRoot, bytes_max: int = BYTES_MAX) -> Chronicle:
         elif line.event == "Triggered":
             found.remarks.append(Remark(line.at, line.pid, f"{line.trigger}: {line.why}"))
     return found
+
+
+def sample_in(raw: bytes) -> Sample | None:
+    """Return the sample that a line of the log holds; None where it holds none."""
+    try:
+        line = _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return _sample(line) if line.event == course.NAME else None
 
 
 def _lines(root: StoreRoot, bytes_max: int, found: Chronicle) -> Iterator[bytes]:

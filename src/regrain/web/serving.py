@@ -12,11 +12,13 @@ from regrain.errors import RegrainError, UsageError, reason
 from regrain.web.connections import ANSWERED_MAX, Impatient
 from regrain.web.gate import split_host
 from regrain.web.lookout import Lookout
+from regrain.web.page.routes import Page
 from regrain.web.site import make_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from regrain.app.browsing import Browser
     from regrain.app.observing import Observer
 
 HEAD_BYTES_MAX = 16 << 10
@@ -85,6 +87,7 @@ def address_of(listening: socket.socket) -> str:
 
 def serve(
     observer: Observer,
+    browser: Browser,
     listening: socket.socket,
     names: Iterable[str],
     on_error: Callable[[str], None],
@@ -93,6 +96,7 @@ def serve(
 
     Args:
         observer: What sees the store.
+        browser: What looks through it.
         listening: Where to answer; closed at the end.
         names: Host names that are answered beside addresses and ``localhost``.
         on_error: Told, in words, of a defect.
@@ -101,8 +105,10 @@ def serve(
     log.addHandler(logging.NullHandler())
     log.propagate = False
     known = frozenset(name.lower().removesuffix(".") for name in names)
+    lookout = Lookout(observer)
+    page = Page(lookout, browser, lambda: server.should_exit)
     config = uvicorn.Config(
-        make_app(Lookout(observer), known, on_error),
+        make_app(lookout, known, on_error, page.routes()),
         http=Impatient,
         loop="asyncio",
         ws="none",
@@ -118,4 +124,5 @@ def serve(
         timeout_graceful_shutdown=END_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listening])

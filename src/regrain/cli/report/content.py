@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING
 from regrain.cli import output
 from regrain.cli.report import foretold
 from regrain.cli.report.history import course_sections, timeline
-from regrain.cli.report.parts import (
-    Bar,
-    Bars,
-    Section,
-    Table,
-    moment,
-    percent,
-    visible,
-)
+from regrain.cli.report.parts import Bar, Bars, Section, Table
 from regrain.model.status import Status
+from regrain.model.wording import moment, percent, visible
 
 if TYPE_CHECKING:
     from regrain.app.reporting import Report
@@ -58,6 +51,7 @@ def _summary(report: Report) -> Section:
         ("phase", report.phase.label),
         ("migrated", f"{totals.count(Status.COMPLETED):,} of {totals.packages:,} packages"),
         ("saved", f"{output.size(totals.saved)} ({percent(totals.saved, report.tale.allocated)})"),
+        *_all_counted(report),
         ("failed", output.count(totals.count(Status.FAILED), "package")),
         ("health", report.health.status),
     ]
@@ -65,6 +59,35 @@ def _summary(report: Report) -> Section:
     text += [f"Running now: {visible(report.state.running)}."] if report.state.running else []
     text += [f"Health: {visible(issue)}." for issue in issues]
     return Section("summary", "Summary", text, facts)
+
+
+def _all_counted(report: Report) -> list[tuple[str, str]]:
+    """Return the share that is saved when all that regrain itself takes is counted."""
+    share = None if report.space is None else report.space.saved_share
+    return [] if share is None else [("saved, overhead counted", f"{share:.1%}")]
+
+
+def _measured(report: Report) -> list[Table]:
+    space = report.space
+    if space is None:
+        return []
+    rows = [
+        ("before: legacy directories, and packages that had none", space.before),
+        ("now: all that lies in the store", space.now),
+        ("after a cleanup of what is migrated", space.after),
+        (
+            "of these, what regrain itself takes (lists, ledger, logs)",
+            space.overhead,
+        ),
+    ]
+    return [
+        Table(
+            "The whole store, measured",
+            ("what", "on disk", "in bytes"),
+            [(name, output.size(size), f"{size:,}") for name, size in rows],
+            frozenset({1, 2}),
+        )
+    ]
 
 
 def _space(report: Report) -> Section:
@@ -108,7 +131,7 @@ def _space(report: Report) -> Section:
         "before",
         "after",
     )
-    tables = [table, *foretold.tables(report.figures)]
+    tables = [*_measured(report), table, *foretold.tables(report.figures)]
     return Section("space", "Space", text, plots=[bars] if done else [], tables=tables)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
-from regrain.cli.report.parts import Table, moment, visible
+from regrain.cli.report.parts import Table
+from regrain.model.wording import moment, percent, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,18 +21,23 @@ def tables(figures: Mapping[str, object]) -> list[Table]:
         return []
     is_within = found.get("within_margin")
     within = _UNKNOWN if is_within is None else "yes" if is_within else "no"
-    low, high = _size(found.get("saved_bytes_low")), _size(found.get("saved_bytes_high"))
+    low, high = (_share(found.get(f"saved_bytes_{end}"), found) for end in ("low", "high"))
     made_at = found.get("made_at")
+    told = f"{_share(found.get('saved_bytes'), found)}: from {low} to {high}"
     rows = [
         ("made at (UTC)", moment(made_at if isinstance(made_at, int) else None)),
         ("of packages", visible(str(found.get("packages")))),
         ("ingest, compression", visible(f"{found.get('ingest')}, {found.get('compression')}")),
-        ("predicted to be saved", f"{_size(found.get('saved_bytes'))}: from {low} to {high}"),
-        ("saved", _size(found.get("outcome_saved_bytes"))),
+        ("predicted to be saved", told),
+        ("saved", _share(found.get("outcome_saved_bytes"), found)),
         ("within the margin", within),
     ]
     return [Table("Prediction beside outcome", ("what", "is"), rows)]
 
 
-def _size(value: object) -> str:
-    return output.size(value) if isinstance(value, int) else _UNKNOWN
+def _share(value: object, found: Mapping[str, object]) -> str:
+    """Return bytes, and the share they are of what was there."""
+    whole = found.get("allocated_bytes")
+    if not isinstance(value, int):
+        return _UNKNOWN
+    return f"{output.size(value)} ({percent(value, whole if isinstance(whole, int) else 0)})"

@@ -6,9 +6,10 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
-from regrain.cli.report.parts import Curve, Section, Table, milliseconds, moment, visible
+from regrain.cli.report.parts import Curve, Section, Table
 from regrain.ledger.recounting import MIGRATED
 from regrain.model.phase import Phase
+from regrain.model.wording import milliseconds, moment, visible
 
 if TYPE_CHECKING:
     from regrain.app.reporting import Report

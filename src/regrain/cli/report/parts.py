@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
-
-from regrain.errors import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-TEXT_MAX = 300
-"""Longer words of strangers, such as the name of a package, are cut."""
-
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,42 +102,3 @@ class Section:
     facts: list[tuple[str, str]] = field(default_factory=list)
     plots: Sequence[Bars | Curve] = ()
     tables: list[Table] = field(default_factory=list)
-
-
-def visible(text: str | bytes) -> str:
-    """Return words of strangers so that one sees what is there, and it does nothing else.
-
-    Control characters, marks that turn the direction of text, and whatever has no look of its own
-    appear as escapes; so does what is not Unicode.
-    """
-    found = encodable(text)
-    cut = found[:TEXT_MAX]
-    seen = "".join(_escape(char) if unicodedata.category(char) in _UNSEEN else char for char in cut)
-    return f"{seen}…" if len(found) > TEXT_MAX else seen
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def moment(at: float | None) -> str:
-    """Return a time in UTC, to the second; a hyphen for none."""
-    if at is None:
-        return "-"
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):  # a ledger may hold anything
-        return f"{at:.0f} s"
-
-
-def milliseconds(seconds: float | None) -> str:
-    """Return a short time as people read it; a hyphen for none."""
-    return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
-
-
-def percent(part: float, whole: float) -> str:
-    """Return a share; a hyphen of nothing."""
-    return f"{part / whole:.1%}" if whole else "-"

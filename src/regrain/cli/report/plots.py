@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
-from regrain.cli.report.parts import milliseconds, moment
+from regrain.model.wording import milliseconds, moment
 
 if TYPE_CHECKING:
     from regrain.cli.report.parts import Bars, Curve

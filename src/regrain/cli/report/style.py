@@ -30,6 +30,7 @@ td,tbody th{overflow-wrap:break-word;max-width:26rem;overflow-y:hidden}
 thead th{white-space:nowrap}
 .number{text-align:right}
 .number,.when{white-space:nowrap}
+.number+:not(.number){padding-left:1rem}
 figure{margin:1.25rem 0}
 figcaption{font-weight:600;font-size:.9rem}
 .bars{list-style:none;margin:.5rem 0;padding:0}
