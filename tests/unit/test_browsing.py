@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from regrain.app.account import Matters
-from regrain.app.health import Health, Issue
+from regrain.app.health import Health
 from regrain.app.readiness import readiness
 from regrain.app.standing import State
 from regrain.ledger import Scanned, Totals, open_ledger
 from regrain.ledger.browsing import Kind, Leaf, browse
 from regrain.migrate.chronicle import Sample
 from regrain.migrate.log_tail import LogTail
+from regrain.model.issue import Issue
 from regrain.model.phase import Phase
 from regrain.model.status import Status
 from regrain.store.root import StoreRoot

@@ -67,6 +67,12 @@ def keeping_times(path: Path, change: Callable[[Path], object]) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def lead(way: Path, target: str) -> None:
+    """Let a symbolic link lead elsewhere."""
+    way.unlink()
+    way.symlink_to(target)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file more": (lambda top: (top / "a/inner/new").write_bytes(b""), "a/inner"),
     "a file more at the top": (lambda top: (top / "new").write_bytes(b""), ""),
@@ -96,9 +102,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes changed": (lambda top: (top / "a-b/file").write_bytes(b"CONTENT\n"), "a-b/file"),
     "a mode changed": (lambda top: (top / "top").chmod(0o600), "top"),
     "another way": (
-        lambda top: keeping_times(
-            top / "a", lambda a: ((a / "way").unlink(), (a / "way").symlink_to("y"))
-        ),
+        lambda top: keeping_times(top / "a", lambda a: lead(a / "way", "y")),
         "a/way",
     ),
 }
