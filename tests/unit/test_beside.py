@@ -135,7 +135,8 @@ def test_what_takes_long_is_looked_at_seldom_and_damage_at_once(path: Path) -> N
     clock = Clock()
     observer = Observer(str(path), Settings(), clock)
     clock.takes = 1.0
-    assert observer.look().health.status == "healthy"
+    for _ in ("once may be bad luck", "twice is the store"):
+        assert observer.look().health.status == "healthy"
     (path / "foreign").mkdir()
     with closing(open_ledger(str(path))) as ledger:
         ledger.concern(PACKAGE, "rot")
