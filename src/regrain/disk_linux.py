@@ -32,7 +32,9 @@ _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _PR_SET_PDEATHSIG = 1
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30}
-_IOPRIO_WHO_PROCESS, _IOPRIO_IDLE = 1, 3 << 13
+_IOPRIO_WHO_PROCESS = 1
+_IOPRIO = {"low": (2 << 13) | 7, "idle": 3 << 13}
+"""The last of eight levels of the common class, and the class that comes after all others."""
 
 _FIEMAP = 0xC020660B
 _FIEMAP_REQUEST = struct.Struct("=QQLLLL")  # start, length, flags, mapped, room, reserved
@@ -128,7 +130,7 @@ def _give_way_as_session(niceness: int) -> None:
             return
 
 
-def give_way(niceness: int, *, idle_cpu: bool, idle_io: bool) -> None:
+def give_way(niceness: int, *, idle_cpu: bool, io: str) -> None:
     """Let other processes go before this one, at the processors and, if asked for, at the disks.
 
     Nothing is taken back: who is nicer already stays so. What this kernel does not know, or does
@@ -137,7 +139,8 @@ def give_way(niceness: int, *, idle_cpu: bool, idle_io: bool) -> None:
     Args:
         niceness: 0 to 19.
         idle_cpu: Computes when hardly anybody else does: whoever wakes up goes before it at once.
-        idle_io: Reads and writes only when nobody else does, where the disk's scheduler heeds it.
+        io: Heeded by some schedulers of disks. ``low``: after others that ask at the same time;
+            ``idle``: only when nobody else asks; anything else: as everybody.
     """
     current = os.getpriority(os.PRIO_PROCESS, 0)
     if niceness > current:
@@ -149,8 +152,8 @@ def give_way(niceness: int, *, idle_cpu: bool, idle_io: bool) -> None:
         with contextlib.suppress(OSError):
             _give_way_as_session(_NICEST if idle_cpu else niceness)
     number = _IOPRIO_SET.get(platform.machine())
-    if idle_io and number is not None:
-        _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
+    if io in _IOPRIO and number is not None:
+        _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO[io])
 
 
 def die_with_parent(parent: int) -> None:

@@ -48,7 +48,7 @@ class Migration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_ms: _Whole = 0
     niceness: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10
     cpu_priority: Literal["idle", "normal"] = "idle"
-    io_priority: Literal["idle", "normal"] = "idle"
+    io_priority: Literal["low", "idle", "normal"] = "low"
     max_read: _NotNegative = 0.0
     max_files: _NotNegative = 0.0
     settle: _NotNegative = 10.0

@@ -55,8 +55,14 @@ def io_class(pid: int) -> str:
 @pytest.mark.parametrize(
     ("limits", "nice", "io", "policy", "shared"),
     [
-        (Migration(settle=0), 10, "idle", os.SCHED_IDLE, 19),
-        (Migration(settle=0, cpu_priority="normal"), 10, "idle", os.SCHED_OTHER, 10),
+        (Migration(settle=0), 10, "best-effort: prio 7", os.SCHED_IDLE, 19),
+        (
+            Migration(settle=0, cpu_priority="normal", io_priority="idle"),
+            10,
+            "idle",
+            os.SCHED_OTHER,
+            10,
+        ),
         (
             Migration(settle=0, niceness=0, cpu_priority="normal", io_priority="normal"),
             0,

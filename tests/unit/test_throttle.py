@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 from regrain.migrate.crew import SLOWED_SECONDS, Crew
 from regrain.migrate.pace import MIB, Tempo
 from regrain.migrate.throttle import Rate, Throttle
@@ -69,7 +71,7 @@ def test_a_stop_and_a_new_rate_end_the_wait() -> None:
 
 def test_a_worker_keeps_to_both_rates_and_says_which_one_it_waits_for() -> None:
     shared = signals()
-    crew = Crew(lambda _: (_NoExecutor(), shared), 2)
+    crew = Crew(lambda _: (Executor(), shared), 2)
     throttle = Throttle(shared)
     throttle(1 << 40)
     assert not crew.slowed_by
@@ -92,7 +94,3 @@ def test_a_worker_keeps_to_both_rates_and_says_which_one_it_waits_for() -> None:
     shared.rate_held_at = monotonic() - 2 * SLOWED_SECONDS
     assert not crew.slowed_by
     assert not slowed_by(Tempo(2, 1, max_read=1e12, max_files=1e9), 1)
-
-
-class _NoExecutor:
-    """Nobody works here."""

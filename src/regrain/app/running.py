@@ -265,7 +265,7 @@ class _Running:
                 options,
                 limits.niceness,
                 idle_cpu=limits.cpu_priority == "idle",
-                idle_io=limits.io_priority == "idle",
+                io=limits.io_priority,
             )
             summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
             if run.may_leave_objects:

@@ -57,7 +57,7 @@ class Workplace:
         options: How packages are brought in.
         niceness: How much it lets others go first at the processors, 0 to 19.
         idle_cpu: Whether it computes only when hardly anybody else does.
-        idle_io: Whether it lets them go first at the disks.
+        io: How it lets them go first at the disks: ``low``, ``idle`` or ``normal``.
     """
 
     store: str
@@ -66,7 +66,7 @@ class Workplace:
     options: Options
     niceness: int = 0
     idle_cpu: bool = False
-    idle_io: bool = False
+    io: str = "normal"
 
 
 class _Worker:
@@ -162,7 +162,7 @@ def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
 
 
 def _start_process(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
-    give_way(place.niceness, idle_cpu=place.idle_cpu, idle_io=place.idle_io)
+    give_way(place.niceness, idle_cpu=place.idle_cpu, io=place.io)
     start(place, stop)
 
 
