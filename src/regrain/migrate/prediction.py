@@ -28,9 +28,10 @@ _HANDLING = 1.2
 hashing them takes: measured on 60 wheels and on a million small files."""
 _PACKINGS = 3.0
 """What is compressed is read back, unpacked and hashed."""
-_TIMES_OFF = 1.6
-"""So many times shorter or longer it may last: what else the machine does changes from one minute
-to the next, and so much that two measurements of one thing differ by that."""
+_TIMES_OFF = 1.4
+"""So many times shorter or longer it may last: so much do two measurements of one thing differ
+from one minute to the next on a machine that others use. At the least all workers have a processor
+of their own; at the most others leave them one together."""
 _START_SECONDS = 1.0
 
 _CARRIER_SECONDS = 0.0001, 0.001
@@ -158,7 +159,7 @@ def _seconds(
     work = _HANDLING * (subject.walking + subject.kept.reading)
     if is_packed:
         work += _PACKINGS * subject.kept.packing
-    low, high = work / subject.jobs / _TIMES_OFF, work / subject.jobs * _TIMES_OFF
+    low, high = work / subject.jobs / _TIMES_OFF, work * _TIMES_OFF
     if is_written:
         carriers = subject.kept.carriers
         low += carriers.low * _CARRIER_SECONDS[0] / subject.jobs + objects.low / _WRITE_RATE[0]
