@@ -150,4 +150,6 @@ class Regrain:
         """The environment without any setting of the caller's."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
         clean["REGRAIN_LOG_FORMAT"] = "text"  # as on a terminal
+        # Idle workers beside a second test that computes would hardly get on.
+        clean["REGRAIN_MIGRATION__CPU_PRIORITY"] = "normal"
         return {**clean, "NO_COLOR": "1", **(self.environment or {}), **(env or {})}
