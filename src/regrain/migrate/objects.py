@@ -94,10 +94,11 @@ class ObjectPublisher:
         parent, _, name = one.source.rpartition(b"/")
         try:
             with disk.Closing(disk.open_file(name, cursor.at(parent))) as fd:
-                if _facts(os.fstat(fd)) != one.facts:
+                status = os.fstat(fd)
+                if _facts(status) != one.facts:
                     raise _stale(one)
                 try:
-                    return self._stager.copy_later(fd, one)
+                    return self._stager.copy_later(OpenFile(fd, status, None), one)
                 except PackageError as error:
                     if os.fstat(fd).st_ctime_ns != one.ctime_ns:
                         raise _stale(one) from error

@@ -230,11 +230,11 @@ class Stager:
             return
         self.wanted[name] = _wanted(entry, mode, b"", self.copied(name, mode, file, entry))
 
-    def copy_later(self, fd: int, one: Wanted) -> Wanted | None:
+    def copy_later(self, file: OpenFile, one: Wanted) -> Wanted | None:
         """Copy what nobody brought by a link; None if a carrier is published by now.
 
         Args:
-            fd: The file, open.
+            file: The file, as it is now.
             one: What it was when it was read; from ``to_copy``.
 
         Raises:
@@ -248,7 +248,6 @@ class Stager:
             self._published.add(name)
             return None
         try:
-            file = OpenFile(fd, os.fstat(fd), None)
             return _wanted(entry, one.mode, b"", self.copied(name, one.mode, file, entry))
         except disk.SourceReadError as error:
             raise source_error(error, entry.path) from error
