@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
-BYTES_MAX = 150_000
+BYTES_MAX = 150 << 10
 READ_MIB_S = 2
 SETTINGS = {"SETTLE": "0", "LATENCY_SLOWDOWN_MAX": "1000"}
-WIDE, PHONE = (1280, 1210), (390, 844)
+WIDE, PHONE = (1280, 1150), (390, 844)
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ def test_a_whole_migration_is_followed(watched: Watched, workplace: Path) -> Non
             assert watched.page.locator("#plot-rate canvas").count() == 1
             assert run.wait(60) == 3
         watched.shows('[data-live="progress"]', "8 of 9 packages migrated")
-        watched.shows('[data-live="progress"]', "Running\nnothing")
+        watched.shows('[data-live="progress"] .value', "nothing")
         watched.shows("#listed tbody tr:first-child", "failed")
         assert "regrain migrate --retry-failed" in watched.part("progress")
         assert "1 failed" in watched.part("gate")
