@@ -32,6 +32,8 @@ from regrain.model.status import Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from regrain.errors import RegrainError
+
 _m = store_migration.c
 _CLAIM_COLUMNS = (
     _m.id,
@@ -51,13 +53,17 @@ _PENDING = (
     .order_by(_m.byte_count, _m.id)
 )
 _PIECE = 5000
+_Failure = sa.exc.DatabaseError | UnicodeDecodeError
 
 
 class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
     """An open ledger. One connection; use it from one thread."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(
+        self, engine: sa.Engine, words: Callable[[_Failure], RegrainError] = translated
+    ) -> None:
         self._engine = engine
+        self._words = words
 
     def close(self) -> None:
         """Close the database."""
@@ -70,7 +76,7 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
             with self._engine.begin() as connection:
                 yield connection
         except (sa.exc.DatabaseError, UnicodeDecodeError) as error:
-            raise translated(error) from error
+            raise self._words(error) from error
 
     # queueing and claiming
 
@@ -293,11 +299,11 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
             rows = connection.exec_driver_sql(
                 "SELECT status, COUNT(*), SUM(file_count), SUM(byte_count), SUM(allocated_bytes),"
                 " SUM(deduplicated_files), SUM(space_saved) FROM store_migration"
-                " WHERE NOT excluded GROUP BY status"
+                " WHERE excluded = 0 GROUP BY status"
             ).all()
             excluded = connection.exec_driver_sql(
                 "SELECT COUNT(*), COALESCE(SUM(allocated_bytes), 0) FROM store_migration"
-                " WHERE excluded"
+                " WHERE excluded <> 0"
             ).one()
             objects_count = connection.exec_driver_sql("SELECT COUNT(*) FROM objects").scalar_one()
             carried = connection.exec_driver_sql(

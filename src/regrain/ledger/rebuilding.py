@@ -170,7 +170,7 @@ class Inspection:
 
     def excluded(self) -> Iterator[str]:
         """Yield the packages that are set aside."""
-        for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded"):
+        for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded <> 0"):
             if is_package(name):
                 yield name
 
