@@ -74,8 +74,15 @@ def place_of(store_path: str, *, create: bool = False) -> Place | None:
             )
         if not create:
             raise CorruptionError("the ledger is missing", path=path, advice=_REBUILD)
-        schema = mark(path)
+        schema = f"regrain_{secrets.token_hex(16)}"
+        mark(path, schema)
     return Place(path, url, schema)
+
+
+def lies_elsewhere(store_path: str) -> bool:
+    """Tell whether the ledger of a store is, or is said to be, no file of its own."""
+    path = os.path.abspath(store_path)
+    return server_of(path) is not None or os.path.lexists(os.path.join(path, layout.LEDGER_MARK))
 
 
 def schema_of(store_path: str) -> str | None:
@@ -108,11 +115,24 @@ def schema_of(store_path: str) -> str | None:
     )
 
 
-def mark(store_path: str) -> str:
-    """Choose a schema for the ledger of a store, and write down which."""
-    schema = f"regrain_{secrets.token_hex(16)}"
+def fresh_place(store_path: str) -> Place | None:
+    """Return a place for another ledger of a store, of which ``mark`` makes the ledger.
+
+    None where it is to be a file.
+
+    Raises:
+        ConfigurationError: The ledger is in a server, and none is set.
+    """
+    path = os.path.abspath(store_path)
+    url = server_of(path)
+    if url is None:
+        return place_of(path)
+    return Place(path, url, f"regrain_{secrets.token_hex(16)}")
+
+
+def mark(store_path: str, schema: str) -> None:
+    """Write down which schema the ledger of a store is in: from now on it is."""
     text = f'database = "postgresql"\nschema = "{schema}"\n'
     folder, _, name = layout.LEDGER_MARK.rpartition("/")
     with disk.Closing(disk.open_directory(os.path.join(store_path, folder))) as at:
         disk.write_atomic(name, text.encode(), at)
-    return schema

@@ -7,6 +7,7 @@ way out, see ``placeholders``.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def arguments(place: Place) -> dict[str, Any]:
         from sqlalchemy.dialects.postgresql.psycopg import dialect
 
         url = sa.make_url(place.url)
-        import psycopg as _
+        importlib.import_module("psycopg")
     except ImportError:
         raise ConfigurationError(
             "the ledger is in PostgreSQL, and its driver is not installed",
