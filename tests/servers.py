@@ -9,16 +9,41 @@ import signal
 import subprocess
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from regrain.ledger import open_ledger
+from regrain.model import whereabouts
+
 SECONDS = 60
+DATABASE = "regrain"
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/local/bin", "/usr/bin")
 _FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=60")
+
+
+running_now: list[Server] = []
+"""The servers of this process, the last one started at the end."""
+
+
+def schema_of(store: Path) -> str:
+    """The schema a store's ledger is in."""
+    mark = tomllib.loads((store / "migration" / "ledger.toml").read_text())
+    return str(mark["schema"])
+
+
+def ask(store: Path, query: str) -> list[tuple[Any, ...]]:
+    """What a query gives in a store's ledger, from whichever server has it."""
+    for server in reversed(running_now):
+        with server.connected() as connection:
+            connection.execute(f"SET search_path = {schema_of(store)}".encode())
+            return connection.execute(query.encode()).fetchall()
+    raise AssertionError("no server runs")
 
 
 def programs() -> Path | None:
@@ -42,10 +67,11 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _command(self, name: str, *arguments: object) -> list[str]:
-        drop = ["setpriv", f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}"]
-        drop += ["--clear-groups"]
-        prefix = drop if self._user is not None else []
-        return [*prefix, str(self._programs / name), *map(str, arguments)]
+        drop: list[str] = []
+        if self._user is not None:
+            user, group = self._user.pw_uid, self._user.pw_gid
+            drop = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+        return [*drop, str(self._programs / name), *map(str, arguments)]
 
     def _run(self, name: str, *arguments: object) -> None:
         subprocess.run(
@@ -73,29 +99,46 @@ class Server:
         due = time.monotonic() + SECONDS
         while True:
             try:
-                psycopg.connect(**self.arguments("postgres")).close()
-                return
+                with self.connected("postgres"):
+                    return
             except psycopg.OperationalError:
                 if time.monotonic() > due or self._process.poll() is not None:
                     raise
                 time.sleep(0.05)
 
-    def arguments(self, database: str) -> dict[str, str]:
-        """What the driver is told."""
-        return {"host": str(self.folder), "user": "regrain", "dbname": database}
+    def connected(self, database: str = DATABASE) -> psycopg.Connection[Any]:
+        """A connection, closed at the end of its block; every statement counts at once."""
+        return psycopg.connect(
+            host=str(self.folder), user="regrain", dbname=database, autocommit=True
+        )
 
-    def url(self, database: str) -> str:
+    @contextmanager
+    def ledger_of(self, store: Path) -> Iterator[None]:
+        """Keep an empty ledger for a directory that has no other trait of a store."""
+        (store / "migration").mkdir()
+        whereabouts.choose(str(store), self.url())
+        try:
+            open_ledger(str(store), create=True).close()
+            yield
+        finally:
+            whereabouts.choose(str(store), None)
+
+    def environment(self) -> dict[str, str]:
+        """What tells the command of it."""
+        return {"REGRAIN_STORE__DATABASE": self.url()}
+
+    def url(self, database: str = DATABASE) -> str:
         """What ``[store] database`` says."""
         return f"postgresql+psycopg://regrain:not-shown@/{database}?host={self.folder}"
 
     def run_sql(self, statement: str, database: str = "postgres") -> None:
         """Run one statement outside of a transaction."""
-        with psycopg.connect(**self.arguments(database), autocommit=True) as connection:
+        with self.connected(database) as connection:
             connection.execute(statement.encode())
 
-    def rows(self, query: str, database: str) -> list[tuple[object, ...]]:
+    def rows(self, query: str, database: str = DATABASE) -> list[tuple[Any, ...]]:
         """What a query gives."""
-        with psycopg.connect(**self.arguments(database)) as connection:
+        with self.connected(database) as connection:
             return connection.execute(query.encode()).fetchall()
 
     def kill(self) -> None:
@@ -103,8 +146,7 @@ class Server:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(SECONDS)
-            for left in ("data/postmaster.pid",):
-                (self.folder / left).unlink(missing_ok=True)
+            (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
             self._process = None
 
     def stop(self) -> None:
@@ -125,7 +167,11 @@ def running() -> Iterator[Server]:
     server = Server(folder, found)
     try:
         server.start()
+        server.run_sql(f"CREATE DATABASE {DATABASE}")
+        running_now.append(server)
         yield server
     finally:
+        if server in running_now:
+            running_now.remove(server)
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
