@@ -21,7 +21,7 @@ from regrain.errors import (
 )
 from regrain.ledger import open_ledger
 from regrain.ledger.elsewhere import schema_of
-from regrain.ledger.rebuilding import inspection_of
+from regrain.ledger.upkeep import inspection_of
 from regrain.maintain import repair as repairing
 from regrain.maintain.audit import Audit, Level
 from regrain.maintain.books import Books, check_books, compare_books

@@ -73,7 +73,7 @@ class ServerInspection(Inspection):
     def description(self) -> dict[str, object]:
         """Return what ``doctor`` tells of it."""
         ((version, size),) = self._rows(
-            "SELECT current_setting('server_version'),"
+            "SELECT current_setting('server_version'),"  # noqa: S608 -- our own name
             " COALESCE(SUM(pg_total_relation_size(pg_class.oid)), 0) FROM pg_class"
             " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
             f" WHERE relkind = 'r' AND nspname = '{self._place.schema}'"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from regrain.ledger import failures
 from regrain.ledger.checked import raw_digest, status_of, whole
-from regrain.ledger.failures import translated
 from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
 from regrain.ledger.lifecycle import Lifecycle
 from regrain.ledger.recording import (
@@ -32,8 +32,6 @@ from regrain.model.status import Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from regrain.errors import RegrainError
-
 _m = store_migration.c
 _CLAIM_COLUMNS = (
     _m.id,
@@ -53,17 +51,13 @@ _PENDING = (
     .order_by(_m.byte_count, _m.id)
 )
 _PIECE = 5000
-_Failure = sa.exc.DatabaseError | UnicodeDecodeError
 
 
 class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
     """An open ledger. One connection; use it from one thread."""
 
-    def __init__(
-        self, engine: sa.Engine, words: Callable[[_Failure], RegrainError] = translated
-    ) -> None:
-        self._engine = engine
-        self._words = words
+    def __init__(self, engine: sa.Engine, words: failures.Words = failures.translated) -> None:
+        self._engine, self._words = engine, words
 
     def close(self) -> None:
         """Close the database."""

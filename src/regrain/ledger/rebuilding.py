@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -11,19 +10,17 @@ import sqlalchemy as sa
 from regrain.errors import CorruptionError
 from regrain.ledger.checked import is_package, package_name, raw_digest
 from regrain.ledger.connection import BUSY_SECONDS, SAFE_VERSION, driver, quiet_uri, reading_uri
-from regrain.ledger.elsewhere import place_of
 from regrain.ledger.failures import translated
 from regrain.ledger.keeping import Intent
 from regrain.ledger.queries import Ledger
 from regrain.ledger.recording import insert_objects, insert_owners, insert_package
 from regrain.ledger.schema import create_schema, store_migration
-from regrain.model import clock, layout
+from regrain.model import clock
 from regrain.model.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from regrain.ledger.elsewhere import Place
     from regrain.ledger.rows import NewCarrier, Outcome
 
 _WAY_TO = {
@@ -363,29 +360,6 @@ class NewLedger(Ledger):
                     "INSERT INTO history(at, event, package_hash, detail) VALUES (?, ?, ?, ?)",
                     list(rows),
                 )
-
-
-def inspection_of(store_path: str) -> Inspection:
-    """Look into the ledger of a store, wherever it is.
-
-    Raises:
-        CorruptionError: It is missing, or cannot be read.
-    """
-    server = place_of(store_path)
-    if server is None:
-        return Inspection(os.path.join(store_path, layout.LEDGER))
-    from regrain.ledger.postgres_upkeep import ServerInspection
-
-    return ServerInspection(server)
-
-
-def new_ledger(path: str, server: Place | None) -> NewLedger:
-    """Make an empty ledger: a file at ``path``, or a schema in a server."""
-    if server is None:
-        return NewLedger.create(path)
-    from regrain.ledger.postgres_upkeep import ServerNewLedger
-
-    return ServerNewLedger.begin(server)
 
 
 def _brought(connection: sa.Connection, digests: Sequence[bytes]) -> tuple[int, int]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
 from regrain.ledger import open_ledger
 from regrain.ledger.elsewhere import lies_elsewhere
-from regrain.ledger.rebuilding import NO_OWNED, OwnerSum, inspection_of, owner_sum
+from regrain.ledger.rebuilding import NO_OWNED, OwnerSum, owner_sum
 from regrain.ledger.schema import REVISION
+from regrain.ledger.upkeep import inspection_of
 from regrain.maintain.books import Books, alone, check_books
 from regrain.maintain.doctor_findings import Finding, Weight, listed, some
 from regrain.model import layout

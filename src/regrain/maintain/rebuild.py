@@ -16,7 +16,7 @@ from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError, reason
 from regrain.ledger import Claim, NewCarrier, Outcome, Scanned
 from regrain.ledger.elsewhere import fresh_place
-from regrain.ledger.rebuilding import NewLedger, new_ledger
+from regrain.ledger.upkeep import new_ledger
 from regrain.maintain.rebuild_files import (
     lies_there,
     mark_place,
@@ -45,6 +45,7 @@ from regrain.store.scan import measure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from regrain.ledger.rebuilding import NewLedger
     from regrain.store.root import StoreRoot
     from regrain.store.scan import Usage
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from regrain import disk
 from regrain.errors import CorruptionError, RegrainError
 from regrain.ledger.elsewhere import mark, schema_of
-from regrain.ledger.rebuilding import Inspection, inspection_of
+from regrain.ledger.rebuilding import Inspection
+from regrain.ledger.upkeep import inspection_of
 from regrain.model import layout
 
 if TYPE_CHECKING:
