@@ -63,7 +63,18 @@ class Server:
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        self._run("initdb", "-D", folder / "data", "-U", "regrain", "-A", "trust", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "regrain",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def _command(self, name: str, *arguments: object) -> list[str]:

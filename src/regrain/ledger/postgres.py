@@ -7,7 +7,6 @@ way out, see ``placeholders``.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,10 +58,7 @@ def arguments(place: Place) -> dict[str, Any]:
         ConfigurationError: The URL makes no sense, or the driver is not installed.
     """
     try:
-        from sqlalchemy.dialects.postgresql.psycopg import dialect
-
-        url = sa.make_url(place.url)
-        importlib.import_module("psycopg")
+        engine = sa.create_engine(place.url)  # connects to nothing, and knows the driver's words
     except ImportError:
         raise ConfigurationError(
             "the ledger is in PostgreSQL, and its driver is not installed",
@@ -73,7 +69,7 @@ def arguments(place: Place) -> dict[str, Any]:
             "[store] database is no URL of a database",
             advice="Write postgresql+psycopg://USER@HOST/DATABASE.",
         ) from None
-    return {**_CONNECTED, **dialect().create_connect_args(url)[1]}
+    return {**_CONNECTED, **engine.dialect.create_connect_args(engine.url)[1]}
 
 
 def connect(place: Place, *, who: str = "", patience: float = SERVER_SECONDS) -> psycopg.Connection:
