@@ -206,6 +206,7 @@ def test_the_server_dies_in_the_middle(store_path: Path, seed: int, workplace: P
         assert_identical(served, packages, before, workplace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["migrate", "cleanup"])
 def test_regrain_dies_in_the_middle(
     verb: str, served: Regrain, store_path: Path, seed: int, workplace: Path
