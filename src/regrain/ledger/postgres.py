@@ -78,13 +78,13 @@ def connect(place: Place, *, who: str = "", patience: float = SERVER_SECONDS) ->
     Raises:
         RegrainError: It does not answer, or refuses.
     """
-    known = arguments(place)
+    known = {**arguments(place), "autocommit": True, "application_name": who or "regrain"}
     import psycopg
 
     due = monotonic() + patience
     while True:
         try:
-            made = psycopg.connect(**known, autocommit=True, application_name=who or "regrain")
+            made = psycopg.connect(**known)
             break
         except psycopg.Error as error:
             if not is_on_its_way(error) or monotonic() > due:
