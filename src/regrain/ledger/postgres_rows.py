@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 
@@ -52,7 +52,8 @@ def copy_objects(connection: sa.Connection, rows: Iterable[CarrierValues], now: 
     connection.exec_driver_sql(_INCOMING)
     connection.exec_driver_sql("DELETE FROM incoming")
     try:
-        with connection.connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        driver = cast("psycopg.Connection", connection.connection.driver_connection)
+        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
             copy.set_types(_TYPES)
             for number, row in enumerate(rows):
                 copy.write_row((*row, number))
