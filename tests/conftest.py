@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import awkward, mounts, stores, trees
+from tests import awkward, mounts, servers, stores, trees
 from tests.command import Regrain
 
 DEFAULT_SEED = 20_261_122
@@ -40,6 +40,13 @@ def seed() -> int:
 def pytest_report_header() -> str:
     """Say which seed a run used, so that it can be repeated."""
     return f"REGRAIN_TEST_SEED={os.environ.get('REGRAIN_TEST_SEED', DEFAULT_SEED)}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Server]:
+    """A PostgreSQL server with an empty database, for all tests that do not kill it."""
+    with servers.running() as server:
+        yield server
 
 
 @pytest.fixture

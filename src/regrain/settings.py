@@ -21,6 +21,7 @@ _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
 _LogBytes = Annotated[int, msgspec.Meta(ge=4096)]
 _Path = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]
+_Server = Annotated[str, msgspec.Meta(pattern=r"\A(postgresql\+psycopg://[^\0]*)?\Z")]
 _Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
@@ -28,6 +29,7 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[store]``: see ``docs/configuration.md``."""
 
     path: _Path | None = None
+    database: _Server = ""
     migration_enabled: bool = True
     migration_batch_size: _Count = 10
     migration_parallel_files: _Jobs = 4

@@ -35,10 +35,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "state.sqlite"
 
 
-@pytest.fixture
-def place(tmp_path: Path, template: Path) -> Path:
-    shutil.copy(template, tmp_path)
-    return tmp_path
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, template: Path) -> Iterator[Path]:
+    """Where the ledger of a store is: every test here runs on both databases."""
+    if request.param == "sqlite":
+        shutil.copy(template, tmp_path)
+        yield tmp_path
+    else:
+        server = request.getfixturevalue("postgres")
+        with server.ledger_of(tmp_path):
+            yield tmp_path
 
 
 @pytest.fixture
@@ -458,6 +464,7 @@ def test_a_package_that_is_not_in_hand_cannot_fail(ledger: Ledger) -> None:
     assert status_of(ledger, "a") is Status.PENDING
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_the_settings_of_the_database(ledger: Ledger) -> None:
     assert rows(ledger, "PRAGMA foreign_keys") == [(1,)]
     (mode,) = rows(ledger, "PRAGMA journal_mode")[0]
@@ -472,7 +479,8 @@ def test_a_transaction_takes_the_write_lock_at_once(place: Path, ledger: Ledger)
     try:
         with ledger._transaction():
             raw = second._engine.raw_connection()
-            raw.execute("PRAGMA busy_timeout = 1")
+            is_file = second._engine.dialect.name == "sqlite"
+            raw.cursor().execute("PRAGMA busy_timeout = 1" if is_file else "SET lock_timeout = 100")
             with pytest.raises(RegrainError, match="busy"):
                 second.known_packages()
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from regrain.ledger.connection import driver
-from regrain.ledger.schema import move_trigger
+from regrain.ledger.schema import move_triggers
 from regrain.model import phase, status
 from regrain.model.phase import Layout, Phase
 from regrain.model.status import Status
@@ -69,7 +69,7 @@ def table() -> Iterator[Any]:
     """A table with the trigger and nothing else of the ledger."""
     connection = driver().connect(":memory:", isolation_level=None)
     connection.execute("CREATE TABLE store_migration (id INTEGER PRIMARY KEY, status TEXT)")
-    connection.execute(move_trigger())
+    connection.execute(move_triggers("sqlite")[0])
     yield connection
     connection.close()
 

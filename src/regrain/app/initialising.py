@@ -147,6 +147,8 @@ def _queue_legacy(
 
 def own_ledger(fd: int) -> None:
     """Give the ledger to the store's owner, readable by whom the store is."""
+    if layout.LEDGER not in os.listdir(fd):  # it is in a server
+        return
     status = os.fstat(fd)
     with disk.Closing(disk.open_file(layout.LEDGER, fd)) as ledger:
         os.fchown(ledger, status.st_uid, status.st_gid)

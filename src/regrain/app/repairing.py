@@ -20,7 +20,8 @@ from regrain.errors import (
     UnknownFormatError,
 )
 from regrain.ledger import open_ledger
-from regrain.ledger.rebuilding import Inspection
+from regrain.ledger.elsewhere import schema_of
+from regrain.ledger.upkeep import inspection_of
 from regrain.maintain import repair as repairing
 from regrain.maintain.audit import Audit, Level
 from regrain.maintain.books import Books, check_books, compare_books
@@ -192,14 +193,20 @@ def _of_ledger(why: str, aside: str) -> Repair:
 
 def _flaw_of_ledger(root: StoreRoot) -> str:
     """Say why the ledger cannot be used; empty if it can, or if another version can use it."""
+    if schema_of(root.path) is not None:
+        return _flaw_inside(root)
     try:
         status = os.stat(layout.LEDGER, dir_fd=root.fd, follow_symlinks=False)
     except FileNotFoundError:
         return "it is missing"
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
+    return _flaw_inside(root)
+
+
+def _flaw_inside(root: StoreRoot) -> str:
     try:
-        with Inspection(os.path.join(root.path, layout.LEDGER)) as inspection:
+        with inspection_of(root.path) as inspection:
             problems, revision = inspection.problems(), inspection.revision()
     except CorruptionError as error:
         return error.why or error.what

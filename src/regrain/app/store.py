@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from blake3 import blake3
 
+from regrain.app.database import use_database
 from regrain.errors import CorruptionError, PackageError, UnknownPackageError, UsageError
 from regrain.model.digest import PackageHash
 from regrain.model.entry import Entry, Kind, normalise_path
@@ -296,9 +297,9 @@ class PackageStore:
             UnknownFormatError: It is of a format this version does not know.
         """
         text = os.fsdecode(path)
-        return cls(
-            StoreRoot(os.path.join(os.getcwd(), text) if text else text), settings or Settings()
-        )
+        place, chosen = os.path.join(os.getcwd(), text) if text else text, settings or Settings()
+        use_database(place, chosen)
+        return cls(StoreRoot(place), chosen)
 
     @property
     def root(self) -> StoreRoot:

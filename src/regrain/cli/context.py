@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from regrain.errors import UsageError
+from regrain.app.database import use_database
+from regrain.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +71,8 @@ class Context:
                 "no store was named",
                 advice="Use --store PATH, or set path under [store] in the configuration.",
             )
+        with contextlib.suppress(ConfigurationError):  # told by who needs the settings
+            use_database(path, self.settings)
         return path
 
     @cached_property

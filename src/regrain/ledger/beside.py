@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from regrain.errors import LockedError, RegrainError
 from regrain.ledger.connection import open_ledger, watching_uri
+from regrain.ledger.elsewhere import place_of
 from regrain.model import layout
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def read_beside(store_path: str, read: Callable[[Ledger], _T]) -> _T:
         LockedError: It changed each time.
         RegrainError: As ``open_ledger``, and ``read``.
     """
+    if place_of(store_path) is not None:  # a server, where nobody is in another's way
+        return _read(store_path, None, read)
     path = os.path.join(store_path, layout.LEDGER)
     for _ in range(_TRIES):
         before = _stamp(path)
@@ -60,7 +63,7 @@ def read_beside(store_path: str, read: Callable[[Ledger], _T]) -> _T:
     )
 
 
-def _read(store_path: str, place: str, read: Callable[[Ledger], _T]) -> _T:
+def _read(store_path: str, place: str | None, read: Callable[[Ledger], _T]) -> _T:
     ledger = open_ledger(store_path, read_only=True, place=place)
     try:
         return read(ledger)

@@ -38,7 +38,16 @@ class _Checked(sa.TypeDecorator[Any]):
         raise NotImplementedError
 
 
-class HashText(_Checked):
+class _OrderedText(_Checked):
+    """Text that is sorted by its bytes, whatever language a server speaks."""
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Return the database's own type."""
+        is_server = dialect.name == "postgresql"
+        return dialect.type_descriptor(sa.Text(collation="C" if is_server else None))
+
+
+class HashText(_OrderedText):
     """A package's hash, which is also a name in the store."""
 
     cache_ok = True
@@ -48,7 +57,7 @@ class HashText(_Checked):
         return package_name(value)
 
 
-class StatusText(_Checked):
+class StatusText(_OrderedText):
     """The state of a package."""
 
     cache_ok = True
@@ -58,7 +67,7 @@ class StatusText(_Checked):
         return status_of(value).value
 
 
-class PlainText(_Checked):
+class PlainText(_OrderedText):
     """Any text."""
 
     cache_ok = True
@@ -73,6 +82,12 @@ class Whole(_Checked):
 
     impl = sa.Integer
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """Return the database's own type; in 2038 a time needs more than 32 bits."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.BigInteger())
+        return super().load_dialect_impl(dialect)
 
     def checked(self, value: object) -> object:
         """Return the number."""

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from regrain import disk
 from regrain.errors import CorruptionError, HaltedError, RegrainError, reason
+from regrain.ledger.elsewhere import place_of
 from regrain.ledger.failures import translated
 from regrain.ledger.queries import Ledger
 from regrain.ledger.schema import REVISION, create_schema
@@ -49,10 +50,16 @@ def open_ledger(
         place: How to open it for reading, if not as ``reading_uri`` says.
 
     Raises:
+        ConfigurationError: The settings and the store do not agree on where it is.
         CorruptionError: It is missing (and ``create`` was not asked for), no database, none
             of ours, of another version, or damaged.
         RegrainError: This user may not use it so.
     """
+    server = place_of(store_path, create=create) if place is None else None
+    if server is not None:
+        from regrain.ledger.postgres import open_in_server
+
+        return open_in_server(server, create=create, read_only=read_only)
     path = os.path.join(store_path, layout.LEDGER)
     _check_file(path, create=create, read_only=read_only)
     place = place or (reading_uri(path) if read_only else _uri(path))

@@ -16,7 +16,12 @@ from regrain.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import sqlalchemy as sa
+
+    Words = Callable[[sa.exc.DatabaseError | UnicodeDecodeError], RegrainError]
+    """Says in our words what a database's error means."""
 
 _SHARED_MEMORY_BYTES = 32 << 10
 _NEW_FILE_BYTES = 1 << 20

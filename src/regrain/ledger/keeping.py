@@ -109,7 +109,7 @@ class Keeping:
         """Return those that may be published: claimed, and neither removed nor excluded since."""
         query = (
             "SELECT 1 FROM store_migration WHERE package_hash = ? AND status = 'in_progress'"  # noqa: S608 -- constants
-            f" AND NOT excluded AND {NOT_ON_ITS_WAY_OUT}"
+            f" AND excluded = 0 AND {NOT_ON_ITS_WAY_OUT}"
         )
         with self._transaction() as connection:
             return {
@@ -241,7 +241,7 @@ class Keeping:
         with self._transaction() as connection:
             rows = connection.exec_driver_sql(
                 "SELECT id, digest, size, COALESCE(SUM(allocated_bytes), 0), unreferenced_since,"  # noqa: S608 -- constants
-                " COALESCE(GROUP_CONCAT(mode), '')"
+                f" COALESCE({_joined(connection)}, '')"
                 " FROM objects LEFT JOIN carriers ON object_id = id"
                 f" WHERE unreferenced_since <= ? AND {_OWNED_BY_NONE}"
                 " GROUP BY id ORDER BY unreferenced_since, id",
@@ -306,6 +306,12 @@ class Keeping:
         with self._transaction() as connection:
             query = "SELECT COALESCE(SUM(allocated_bytes), 0) FROM carriers"
             return int(connection.exec_driver_sql(query).scalar_one())
+
+
+def _joined(connection: sa.Connection) -> str:
+    """Return the aggregate that joins modes with commas: its name differs."""
+    words = sa.func.aggregate_strings(sa.cast(sa.column("mode"), sa.Text), ",")
+    return str(words.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _modes(listed: str) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from regrain.ledger import failures
 from regrain.ledger.checked import raw_digest, status_of, whole
-from regrain.ledger.failures import translated
 from regrain.ledger.keeping import NOT_ON_ITS_WAY_OUT, Keeping
 from regrain.ledger.lifecycle import Lifecycle
 from regrain.ledger.recording import (
@@ -56,8 +56,8 @@ _PIECE = 5000
 class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
     """An open ledger. One connection; use it from one thread."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: sa.Engine, words: failures.Words = failures.translated) -> None:
+        self._engine, self._words = engine, words
 
     def close(self) -> None:
         """Close the database."""
@@ -70,7 +70,7 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
             with self._engine.begin() as connection:
                 yield connection
         except (sa.exc.DatabaseError, UnicodeDecodeError) as error:
-            raise translated(error) from error
+            raise self._words(error) from error
 
     # queueing and claiming
 
@@ -293,11 +293,11 @@ class Ledger(Keeping, Lifecycle, Undoing, Repairing, Weighing):
             rows = connection.exec_driver_sql(
                 "SELECT status, COUNT(*), SUM(file_count), SUM(byte_count), SUM(allocated_bytes),"
                 " SUM(deduplicated_files), SUM(space_saved) FROM store_migration"
-                " WHERE NOT excluded GROUP BY status"
+                " WHERE excluded = 0 GROUP BY status"
             ).all()
             excluded = connection.exec_driver_sql(
                 "SELECT COUNT(*), COALESCE(SUM(allocated_bytes), 0) FROM store_migration"
-                " WHERE excluded"
+                " WHERE excluded <> 0"
             ).one()
             objects_count = connection.exec_driver_sql("SELECT COUNT(*) FROM objects").scalar_one()
             carried = connection.exec_driver_sql(

@@ -144,6 +144,10 @@ class Inspection:
             for row in self._rows("PRAGMA foreign_key_check")
         ]
 
+    def description(self) -> dict[str, object]:
+        """Return what ``doctor`` tells of a ledger in a server; nothing of a file."""
+        return {}
+
     def owner_sums(self) -> dict[str, OwnerSum]:
         """Return what each package owns; rows of a package without a name come as ``""``."""
         sums: dict[str, OwnerSum] = {}
@@ -170,7 +174,7 @@ class Inspection:
 
     def excluded(self) -> Iterator[str]:
         """Yield the packages that are set aside."""
-        for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded"):
+        for (name,) in self._rows("SELECT package_hash FROM store_migration WHERE excluded <> 0"):
             if is_package(name):
                 yield name
 

@@ -50,9 +50,26 @@ def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], no
     """Add rows for carriers, and for their objects where they are new."""
     if not carriers:
         return
+    rows = [
+        (
+            c.mode,
+            c.is_compressed,
+            c.is_bare,
+            *divmod(c.mtime_ns, NANOSECONDS),
+            c.allocated,
+            c.digest,
+            c.size,
+        )
+        for c in carriers
+    ]
+    if connection.dialect.name == "postgresql":
+        from regrain.ledger.postgres_rows import copy_objects
+
+        copy_objects(connection, rows, now)
+        return
     connection.exec_driver_sql(
         "INSERT INTO objects(digest, size, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(carrier.digest, carrier.size, now) for carrier in carriers],
+        [(digest, size, now) for *_, digest, size in rows],
     )
     connection.exec_driver_sql(
         "INSERT INTO carriers(object_id, mode, is_compressed, is_bare, mtime_seconds,"
@@ -61,17 +78,7 @@ def insert_objects(connection: sa.Connection, carriers: Sequence[NewCarrier], no
         " SET is_bare = excluded.is_bare, mtime_seconds = excluded.mtime_seconds,"
         " mtime_nanoseconds = excluded.mtime_nanoseconds,"
         " allocated_bytes = excluded.allocated_bytes",
-        [
-            (
-                c.mode,
-                c.is_compressed,
-                c.is_bare,
-                *divmod(c.mtime_ns, NANOSECONDS),
-                c.allocated,
-                c.digest,
-            )
-            for c in carriers
-        ],
+        [row[:-1] for row in rows],
     )
 
 

@@ -22,33 +22,33 @@ BUCKETS = 240
 _CONCLUSIONS = frozenset({"phase", "verified"})
 _PIECE = 500
 
-_DONE = "status = 'completed' AND NOT excluded AND completed_at IS NOT NULL"
+_DONE = "status = 'completed' AND excluded = 0 AND completed_at IS NOT NULL"
 _PACKAGE = (
     "SELECT package_hash, name, version, status, COALESCE(file_count, 0), byte_count,"
     " allocated_bytes, added_bytes, space_saved, started_at, completed_at,"
     " COALESCE(error_message, ''), error_path, attempts FROM store_migration "
 )
 _LARGEST = (
-    _PACKAGE
-    + "WHERE status = 'completed' AND NOT excluded ORDER BY space_saved DESC, package_hash LIMIT ?"
+    _PACKAGE + "WHERE status = 'completed' AND excluded = 0"
+    " ORDER BY space_saved DESC NULLS LAST, package_hash LIMIT ?"
 )
 _SLOWEST = (
     f"{_PACKAGE} WHERE {_DONE} AND started_at IS NOT NULL"
-    " ORDER BY completed_at - started_at DESC, byte_count DESC, package_hash LIMIT ?"
+    " ORDER BY completed_at - started_at DESC NULLS LAST, byte_count DESC, package_hash LIMIT ?"
 )
 _FAILED = (
-    f"{_PACKAGE} WHERE status = 'failed' AND NOT excluded"
-    " ORDER BY completed_at, package_hash LIMIT ?"
+    f"{_PACKAGE} WHERE status = 'failed' AND excluded = 0"
+    " ORDER BY completed_at NULLS FIRST, package_hash LIMIT ?"
 )
 _FAMILIES = (
     "SELECT name, COUNT(*), SUM(allocated_bytes), SUM(added_bytes), SUM(space_saved)"
-    " FROM store_migration WHERE status = 'completed' AND NOT excluded GROUP BY name"
-    " ORDER BY SUM(space_saved) DESC, name LIMIT ?"
+    " FROM store_migration WHERE status = 'completed' AND excluded = 0 GROUP BY name"
+    " ORDER BY SUM(space_saved) DESC NULLS LAST, name LIMIT ?"
 )
 _CHECKED = (
     "SELECT COUNT(verified_at), COUNT(*), MAX(verified_at), COALESCE(SUM(allocated_bytes), 0)"
     " FROM store_migration"
-    " WHERE status = 'completed' AND NOT excluded"
+    " WHERE status = 'completed' AND excluded = 0"
 )
 _SPAN = f"SELECT MIN(completed_at), MAX(completed_at) FROM store_migration WHERE {_DONE}"  # noqa: S608 -- no value in it
 _CURVE = (

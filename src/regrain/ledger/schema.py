@@ -18,6 +18,9 @@ from regrain.model.status import NEXT, Status
 REVISION = "0002"
 """The revision of the schema this version works with; see ``versions/``."""
 
+_Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite has one kind of whole number, and counts up only what is called so."""
+
 metadata = sa.MetaData()
 
 store_refs = sa.Table(
@@ -34,7 +37,7 @@ _words = ", ".join(f"'{status.value}'" for status in Status)
 store_migration = sa.Table(
     "store_migration",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Number, primary_key=True),
     sa.Column(
         "package_hash", HashText, sa.ForeignKey("store_refs.hash"), nullable=False, unique=True
     ),
@@ -65,22 +68,23 @@ store_migration = sa.Table(
 objects = sa.Table(
     "objects",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Number, primary_key=True),
     sa.Column("digest", RawDigest(32), nullable=False, unique=True),
     sa.Column("size", BigWhole, nullable=False),
     sa.Column("created_at", Whole, nullable=False),
-    sa.Column("unreferenced_since", sa.Integer),
+    sa.Column("unreferenced_since", _Number),
 )
 sa.Index(
     "objects_unreferenced",
     objects.c.unreferenced_since,
     sqlite_where=objects.c.unreferenced_since.is_not(None),
+    postgresql_where=objects.c.unreferenced_since.is_not(None),
 )
 
 carriers = sa.Table(
     "carriers",
     metadata,
-    sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
+    sa.Column("object_id", _Number, sa.ForeignKey("objects.id"), primary_key=True),
     sa.Column("mode", sa.Integer, primary_key=True),
     sa.Column("is_compressed", sa.Boolean, primary_key=True),
     sa.Column("is_bare", sa.Boolean, nullable=False),
@@ -93,25 +97,25 @@ carriers = sa.Table(
 object_owners = sa.Table(
     "object_owners",
     metadata,
-    sa.Column("object_id", sa.Integer, sa.ForeignKey("objects.id"), primary_key=True),
-    sa.Column("package_id", sa.Integer, primary_key=True),
+    sa.Column("object_id", _Number, sa.ForeignKey("objects.id"), primary_key=True),
+    sa.Column("package_id", _Number, primary_key=True),
     sqlite_with_rowid=False,
 )
 
 packages = sa.Table(
     "packages",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Number, primary_key=True),
     sa.Column("package_hash", HashText, nullable=False, unique=True),
     sa.Column("tree_hash", PlainText, nullable=False),
     sa.Column("list_hash", PlainText, nullable=False),
-    sa.Column("published_at", sa.Integer, nullable=False),
+    sa.Column("published_at", _Number, nullable=False),
 )
 
 intents = sa.Table(
     "intents",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Number, primary_key=True),
     sa.Column("package_hash", HashText, nullable=False, unique=True),
     sa.Column("action", PlainText, nullable=False),
     sa.Column("created_at", Whole, nullable=False),
@@ -128,7 +132,7 @@ integrity = sa.Table(
 history = sa.Table(
     "history",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", _Number, primary_key=True),
     sa.Column("at", Whole, nullable=False),
     sa.Column("event", PlainText, nullable=False),
     sa.Column("package_hash", PlainText),
@@ -139,23 +143,51 @@ history = sa.Table(
 def create_schema(connection: sa.Connection) -> None:
     """Make an empty database what all upgrades together would make of it."""
     metadata.create_all(connection)
-    connection.exec_driver_sql(move_trigger())
+    for statement in move_triggers(connection.dialect.name):
+        connection.exec_driver_sql(statement)
     connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT PRIMARY KEY)")
     connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (REVISION,))
 
 
-def move_trigger() -> str:
-    """Return the SQLite trigger that refuses every move of status not in ``NEXT``."""
+def move_triggers(database: str) -> list[str]:
+    """Return what makes the trigger that refuses every move of status not in ``NEXT``."""
     legal = ", ".join(
         f"'{before.value}>{after.value}'"
         for before, afters in NEXT.items()
         for after in sorted(afters)
     )
-    return f"""
+    return _TRIGGERS[database](legal)
+
+
+def _in_postgresql(legal: str) -> list[str]:
+    return [
+        """
+        CREATE FUNCTION store_migration_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'illegal move of a package''s status' USING ERRCODE = '23514';
+        END
+        $$
+        """,
+        f"""
+        CREATE TRIGGER store_migration_moves BEFORE UPDATE OF status ON store_migration
+        FOR EACH ROW WHEN (OLD.status <> NEW.status
+         AND OLD.status || '>' || NEW.status NOT IN ({legal}))
+        EXECUTE FUNCTION store_migration_refuse()
+        """,
+    ]
+
+
+def _in_sqlite(legal: str) -> list[str]:
+    return [
+        f"""
         CREATE TRIGGER store_migration_moves BEFORE UPDATE OF status ON store_migration
         WHEN OLD.status <> NEW.status
          AND OLD.status || '>' || NEW.status NOT IN ({legal})
         BEGIN
             SELECT RAISE(ABORT, 'illegal move of a package''s status');
         END
-    """
+        """
+    ]
+
+
+_TRIGGERS = {"postgresql": _in_postgresql, "sqlite": _in_sqlite}

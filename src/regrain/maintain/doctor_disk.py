@@ -48,7 +48,8 @@ def judge_mount(mount: Mount) -> Iterator[Finding]:
             Weight.WARNING,
             f"{mount.kind} is shared with other machines, and locks there cannot be trusted",
             "Run regrain on one machine only, best on the one that has the disk, "
-            "and never at the same time on two.",
+            "and never at the same time on two; or keep the ledger in PostgreSQL, whose server "
+            "then keeps the locks.",
             figures,
         )
     elif mount.kind.startswith("fuse"):

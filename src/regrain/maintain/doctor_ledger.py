@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from regrain.errors import CorruptionError, RegrainError, UnknownFormatError
 from regrain.ledger import open_ledger
-from regrain.ledger.rebuilding import NO_OWNED, Inspection, OwnerSum, owner_sum
+from regrain.ledger.elsewhere import lies_elsewhere
+from regrain.ledger.rebuilding import NO_OWNED, OwnerSum, owner_sum
 from regrain.ledger.schema import REVISION
+from regrain.ledger.upkeep import inspection_of
 from regrain.maintain.books import Books, alone, check_books
 from regrain.maintain.doctor_findings import Finding, Weight, listed, several, some
 from regrain.model import layout
@@ -32,6 +34,9 @@ _WAL_BYTES_MAX = 256 << 20
 
 def check_ledger(root: StoreRoot) -> Iterator[Finding]:
     """Look into the ledger as far as it lets us, then compare it with the disk."""
+    if lies_elsewhere(root.path):
+        yield from _check_inside(root, None)
+        return
     path = os.path.join(root.path, layout.LEDGER)
     status = _lstat(root)
     if status is None or not stat.S_ISREG(status.st_mode):
@@ -50,9 +55,20 @@ def check_ledger(root: StoreRoot) -> Iterator[Finding]:
             f"{status.st_uid}:{status.st_gid}",
             f"Give it to {root.owner.uid}:{root.owner.gid} and take writing from others.",
         )
+    yield from _check_inside(root, status)
+
+
+def _check_inside(root: StoreRoot, status: os.stat_result | None) -> Iterator[Finding]:
+    """Look at what is in it.
+
+    Args:
+        root: The store.
+        status: Of its file; None where it is in a server.
+    """
     try:
-        with Inspection(path) as inspection:
+        with inspection_of(root.path) as inspection:
             problems, revision = inspection.problems(), inspection.revision()
+            server = inspection.description()
         if problems:
             yield _broken(f"the ledger is damaged: {problems[0]}", problems=problems)
             return
@@ -61,11 +77,18 @@ def check_ledger(root: StoreRoot) -> Iterator[Finding]:
             return
         ledger = open_ledger(root.path, read_only=True)
     except RegrainError as error:
-        yield _broken(": ".join([error.what, *([error.why] if error.why else [])]))
+        words = ": ".join([error.what, *([error.why] if error.why else [])])
+        if isinstance(error, CorruptionError) or status is not None:
+            yield _broken(words)
+        else:
+            yield Finding(_CHECK, Weight.ERROR, words, error.advice)
         return
     try:
-        yield from _sizes(path, status.st_size)
-        yield from _compare(root, ledger, path)
+        if status is None:
+            yield _in_server(server)
+        else:
+            yield from _sizes(os.path.join(root.path, layout.LEDGER), status.st_size)
+        yield from _compare(root, ledger)
     except CorruptionError as error:
         yield _broken(": ".join([error.what, *([error.why] if error.why else [])]))
     finally:
@@ -99,6 +122,14 @@ def _other_schema(revision: str | None) -> Finding:
     return Finding(_CHECK, Weight.ERROR, message, advice, {"revision": revision}, corrupt=True)
 
 
+def _in_server(figures: dict[str, object]) -> Finding:
+    words = (
+        f"the ledger is in PostgreSQL {figures['postgresql']}, schema {figures['schema']}, "
+        f"{figures['bytes']:,} bytes; that server keeps the store's locks, too"
+    )
+    return Finding(_CHECK, Weight.OK, words, figures=figures)
+
+
 def _sizes(path: str, size: int) -> Iterator[Finding]:
     try:
         log = os.stat(f"{path}-wal").st_size
@@ -117,16 +148,16 @@ def _sizes(path: str, size: int) -> Iterator[Finding]:
         )
 
 
-def _compare(root: StoreRoot, ledger: Ledger, path: str) -> Iterator[Finding]:
+def _compare(root: StoreRoot, ledger: Ledger) -> Iterator[Finding]:
     """Compare ledger and disk; what does not agree is looked at again while nobody writes."""
     books = check_books(root, ledger)
     new, gone = _unlike_rows(root, ledger)
-    wrong, nameless = _unlike_owners(root, path, books)
+    wrong, nameless = _unlike_owners(root, books)
     if books.disagree or gone or wrong or nameless:
         with alone(root):
             books = check_books(root, ledger, among=books)
             gone = sorted(set(gone) & set(_unlike_rows(root, ledger)[1]))
-            wrong, nameless = _unlike_owners(root, path, books, among=wrong)
+            wrong, nameless = _unlike_owners(root, books, among=wrong)
     found = [
         *_judge_books(books),
         *_judge_carriers(books),
@@ -272,17 +303,16 @@ def _judge_rows(new: list[str], gone: list[str]) -> Iterator[Finding]:
 
 
 def _unlike_owners(
-    root: StoreRoot, path: str, books: Books, *, among: list[str] | None = None
+    root: StoreRoot, books: Books, *, among: list[str] | None = None
 ) -> tuple[list[str], int]:
     """Return packages that own other objects than their file lists name; rows of nobody.
 
     Args:
         root: The store.
-        path: Of the ledger.
         books: Says which packages have no row at all.
         among: Look at no other packages.
     """
-    with Inspection(path) as inspection:
+    with inspection_of(root.path) as inspection:
         recorded = inspection.owner_sums()
     nameless = recorded.pop("", NO_OWNED)
     names = recorded.keys() | (set(os.listdir(root.packages)) - set(books.unrecorded))

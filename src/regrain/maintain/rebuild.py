@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError, reason
 from regrain.ledger import Claim, NewCarrier, Outcome, Scanned
-from regrain.ledger.rebuilding import NewLedger
+from regrain.ledger.elsewhere import fresh_place
+from regrain.ledger.upkeep import new_ledger
 from regrain.maintain.rebuild_files import (
     lies_there,
+    mark_place,
     pieces_there,
     put_into_place,
     remembered,
@@ -43,6 +45,7 @@ from regrain.store.scan import measure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from regrain.ledger.rebuilding import NewLedger
     from regrain.store.root import StoreRoot
     from regrain.store.scan import Usage
 
@@ -108,16 +111,16 @@ def rebuild(root: StoreRoot, on_package: Callable[[Usage], None]) -> Rebuilt:
         on_package: Told each legacy package that was measured.
     """
     done = Rebuilt()
-    if not lies_there(root, layout.LEDGER):
+    server = fresh_place(root.path)
+    if server is None and not lies_there(root, layout.LEDGER):
         done.aside = set_aside(root)  # what a killed rebuilding left beside a ledger it moved
     with RunDirectory(root) as run:
-        place = os.path.join(root.path, layout.TEMP, run.name, layout.LEDGER)
-        ledger = NewLedger.create(place)
+        ledger = new_ledger(os.path.join(root.path, layout.TEMP, run.name, layout.LEDGER), server)
         try:
             _fill(root, ledger, done, on_package)
         finally:
             ledger.close()
-        done.aside += put_into_place(root, run)
+        done.aside += put_into_place(root, run) if server is None else mark_place(root, server)
     return done
 
 

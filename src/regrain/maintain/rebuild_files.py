@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from regrain import disk
-from regrain.errors import RegrainError
+from regrain.errors import CorruptionError, RegrainError
+from regrain.ledger.elsewhere import mark, schema_of
 from regrain.ledger.rebuilding import Inspection
+from regrain.ledger.upkeep import inspection_of
 from regrain.model import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from regrain.ledger.elsewhere import Place
     from regrain.store.locks import RunDirectory
     from regrain.store.root import StoreRoot
 
@@ -62,6 +65,10 @@ def remembered(root: StoreRoot) -> Remembered:
     What can be read of it, that is: the rest is lost, which the disk does not mind.
     """
     found = Remembered()
+    if schema_of(root.path) is not None:
+        with contextlib.suppress(CorruptionError), inspection_of(root.path) as old:
+            _remember(found, old)
+        return found
     if lies_there(root, layout.LEDGER):
         path = os.path.join(root.path, layout.LEDGER)
     else:
@@ -70,11 +77,26 @@ def remembered(root: StoreRoot) -> Remembered:
             return found
         path = os.path.join(root.path, layout.QUARANTINE, f"{layout.LEDGER}.{max(numbers)}")
     with contextlib.suppress(RegrainError), Inspection(path, leave_log=True) as old:
-        _extend(found.history, old.history)
-        _extend(found.excluded, old.excluded)
-        _extend(found.intents, old.intents)
-        _extend(found.integrity, old.integrity)
+        _remember(found, old)
     return found
+
+
+def _remember(found: Remembered, old: Inspection) -> None:
+    _extend(found.history, old.history)
+    _extend(found.excluded, old.excluded)
+    _extend(found.intents, old.intents)
+    _extend(found.integrity, old.integrity)
+
+
+def mark_place(root: StoreRoot, place: Place) -> list[str]:
+    """Let a finished schema in a server be the ledger; a ledger that is a file goes aside.
+
+    Returns:
+        Where the old one is: names in ``quarantine/``, or the schema it was in.
+    """
+    before = schema_of(root.path)
+    mark(root.path, place.schema)
+    return [*set_aside(root), *([f"schema {before}"] if before else [])]
 
 
 def _extend(listed: list[_T], read: Callable[[], Iterator[_T]]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from regrain import disk
 from regrain.errors import LockedError, RegrainError, reason
 from regrain.model import layout
+from regrain.store import beyond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +49,19 @@ def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
                 why=holder or "it did not say who it is",
                 advice="Wait for it, or stop it, then run the command again.",
             )
-        _note(fd, f"{what}, process {os.getpid()}\n")
-        try:
-            yield
-        finally:
-            _note(fd, "")
+        with beyond.held(root.path, layout.RUN_LOCK, who=what) as (is_free, holder):
+            if not is_free:
+                raise LockedError(
+                    "another run holds the store",
+                    path=root.path,
+                    why=holder,
+                    advice="Wait for it, or stop it, then run the command again.",
+                )
+            _note(fd, f"{what}, process {os.getpid()}\n")
+            try:
+                yield
+            finally:
+                _note(fd, "")
 
 
 def _note(fd: int, words: str) -> None:
@@ -92,6 +101,7 @@ class StoreLock:
         self._patience = patience
         self._turnstile = disk.Held(_open(root, layout.TURNSTILE))
         self._held: disk.Held | None = None
+        self._beyond: beyond.Holding | None = None
 
     def __enter__(self) -> Self:
         """Take it.
@@ -104,10 +114,12 @@ class StoreLock:
 
     def __exit__(self, *_: object) -> None:
         """Let go of it."""
-        self._held = None
+        self.let_go()
 
     def is_wanted(self) -> bool:
         """Tell whether somebody waits for it, and others behind them."""
+        if self._beyond is not None and self._beyond.is_wanted():
+            return True
         turnstile = disk.Held(_open(self._root, layout.TURNSTILE))
         return not disk.lock(turnstile.fd, exclusive=False, wait=False)
 
@@ -118,7 +130,9 @@ class StoreLock:
 
     def let_go(self) -> None:
         """Do without it for a while."""
-        self._held = None
+        if self._beyond is not None:
+            self._beyond.let_go()
+        self._held = self._beyond = None
 
     def take_again(self) -> bool:
         """Take it if it was let go of; tell whether it was."""
@@ -137,19 +151,34 @@ class StoreLock:
                 disk.lock(held.fd, exclusive=False, wait=True)
         finally:
             disk.unlock(self._turnstile.fd)
+        self._beyond = self._beyond_too()
         self._held = held
+
+    def _beyond_too(self) -> beyond.Holding | None:
+        """Take it on other machines, too."""
+        keeper = beyond.keeper_of(self._root.path)
+        if keeper is None:
+            return None
+        patience = self._patience if self._exclusive else None
+        taken = keeper.hold(layout.STORE_LOCK, exclusive=self._exclusive, patience=patience)
+        if taken is None:
+            raise self._in_use()
+        return taken
 
     def _wait_to_be_alone(self, fd: int) -> None:
         due = time.monotonic() + self._patience
         while not disk.lock(fd, exclusive=True, wait=False):
             if time.monotonic() > due:
-                raise LockedError(
-                    "the store is being written to",
-                    path=self._root.path,
-                    why=f"its writers did not pause within {self._patience:g} s",
-                    advice="Run the command again when they are done.",
-                )
+                raise self._in_use()
             time.sleep(_TRY_SECONDS)
+
+    def _in_use(self) -> LockedError:
+        return LockedError(
+            "the store is being written to",
+            path=self._root.path,
+            why=f"its writers did not pause within {self._patience:g} s",
+            advice="Run the command again when they are done.",
+        )
 
 
 @contextlib.contextmanager
@@ -161,7 +190,8 @@ def publish_lock(root: StoreRoot) -> Iterator[None]:
     """
     with disk.Closing(_open(root, layout.PUBLISH_LOCK)) as fd:
         disk.lock(fd, exclusive=True, wait=True)
-        yield
+        with beyond.held(root.path, layout.PUBLISH_LOCK, patience=None):
+            yield
 
 
 def is_running(root: StoreRoot) -> str:
@@ -175,7 +205,8 @@ def is_running(root: StoreRoot) -> str:
         return ""
     with disk.Closing(fd):
         if disk.lock(fd, exclusive=False, wait=False):
-            return ""
+            keeper = beyond.keeper_of(root.path)
+            return "" if keeper is None else keeper.holder(layout.RUN_LOCK)
         note = os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
         return note or "a run that has not said what it is"
 
@@ -204,6 +235,7 @@ class RunDirectory:
         self.marks_errors = marks_errors
         self.name = secrets.token_hex(8)
         self._root = root
+        self._beyond: beyond.Holding | None = None
         with _temp(root, exclusive=False) as temp:
             try:
                 self._make(temp)
@@ -214,6 +246,9 @@ class RunDirectory:
 
     def _make(self, temp: int) -> None:
         disk.make_directory(self.name, temp, 0o700)
+        keeper = beyond.keeper_of(self._root.path)
+        if keeper is not None:
+            self._beyond = keeper.hold(_of_run(self.name), exclusive=True, patience=None)
         self._held = [disk.Held(disk.open_directory(self.name, temp))]
         self.fd = self._held[0].fd
         self._held.append(disk.Held(disk.create(RUN_DIRECTORY_LOCK, self.fd)))
@@ -253,6 +288,8 @@ class RunDirectory:
                     disk.remove_tree(self.name, temp)
         finally:
             self._held.clear()
+            if self._beyond is not None:
+                self._beyond.let_go()
 
 
 def empty_dead_runs(root: StoreRoot) -> list[str]:
@@ -288,8 +325,18 @@ def dead_runs(root: StoreRoot) -> list[str]:
         return [
             os.fsdecode(name)
             for name, kind in disk.list_directory(temp)
-            if kind is disk.DIRECTORY and _is_dead(name, temp)
+            if kind is disk.DIRECTORY and _is_dead(name, temp) and not _lives_elsewhere(root, name)
         ]
+
+
+def _of_run(name: str) -> str:
+    return f"{layout.TEMP}/{name}"
+
+
+def _lives_elsewhere(root: StoreRoot, name: bytes) -> bool:
+    """Tell whether a run on another machine, whose file lock is not seen here, holds it."""
+    keeper = beyond.keeper_of(root.path)
+    return keeper is not None and bool(keeper.holder(_of_run(os.fsdecode(name))))
 
 
 @contextlib.contextmanager

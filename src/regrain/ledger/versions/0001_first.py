@@ -25,7 +25,8 @@ def upgrade() -> None:
         sa.Column("allocated_bytes", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.execute(schema.move_trigger())
+    for statement in schema.move_triggers(op.get_bind().dialect.name):
+        op.execute(statement)
 
 
 def downgrade() -> None:

@@ -15,9 +15,11 @@ _KEPT = "object_id, mode, is_bare, mtime_seconds, mtime_nanoseconds, allocated_b
 def upgrade() -> None:
     """Make the table of carriers anew, since its key changes; those there are plain."""
     op.rename_table("carriers", "carriers_before")
+    if op.get_bind().dialect.name == "postgresql":  # where names of keys are a schema's, too
+        op.execute("ALTER INDEX carriers_pkey RENAME TO carriers_before_pkey")
     schema.carriers.create(op.get_bind())
     op.execute(
-        f"INSERT INTO carriers(is_compressed, {_KEPT}) SELECT 0, {_KEPT} FROM carriers_before"  # noqa: S608 -- constants
+        f"INSERT INTO carriers(is_compressed, {_KEPT}) SELECT FALSE, {_KEPT} FROM carriers_before"  # noqa: S608 -- constants
     )
     op.drop_table("carriers_before")
 
