@@ -10,7 +10,9 @@ from regrain.errors import RemoteError, UsageError, shown
 
 SCHEMES = ("s3", "gs", "az", "file")
 _WORDS_MAX = 300
-_SECRET_NAME = re.compile(r"SECRET|KEY|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SAS|SIGNATURE", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"SECRET|KEY|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SAS|SIGNATURE", re.IGNORECASE
+)
 _SECRET_BYTES_MIN = 6
 _IN_URL = re.compile(r"(?<=[?&])[^=&\s\"']+=[^&\s\"')]+|(?<=://)[^/@\s]+(?=@)")
 
