@@ -15,6 +15,7 @@ from regrain.errors import (
     NoSpaceError,
     PackageError,
     RegrainError,
+    RemoteError,
     UnknownFormatError,
     UnknownPackageError,
 )
@@ -108,8 +109,12 @@ def foresee_push(
 ) -> Iterator[tuple[str, bool]]:
     """Yield the packages that would be pushed, each with whether one of its name is listed."""
     names = _names(root, words)
-    remote = Remote(url)
-    there = set(listed(remote))
+    try:
+        there = set(listed(Remote(url)))
+    except RemoteError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        there = set()  # a directory that the push will make
     for name in names:
         yield name, name in there
 
