@@ -215,7 +215,6 @@ def test_gc_and_push_keep_apart_until_a_lease_runs_out(two: Two) -> None:
     two.here("push", two.names[0], two.url)
     leases = two.directory / "leases"
     leases.mkdir(exist_ok=True)
-    collect = ["remote", "gc", two.url, "--execute"]
     for kind, refused in (("push", ["gc"]), ("gc", ["gc", "push"])):
         lease = leases / f"{kind}-{secrets.token_hex(16)}"
         lease.write_text("{}")
