@@ -80,13 +80,13 @@ def failure(url: str, key: str, doing: str, error: Exception) -> RemoteError:
     for signs, words, advice in _CASES:
         if any(sign in raw for sign in signs):
             return RemoteError(
-                f"cannot {doing}: {words}", path=f"{url}/{key}", why=why, advice=advice
+                f"cannot {doing}: {words}", path=f"{url}/{key}".rstrip("/"), why=why, advice=advice
             )
     if isinstance(error, PermissionError):
         advice = "Give this user the right to read and write there."
     else:
         advice = f"Mend the cause, then {_AGAIN}"
-    return RemoteError(f"cannot {doing}", path=f"{url}/{key}", why=why, advice=advice)
+    return RemoteError(f"cannot {doing}", path=f"{url}/{key}".rstrip("/"), why=why, advice=advice)
 
 
 def cleaned(text: str) -> str:
