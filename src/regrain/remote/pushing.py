@@ -147,8 +147,8 @@ class Pusher:
             "another tree has this name there",
             package=package_hash,
             path=f"{self._remote.url}/{keys.list_key(package_hash)}",
-            advice="A package never changes: find out which one is right. If it is this one, delete "
-            "that key and push again.",
+            advice="A package never changes: find out which one is right. If this one, "
+            "delete that key and push again.",
         )
 
     def _send(self, source: PackageSource, entry: Entry) -> int:
