@@ -90,6 +90,8 @@ def push(
     with Lease(remote, "push") as lease:
         pusher = Pusher(remote, lease, jobs, again=again, stopping=stopping)
         for name in names:
+            if stopping():
+                return
             try:
                 yield pusher.push(dual.open_package(root, name))
             except StoppedError:
