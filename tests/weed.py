@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.waiting import until
 
@@ -89,8 +90,8 @@ class Weed:
             self._process.wait()
             self._process = None
 
-    def store(self, bucket: str = BUCKET) -> object:
-        """The library's view of a bucket, to look and to do harm."""
+    def store(self, bucket: str = BUCKET) -> Any:
+        """The library's view of a bucket, to look into it."""
         from obstore.store import S3Store
 
         return S3Store(
@@ -104,25 +105,14 @@ class Weed:
         )
 
     def _has_bucket(self) -> bool:
-        # A bucket is made by putting its name: the library's own keys lie below one.
         import obstore
         from obstore.exceptions import BaseError
-        from obstore.store import S3Store
 
         assert self._process is not None
         assert self._process.poll() is None, (self._place / "out").read_text()[-3000:]
-        top = S3Store(
-            BUCKET,
-            endpoint=f"http://127.0.0.1:{self.port}",
-            access_key_id=ACCESS,
-            secret_access_key=SECRET,
-            region="us-east-1",
-            client_options={"allow_http": True, "timeout": "5s"},
-            retry_config={"max_retries": 0},
-        )
         try:
-            obstore.put(top, "probe", b"1")
-            obstore.delete(top, "probe")
+            obstore.put(self.store(), "probe", b"1")
+            obstore.delete(self.store(), "probe")
         except (BaseError, OSError):
             self._make_bucket()
             return False

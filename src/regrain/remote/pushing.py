@@ -113,15 +113,20 @@ class Pusher:
                 result.sent_bytes += sent
             self._remote.flush()
             self._lease.check()  # else a collection may have begun meanwhile
-            with tempfile.TemporaryFile() as frame:
-                _compress(written.content.fileno(), frame.fileno())
-                put = self._remote.put if self._again else self._remote.put_new
-                is_first = put(keys.list_key(source.hash), frame.fileno())
-            self._remote.flush()
-            if is_first is False:  # another push was faster
-                self._is_listed(source.hash, written)
+            self._list(source.hash, written)
             self._known.update(written.objects)
         return result
+
+    def _list(self, package_hash: str, written: _Written) -> None:
+        """Put the file list, all it names being there."""
+        key = keys.list_key(package_hash)
+        with tempfile.TemporaryFile() as frame:
+            _compress(written.content.fileno(), frame.fileno())
+            if self._again:
+                self._remote.put(key, frame.fileno())
+            elif not self._remote.put_new(key, frame.fileno()):
+                self._is_listed(package_hash, written)  # another push was faster
+        self._remote.flush()
 
     def _is_there(self, package_hash: str, written: _Written) -> bool:
         """Tell whether there is nothing to do; to put it again its list there may be damaged."""
