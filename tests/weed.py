@@ -57,29 +57,30 @@ class Weed:
 
     def start(self) -> None:
         """Start it, and wait until it has the bucket."""
-        self._process = subprocess.Popen(
-            [
-                _WEED,
-                "-logtostderr",
-                "server",
-                "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1",
-                f"-dir={self._place / 'data'}",
-                "-master.volumeSizeLimitMB=64",
-                "-volume.max=20",
-                "-s3",
-                "-s3.autoCreateBucket=false",
-                f"-s3.config={self._place / 's3.json'}",
-                "-s3.port.iceberg=0",
-                "-s3.port.lance=0",
-                *self._ports,
-            ],
-            cwd=self._place,
-            stdin=subprocess.DEVNULL,
-            stdout=(self._place / "out").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self._place / "out").open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    _WEED,
+                    "-logtostderr",
+                    "server",
+                    "-ip=127.0.0.1",
+                    "-ip.bind=127.0.0.1",
+                    f"-dir={self._place / 'data'}",
+                    "-master.volumeSizeLimitMB=64",
+                    "-volume.max=20",
+                    "-s3",
+                    "-s3.autoCreateBucket=false",
+                    f"-s3.config={self._place / 's3.json'}",
+                    "-s3.port.iceberg=0",
+                    "-s3.port.lance=0",
+                    *self._ports,
+                ],
+                cwd=self._place,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         until(self._has_bucket, "SeaweedFS answers", 60)
 
     def kill(self) -> None:
