@@ -250,8 +250,8 @@ def test_gc_and_push_keep_apart_until_a_lease_runs_out(two: Two) -> None:
             "gc": ["remote", "gc", two.url, "--execute"],
             "push": ["push", "--all", two.url],
         }
-        for command in refused:
-            assert f"a {kind} is under way" in two.here(*commands[command], code=11).stderr
+        for name in refused:
+            assert f"a {kind} is under way" in two.here(*commands[name], code=11).stderr
         old = time.time() - 3600
         os.utime(lease, (old, old))
         for command in commands.values():
