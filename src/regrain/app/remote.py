@@ -1,9 +1,9 @@
-"""The facade of ``push``, ``pull`` and ``remote``: packages of a store at a URL, and back."""
+"""The facade of ``push`` and ``pull``: packages of a store at a URL, and back."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,20 +22,17 @@ from regrain.errors import (
 from regrain.maintain.remove import finish_one
 from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_root, same
 from regrain.model import layout
-from regrain.model.clock import now
 from regrain.remote.crew import StoppedError
 from regrain.remote.lease import Lease
 from regrain.remote.lists import check_form, chosen, fetch_list, listed, scratch, write_form
 from regrain.remote.place import Remote
 from regrain.remote.pulling import (
     Arrival,
-    check_objects,
     check_room,
     fetch_objects,
     make_shards,
 )
 from regrain.remote.pushing import Pushed, Pusher
-from regrain.remote.sweeping import Swept, sweep
 from regrain.store import dual
 from regrain.store.checkout import checkout
 from regrain.store.compare import first_difference
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 JOBS = 8
-GRACE_SECONDS = 24 * 3600
 _ARRIVING = "arriving"
 _FETCHED = "fetched"
 
@@ -318,93 +314,3 @@ def foresee_pull(root: StoreRoot, words: Iterable[str] | None, url: str) -> Iter
         yield Foreseen(
             name, taken, 0 if taken else len(lacking), 0 if taken else sum(lacking.values())
         )
-
-
-# what lies there
-
-
-def list_packages(url: str) -> list[str]:
-    """Return the packages that are listed at a URL."""
-    remote = Remote(url)
-    check_form(remote)
-    return [str(name) for name in listed(remote)]
-
-
-@dataclass(slots=True)
-class Checked:
-    """What a check of a URL found.
-
-    Attributes:
-        packages: Whose file list was read.
-        objects: That were checked.
-        damaged: What is wrong, by package hash or digest.
-        stopped: Whether it was stopped before its end.
-    """
-
-    packages: int = 0
-    objects: int = 0
-    damaged: dict[str, CorruptionError] = field(default_factory=dict)
-    stopped: bool = False
-
-
-def verify(
-    url: str,
-    words: Iterable[str],
-    *,
-    jobs: int = JOBS,
-    stopping: Callable[[], bool] = _never,
-    on_object: Callable[[Checked], None] = lambda _: None,
-) -> Checked:
-    """Read every file list and every byte that packages need at a URL.
-
-    Args:
-        url: Where.
-        words: Hashes or beginnings of them; none for all packages.
-        jobs: Requests at once.
-        stopping: Tells whether a stop was asked for.
-        on_object: Called after each object.
-    """
-    remote = Remote(url)
-    check_form(remote)
-    asked = list(words)
-    found = Checked()
-    sizes: dict[str, int] = {}
-    for name in chosen(remote, asked) if asked else listed(remote):
-        with scratch() as directory:
-            try:
-                if fetch_list(remote, name, directory):
-                    found.packages += 1
-                    package = Arrival(directory, directory, directory, name)
-                    sizes.update(package.contents().sizes)
-            except CorruptionError as error:
-                found.damaged[name] = error
-    try:
-        for digest, flaw in check_objects(remote, sizes.items(), jobs, stopping):
-            found.objects += 1
-            if flaw is not None:
-                found.damaged[digest] = flaw
-            on_object(found)
-    except StoppedError:
-        found.stopped = True
-    return found
-
-
-def collect(
-    url: str,
-    *,
-    execute: bool,
-    grace: float = GRACE_SECONDS,
-    stopping: Callable[[], bool] = _never,
-) -> Swept:
-    """Delete at a URL what no listed package needs and is older than ``grace`` seconds.
-
-    Raises:
-        LockedError: A push or another collection is under way there.
-        RefusedError: A file list there is damaged, so that nobody knows what is needed.
-    """
-    remote = Remote(url)
-    check_form(remote)
-    if not execute:
-        return sweep(remote, float(now()), grace, None, stopping)
-    with Lease(remote, "gc") as lease:
-        return sweep(remote, lease.began, grace, lease, stopping)

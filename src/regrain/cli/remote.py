@@ -18,7 +18,8 @@ from regrain.errors import (
 )
 
 if TYPE_CHECKING:
-    from regrain.app.remote import Checked, Pulled
+    from regrain.app.remote import Pulled
+    from regrain.app.remote_care import Checked
     from regrain.remote.pushing import Pushed
 
 _GRACE = "24h"
@@ -267,7 +268,7 @@ def list_there(url: str, *, as_json: bool) -> int:
 
     Example: regrain remote list s3://backups/pm
     """
-    from regrain.app import remote as app
+    from regrain.app import remote_care as app
 
     names = app.list_packages(url)
     if as_json:
@@ -290,7 +291,7 @@ def verify(url: str, packages: tuple[str, ...], *, jobs: int, as_json: bool) -> 
 
     Example: regrain remote verify s3://backups/pm
     """
-    from regrain.app import remote as app
+    from regrain.app import remote_care as app
 
     def tell(found: Checked) -> None:
         if found.objects % _TELL_EVERY == 0:
@@ -348,7 +349,7 @@ def gc(url: str, grace: str, *, execute: bool, dry_run: bool, as_json: bool) -> 
 
     Example: regrain remote gc s3://backups/pm --execute
     """
-    from regrain.app import remote as app
+    from regrain.app import remote_care as app
 
     check_only_one(execute=execute, dry_run=dry_run)
     stop = _listening()
