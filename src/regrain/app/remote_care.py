@@ -108,6 +108,7 @@ def collect(
     remote = Remote(url)
     check_form(remote)
     if not execute:
-        return sweep(remote, float(now()), grace, None, stopping)
+        # To the end of this second: what was put there within it is not from the future.
+        return sweep(remote, now() + 1.0, grace, None, stopping)
     with Lease(remote, "gc") as lease:
         return sweep(remote, lease.began, grace, lease, stopping)
