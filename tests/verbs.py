@@ -26,7 +26,8 @@ class Verb:
 
     Attributes:
         words: What does its work on the store of ``make_model``; ``{out}`` is a directory
-            that is not there, ``{new}`` one that holds a package, ``{object}`` a digest.
+            that is not there, ``{new}`` one that holds a package, ``{object}`` a digest,
+            ``{pushed}`` where a package was pushed to.
         ledger: Whether it opens the ledger.
         changes: Whether it changes the store.
         dry: What must be said to leave the store alone; None where nothing has to.
@@ -78,6 +79,9 @@ VERBS = {
     "serve": Verb(("--once",), json=False),
     "report": Verb(("-o", "{out}.html")),
     "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
+    "push": Verb((PACKAGE, "file://{out}"), ledger=False, dry=("-n",), named=0),
+    "pull": Verb((PACKAGE, "file://{pushed}"), ledger=False, dry=("-n",)),
+    "remote": Verb(("list", "file://{pushed}"), ledger=False),
 }
 
 
@@ -88,6 +92,7 @@ class Model:
     path: Path
     new: Path
     object: str
+    pushed: Path
 
     def words(self, verb: str, out: Path, *, dry: bool = False) -> list[str]:
         """The words of a call that works, ``-n`` or without ``--execute`` if ``dry``."""
@@ -95,7 +100,8 @@ class Model:
         found = [verb, *row.words]
         if dry and row.dry is not None:
             found = [word for word in found if word != "--execute"] + [*row.dry]
-        return [word.format(out=out, new=self.new, object=self.object) for word in found]
+        places = {"out": out, "new": self.new, "object": self.object, "pushed": self.pushed}
+        return [word.format(**places) for word in found]
 
     def ready(self, verb: str) -> None:
         """Bring the store to where a verb has something to do."""
@@ -105,7 +111,7 @@ class Model:
     def copied(self, place: Path) -> Model:
         """The same store elsewhere, hard links and all."""
         subprocess.run(["cp", "-a", "--", self.path, place], check=True)
-        return Model(place, self.new, self.object)
+        return Model(place, self.new, self.object, self.pushed)
 
 
 def make_model(place: Path) -> Model:
@@ -124,7 +130,8 @@ def make_model(place: Path) -> Model:
         for path in (store / "objects").glob("*/*")
         if b"abab" in path.read_bytes() and len(path.name) == 64 and path.stat().st_size == 9
     }
-    return Model(store, place / "new", found)
+    command("push", PACKAGE, f"file://{place}/pushed")
+    return Model(store, place / "new", found, place / "pushed")
 
 
 def make_package(path: Path, name: str) -> None:

@@ -146,13 +146,13 @@ def test_a_file_that_changes_before_it_is_copied(
     changed: list[Path] = []
     original = staging.Stager.copy_later
 
-    def after_a_change(stager: staging.Stager, fd: int, one: Wanted) -> object:
+    def after_a_change(stager: staging.Stager, file: OpenFile, one: Wanted) -> object:
         if not changed:
             changed.append(path)
             status = path.stat()
             path.write_bytes(SHARED.upper())
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        return original(stager, fd, one)
+        return original(stager, file, one)
 
     monkeypatch.setattr(staging.Stager, "copy_later", after_a_change)
     told = Told()

@@ -34,8 +34,14 @@ def check_apart(store: str, place: str) -> None:
     """Refuse a backup inside its store, or a store inside its backup.
 
     Raises:
-        UsageError: They are not apart.
+        UsageError: They are not apart, or the place is a URL.
     """
+    if "://" in place:
+        raise UsageError(
+            "a backup is made in a directory",
+            path=place,
+            advice="'regrain push --all URL' sends all packages to object storage.",
+        )
     here, there = os.path.realpath(store), os.path.realpath(place)
     if os.path.commonpath((here, there)) in (here, there):
         raise UsageError(

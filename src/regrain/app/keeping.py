@@ -132,7 +132,7 @@ def _add(root: StoreRoot, settings: Settings, path: str | bytes, name: PackageHa
     ):
         to_legacy = writes_legacy(root, settings)
         finish = partial(removing.finish_one, root, ledger)
-        adder = Adder(root, run, ledger, _options(run, settings), finish)
+        adder = Adder(root, run, ledger, brought_in_as(run, settings), finish)
         if not stat.S_ISDIR(os.fstat(source).st_mode):
             tree, archive_hash = _unpacked(run, source)
             name = name or archive_hash
@@ -202,7 +202,8 @@ def _open_source(path: str | bytes) -> int:
     return fd
 
 
-def _options(run: RunDirectory, settings: Settings) -> Options:
+def brought_in_as(run: RunDirectory, settings: Settings) -> Options:
+    """Return how files come into a store, by its settings and what its disk can do."""
     return Options(
         ingest=Ingest(settings.store.ingest),
         can_reflink=disk.shares_extents(run.pool),

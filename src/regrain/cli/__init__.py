@@ -48,6 +48,9 @@ VERBS = {
     "rehearse": "rehearsing:rehearse",
     "serve": "serving:serve",
     "report": "reporting:report",
+    "push": "remote:push",
+    "pull": "remote:pull",
+    "remote": "remote:remote",
 }
 
 

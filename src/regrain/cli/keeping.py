@@ -48,7 +48,8 @@ def byte_count(text: str) -> int:
         raise UsageError("a size beyond all numbers", advice="Give a smaller one.") from error
 
 
-def _check_only_one(*, execute: bool, dry_run: bool) -> None:
+def check_only_one(*, execute: bool, dry_run: bool) -> None:
+    """Refuse both at once."""
     if execute and dry_run:
         raise UsageError(
             "--execute and --dry-run contradict each other", advice="Give one of them."
@@ -194,7 +195,7 @@ def remove(context: Context, package: str, *, execute: bool, dry_run: bool, as_j
     """
     from regrain.app.keeping import plan_removal, remove_package
 
-    _check_only_one(execute=execute, dry_run=dry_run)
+    check_only_one(execute=execute, dry_run=dry_run)
     root = context.store.root
     removal = remove_package(root, package) if execute else plan_removal(root, package)
     if as_json:
@@ -316,7 +317,7 @@ def gc(
     """
     from regrain.app.keeping import collect, plan_collection
 
-    _check_only_one(execute=execute, dry_run=dry_run)
+    check_only_one(execute=execute, dry_run=dry_run)
     root = context.store.root
     seconds = duration(grace)
     limit = None if max_size is None else byte_count(max_size)

@@ -1,0 +1,1 @@
+"""Packages at a URL: pushed, pulled, checked, collected; knows no ledger."""
