@@ -77,20 +77,34 @@ def examined(model: Model, code: int, words: str, **options: dict[str, str]) -> 
 
 @pytest.mark.parametrize("verb", ALL)
 def test_no_directory(model: Model, workplace: Path, verb: str) -> None:
-    refused(Model(workplace / "none", model.new, model.object), verb, 10, "none", "--store")
+    refused(
+        Model(workplace / "none", model.new, model.object, model.pushed),
+        verb,
+        10,
+        "none",
+        "--store",
+    )
 
 
 @pytest.mark.parametrize("verb", ALL)
 def test_a_file_in_its_place(model: Model, workplace: Path, verb: str) -> None:
     (workplace / "file").write_text("no directory")
-    refused(Model(workplace / "file", model.new, model.object), verb, 10, "file", "--store")
+    refused(
+        Model(workplace / "file", model.new, model.object, model.pushed),
+        verb,
+        10,
+        "file",
+        "--store",
+    )
     assert (workplace / "file").read_text() == "no directory"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in ALL if verb not in BEFORE_INIT])
 def test_a_directory_that_is_no_store(model: Model, workplace: Path, verb: str) -> None:
     (workplace / "other" / "photos").mkdir(parents=True)
-    refused(Model(workplace / "other", model.new, model.object), verb, 10, "other", "init")
+    refused(
+        Model(workplace / "other", model.new, model.object, model.pushed), verb, 10, "other", "init"
+    )
 
 
 @pytest.mark.parametrize("verb", ALL)
@@ -204,7 +218,7 @@ def test_a_package_without_a_manifest_is_not_added(
     (workplace / "bad").mkdir()
     if content is not None:
         (workplace / "bad" / "manifest.toml").write_bytes(content)
-    new = Model(copied.path, workplace / "bad", copied.object)
+    new = Model(copied.path, workplace / "bad", copied.object, copied.pushed)
     refused(new, "add", 1, "manifest.toml")
 
 
@@ -215,7 +229,7 @@ def test_what_is_no_package_is_not_added(copied: Model, workplace: Path, what: s
         os.mkfifo(path)
     elif what == "no archive":
         path.write_bytes(b"just words\n" * 100)
-    new = Model(copied.path, path, copied.object)
+    new = Model(copied.path, path, copied.object, copied.pushed)
     refused(new, "add", 1)
 
 
