@@ -17,6 +17,12 @@ from typing import IO, Any
 from tests.zygote import Ended, zygote
 
 SECONDS_MAX = 110
+FOR_TESTS = {
+    "NO_COLOR": "1",
+    "REGRAIN_LOG_FORMAT": "text",  # as on a terminal
+    # Idle workers beside a second test that computes would hardly get on.
+    "REGRAIN_MIGRATION__CPU_PRIORITY": "normal",
+}
 
 _zygotes_turn = Lock()
 
@@ -149,7 +155,4 @@ class Regrain:
     def clean_environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment without any setting of the caller's."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
-        clean["REGRAIN_LOG_FORMAT"] = "text"  # as on a terminal
-        # Idle workers beside a second test that computes would hardly get on.
-        clean["REGRAIN_MIGRATION__CPU_PRIORITY"] = "normal"
-        return {**clean, "NO_COLOR": "1", **(self.environment or {}), **(env or {})}
+        return {**clean, **FOR_TESTS, **(self.environment or {}), **(env or {})}

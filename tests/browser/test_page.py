@@ -67,7 +67,7 @@ def test_a_whole_migration_is_followed(watched: Watched, workplace: Path) -> Non
         with regrain.running("migrate", "--jobs", "1", "--batch", "1", env=SLOWLY) as run:
             watched.shows('[data-live="progress"]', "migrate, process")
             watched.shows('[data-live="progress"]', re.compile("[2-7] of 9 packages migrated"))
-            assert watched.page.locator("#plot-rate canvas").count() == 1
+            watched.page.locator("#plot-rate canvas").wait_for()
             assert run.wait(60) == 3
         watched.shows('[data-live="progress"]', "8 of 9 packages migrated")
         watched.shows('[data-live="progress"] .value', "nothing")

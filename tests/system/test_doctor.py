@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests import awkward, mounts
-from tests.command import Regrain, Result
+from tests.command import FOR_TESTS, Regrain, Result
 from tests.compare import differences, snapshot
 from tests.conftest import remove
 
@@ -415,7 +415,8 @@ def test_where_settings_come_from(regrain: Regrain, store: Path, workplace: Path
     env = {"REGRAIN_CONFIG": str(file), "REGRAIN_MIGRATION__PAUSE_MS": "7"}
     result = regrain("doctor", "--json", env=env)
     (found,) = [f for f in findings(result) if f["check"] == "configuration"]
-    assert (found["file"], found["variables"]) == (str(file), [*env][1:])
+    assert found["file"] == str(file)
+    assert set(found["variables"]) - FOR_TESTS.keys() == {"REGRAIN_MIGRATION__PAUSE_MS"}
 
 
 def test_a_configuration_that_is_wrong_is_a_finding(regrain: Regrain, store: Path) -> None:

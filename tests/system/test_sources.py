@@ -238,7 +238,7 @@ def test_the_answers_of_the_command_are_the_same(
         said: list[object] = [regrain("list").text]
         for package in some.values():
             shown = regrain("show", package.hash, "--json").document
-            for place in ("layouts", "exclusive_bytes", "shared_bytes"):
+            for place in ("layouts", "exclusive_bytes", "legacy_exclusive_bytes", "shared_bytes"):
                 shown.pop(place)  # these tell where it lies, not what it is
             said += [shown, regrain("files", package.hash, "--json").stdout]
             said.append(regrain("cat", package.hash, "manifest.toml").stdout)
