@@ -27,7 +27,7 @@ class Verb:
     Attributes:
         words: What does its work on the store of ``make_model``; ``{out}`` is a directory
             that is not there, ``{new}`` one that holds a package, ``{object}`` a digest,
-            ``{pushed}`` where a package was pushed to.
+            ``{pushed}`` where a package was pushed to that the store lacks.
         ledger: Whether it opens the ledger.
         changes: Whether it changes the store.
         dry: What must be said to leave the store alone; None where nothing has to.
@@ -80,9 +80,10 @@ VERBS = {
     "report": Verb(("-o", "{out}.html")),
     "backup": Verb(("mark", "a note"), changes=True, dry=("-n",)),
     "push": Verb((PACKAGE, "file://{out}"), ledger=False, dry=("-n",), named=0),
-    "pull": Verb((PACKAGE, "file://{pushed}"), ledger=False, dry=("-n",)),
-    "remote": Verb(("list", "file://{pushed}"), ledger=False),
+    "pull": Verb(("--all", "file://{pushed}"), changes=True, dry=("-n",)),
 }
+STORELESS = {"remote"}
+"""Groups of verbs that take no store; what walks all verbs leaves them to tests of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,10 @@ def make_model(place: Path) -> Model:
         for path in (store / "objects").glob("*/*")
         if b"abab" in path.read_bytes() and len(path.name) == 64 and path.stat().st_size == 9
     }
-    command("push", PACKAGE, f"file://{place}/pushed")
+    elsewhere = place / "elsewhere"
+    make_package(elsewhere / ("34" * 32), "pushed")
+    for words in (["init"], ["push", "--all", f"file://{place}/pushed"]):
+        Regrain(elsewhere)(*words)
     return Model(store, place / "new", found, place / "pushed")
 
 

@@ -18,6 +18,7 @@ from regrain.errors import (
     RemoteError,
     UnknownFormatError,
     UnknownPackageError,
+    reason,
 )
 from regrain.maintain.remove import finish_one
 from regrain.migrate.add import UNPACKED, Added, Adder, Tree, check_root, same
@@ -38,6 +39,7 @@ from regrain.store.checkout import checkout
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
 from regrain.store.locks import RunDirectory
+from regrain.store.source import MovedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -89,9 +91,16 @@ def push(
             if stopping():
                 return
             try:
-                yield pusher.push(dual.open_package(root, name))
+                yield _pushed(pusher, root, name)
             except StoppedError:
                 return
+            except OSError as error:
+                yield PackageError(
+                    "cannot read the package",
+                    package=name,
+                    why=reason(error),
+                    advice="Push it again.",
+                )
             except (
                 PackageError,
                 CorruptionError,
@@ -100,6 +109,14 @@ def push(
             ) as error:
                 error.package = error.package or name
                 yield error
+
+
+def _pushed(pusher: Pusher, root: StoreRoot, name: str) -> Pushed:
+    """Push a package; once more if it moved to the other layout meanwhile."""
+    try:
+        return pusher.push(dual.open_package(root, name))
+    except MovedError:
+        return pusher.push(dual.open_package(root, name))
 
 
 def foresee_push(
@@ -180,6 +197,8 @@ def pull(
     check_owner(root)
     remote = Remote(url)
     check_form(remote)
+    with writing(root):
+        pass  # a ledger that cannot be written to ends it before anything is fetched
     for name in listed(remote) if words is None else chosen(remote, words):
         if stopping():
             return
@@ -305,6 +324,8 @@ def foresee_pull(root: StoreRoot, words: Iterable[str] | None, url: str) -> Iter
     """Say of packages what would be fetched; write nothing to the store."""
     remote = Remote(url)
     check_form(remote)
+    with writing(root):
+        pass  # a ledger that cannot be written to ends it before anything is fetched
     for name in listed(remote) if words is None else chosen(remote, words):
         with scratch() as directory:
             if not fetch_list(remote, name, directory):

@@ -272,7 +272,7 @@ def list_there(url: str, *, as_json: bool) -> int:
 
     names = app.list_packages(url)
     if as_json:
-        output.document("packages", packages=names)
+        output.document("summary", packages=[{"package_hash": name} for name in names])
         return 0
     for name in names:
         click.echo(name)

@@ -48,6 +48,11 @@ _SESSION = (
     "SET tcp_keepalives_interval = 5",
     "SET tcp_keepalives_count = 3",
     "SET client_encoding = 'UTF8'",
+    # What was acknowledged stays, whatever the server's default is.
+    (
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    ),
 )
 
 

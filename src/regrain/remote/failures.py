@@ -16,6 +16,7 @@ _SECRET_NAME = re.compile(
 _SECRET_BYTES_MIN = 6
 _IN_URL = re.compile(r"(?<=[?&])[^=&\s\"']+=[^&\s\"')]+|(?<=://)[^/@\s]+(?=@)")
 
+_DENIED = re.compile(r"\b40[13]\b")  # not as a part of a key
 _AGAIN = "run the command again; it goes on where it was."
 _CASES = (
     (
@@ -24,7 +25,7 @@ _CASES = (
         "Make the bucket, or mend the URL.",
     ),
     (
-        ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "401"),
+        ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
         "access was denied",
         "Set the credentials of a user who may read and write there, in the environment.",
     ),
@@ -78,7 +79,8 @@ def failure(url: str, key: str, doing: str, error: Exception) -> RemoteError:
     raw = str(error)
     why = cleaned(raw)
     for signs, words, advice in _CASES:
-        if any(sign in raw for sign in signs):
+        is_denial = signs[0] == "AccessDenied" and _DENIED.search(raw)
+        if is_denial or any(sign in raw for sign in signs):
             return RemoteError(
                 f"cannot {doing}: {words}", path=f"{url}/{key}".rstrip("/"), why=why, advice=advice
             )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Self
 
 from regrain.errors import LockedError, RegrainError, RemoteError
-from regrain.model.clock import monotonic
 from regrain.remote import keys
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ LIFE_SECONDS = 900
 _RENEW_SECONDS = 60
 _SILENCE_SECONDS_MAX = 300
 """A holder that could not renew for so long stops, well before others take it for dead."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It goes on while the machine sleeps, where there is such a clock."""
 
 _EXCLUDES = {"push": ("gc",), "gc": ("gc", "push")}
 
@@ -47,6 +50,7 @@ class Lease:
         self._ended = Event()
         self._thread = Thread(target=self._renew, name="lease", daemon=True)
         self._renewed = 0.0
+        self._is_lost = False
         self.began = 0.0
 
     def __enter__(self) -> Self:
@@ -76,7 +80,7 @@ class Lease:
         Raises:
             RemoteError: It could not be renewed for too long: others may take us for dead.
         """
-        if monotonic() - self._renewed > _SILENCE_SECONDS_MAX:
+        if self._is_lost or _clock() - self._renewed > _SILENCE_SECONDS_MAX:
             raise RemoteError(
                 "the service did not answer for too long to go on safely",
                 path=self._remote.url,
@@ -109,8 +113,11 @@ class Lease:
                 self._remote.delete([other.key])
 
     def _put(self) -> None:
+        began = _clock()
+        # Once others may have taken it for dead, renewing it proves nothing any more.
+        self._is_lost |= 0 < self._renewed < began - _SILENCE_SECONDS_MAX
         self._remote.put(self._key, b"{}\n")
-        self._renewed = monotonic()
+        self._renewed = began
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEW_SECONDS):
@@ -120,3 +127,7 @@ class Lease:
     def _drop(self) -> None:
         with contextlib.suppress(RegrainError):
             self._remote.delete([self._key])
+
+
+def _clock() -> float:
+    return time.clock_gettime(_CLOCK)

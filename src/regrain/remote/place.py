@@ -79,6 +79,11 @@ class Remote:
         self._is_conditional = True
         self._store = self._open(makes=makes)
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory of this machine."""
+        return self._directory is not None
+
     def _open(self, *, makes: bool) -> Any:  # noqa: ANN401 -- one of the library's stores
         from obstore import store
 

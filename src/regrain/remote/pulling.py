@@ -130,6 +130,15 @@ def check_objects(
     return side_by_side(check, wanted, jobs, stopping)
 
 
+def is_whole(remote: Remote, digest: str, size: int) -> bool:
+    """Tell whether an object is there whole; it is fetched and hashed for that."""
+    try:
+        _fetch(remote, digest, size, hash_frame)
+    except CorruptionError:
+        return False
+    return True
+
+
 def _fetch(remote: Remote, digest: str, size: int, unpack: Callable[[int], tuple[str, int]]) -> int:
     """Fetch a frame and unpack it; nothing in it is trusted. Return how long it was."""
     key = keys.object_key(digest)

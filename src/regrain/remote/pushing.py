@@ -18,6 +18,7 @@ from regrain.model.entry import Entry, Kind
 from regrain.remote import keys
 from regrain.remote.crew import side_by_side
 from regrain.remote.lists import LIST_BYTES_MAX, fetch_list, scratch
+from regrain.remote.pulling import is_whole
 from regrain.store.packages import FileLevelPackage
 
 if TYPE_CHECKING:
@@ -159,8 +160,12 @@ class Pusher:
     def _send(self, source: PackageSource, entry: Entry) -> int:
         """Put an object there if it is not; return the bytes that were put."""
         key = keys.object_key(entry.digest)
-        if not self._again and self._remote.head(key) is not None:
-            return 0
+        anew = self._again
+        if not anew and self._remote.head(key) is not None:
+            # A directory's names may outlive a power cut that their bytes did not.
+            if not self._remote.is_directory or is_whole(self._remote, entry.digest, entry.size):
+                return 0
+            anew = True
         with tempfile.TemporaryFile() as frame:
             with disk.Closing(source.open_content(entry)) as fd:
                 found = _compress(fd, frame.fileno(), entry.size)
@@ -171,7 +176,7 @@ class Pusher:
                     path=entry.path,
                     advice="'regrain verify' says whether it is damaged; then push again.",
                 )
-            if self._again:
+            if anew:
                 self._remote.put(key, frame.fileno())
             elif not self._remote.put_new(key, frame.fileno()):
                 return 0
