@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.command import FOR_TESTS
 from tests.compare import Snapshot, snapshot
 from tests.zygote import zygote
 
@@ -59,7 +60,7 @@ def call(
         user = {"user": 65534, "group": 65534, "extra_groups": []}
     place = [] if store is None else ["--store", store]
     arguments = [*place, *options, *words]
-    environment = {**clean, "NO_COLOR": "1", "REGRAIN_LOG_FORMAT": "text", **(env or {})}
+    environment = {**clean, **FOR_TESTS, **(env or {})}
     if nobody is None and not streams:
         ended = zygote().run(arguments, environment, seconds_max=SECONDS_MAX)
         said = ended.stderr.decode("utf-8", "backslashreplace")

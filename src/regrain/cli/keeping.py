@@ -123,17 +123,7 @@ _REASONS = "The reason stands above for each; mend it and add them again."
 
 def _show_failed(path: str, error: RegrainError, *, as_json: bool) -> None:
     if as_json:
-        output.document(
-            "package",
-            path=output.shown(path),
-            package_hash=error.package,
-            status="failed",
-            error=error.what,
-            message=str(error),
-            place=error.path,
-            reason=error.why,
-            advice=error.advice,
-        )
+        output.failed_package(error, path=output.shown(path), place=error.path)
     output.tell_error(error)
 
 

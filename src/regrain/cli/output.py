@@ -47,6 +47,20 @@ def tell_error(error: RegrainError, trace: str = "") -> None:
     note(f"regrain: {error}", "error", log.ERROR, **fields)
 
 
+def failed_package(error: RegrainError, **fields: object) -> None:
+    """Print the document of a package that a command failed with, beside others that it did."""
+    document(
+        "package",
+        **fields,
+        package_hash=error.package,
+        status="failed",
+        error=error.what,
+        message=str(error),
+        reason=error.why,
+        advice=error.advice,
+    )
+
+
 def number(count: int) -> str:
     """Return a count with its thousands apart."""
     return f"{count:,}"

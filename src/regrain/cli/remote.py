@@ -66,17 +66,8 @@ class _Tally:
     def failed(self, error: RegrainError) -> None:
         self.failures.append(error)
         if self._as_json:
-            output.document(
-                "package",
-                package_hash=error.package,
-                status="failed",
-                error=error.what,
-                message=str(error),
-                path=error.path,
-                reason=error.why,
-                advice=error.advice,
-            )
-        output.note(f"regrain: {error}", "error")
+            output.failed_package(error, path=error.path)
+        output.tell_error(error)
 
     def succeeded(self, one: Pushed | Pulled, length: int) -> None:
         self.packages += 1
@@ -123,19 +114,22 @@ class _Tally:
             output.note("stopped; the same command goes on from here")
             return stop.exit_code
         if self.failures:
-            return output.exit_error(self._verdict(), as_json=self._as_json)
+            return self._end_with_failures(self.packages + len(self.failures))
         return 0
 
-    def _verdict(self) -> RegrainError:
-        tried = self.packages + len(self.failures)
-        if tried == 1:
-            return self.failures[0]
+    def _end_with_failures(self, tried: int) -> int:
+        if tried == 1:  # it was told already
+            (error,) = self.failures
+            if self._as_json:
+                output.document("exit_error", **error.document())
+            return error.exit_code
         is_damage = any(isinstance(error, CorruptionError) for error in self.failures)
         kind = CorruptionError if is_damage else FinishedWithFailuresError
-        return kind(
+        verdict = kind(
             f"{len(self.failures)} of {tried} packages were not {self._done}",
             advice="The reason stands above for each; mend it and run the command again.",
         )
+        return output.exit_error(verdict, as_json=self._as_json)
 
 
 @click.command()
@@ -302,16 +296,16 @@ def verify(url: str, packages: tuple[str, ...], *, jobs: int, as_json: bool) -> 
 
     stop = _listening()
     found = app.verify(url, packages, jobs=jobs, stopping=stop, on_object=tell)
-    for name, error in sorted(found.damaged.items()):
-        if as_json:
-            output.document("damage", name=name, **error.document())
-        output.note(f"regrain: {error}", "error")
+    damaged = sorted(found.damaged.items())
+    for _, error in damaged:
+        output.tell_error(error)
     if as_json:
         output.document(
             "summary",
             packages=found.packages,
             objects=found.objects,
-            damaged=len(found.damaged),
+            damaged=len(damaged),
+            damages=[{"name": name, **error.document()} for name, error in damaged],
             stopped=found.stopped,
         )
     else:

@@ -72,8 +72,10 @@ class Throttle:
 
     def __call__(self, size: int) -> None:
         """Wait, if need be, before a file of ``size`` bytes is read."""
-        self._files.take(1)
-        self._read.take(size)
+        if self._signals.files_rate:  # asked for every file: most runs have no such limit
+            self._files.take(1)
+        if self._signals.rate:
+            self._read.take(size)
 
     def _stopping(self) -> bool:
         return bool(self._signals.value)

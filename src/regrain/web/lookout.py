@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from regrain.errors import LockedError, RegrainError
 from regrain.model.clock import monotonic
@@ -15,6 +15,33 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 """How long somebody waits for a look: a disk that hangs must not hang those who ask."""
+
+_T = TypeVar("_T")
+
+
+async def within_patience(asked: asyncio.Future[_T]) -> _T | RegrainError:
+    """Return what a thread found out about the store, or why it found nothing in time."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(asked), PATIENCE_SECONDS)
+    except RegrainError as error:
+        return error
+    except TimeoutError:  # an OSError, too, so it comes first
+        return LockedError(
+            "the store does not answer",
+            why=f"it was asked over {PATIENCE_SECONDS:g} s ago",
+            advice="See whether its disk works.",
+        )
+    except OSError as error:
+        return _cannot_look(error)
+
+
+def _cannot_look(error: OSError) -> RegrainError:
+    return RegrainError(
+        "cannot look at the store",
+        path=error.filename,
+        why=error.strerror or str(error),
+        advice="Mend the cause; the server goes on asking.",
+    )
 
 
 class Lookout:
@@ -39,14 +66,7 @@ class Lookout:
             loop = asyncio.get_running_loop()
             self._looking = loop.run_in_executor(self._thread, self._look)
             self._looking.add_done_callback(self._take)
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._looking), PATIENCE_SECONDS)
-        except TimeoutError:
-            return LockedError(
-                "the store does not answer",
-                why=f"it was asked over {PATIENCE_SECONDS:g} s ago",
-                advice="See whether its disk works.",
-            )
+        return await within_patience(self._looking)
 
     def _look(self) -> Overview | RegrainError:
         try:
@@ -54,12 +74,7 @@ class Lookout:
         except RegrainError as error:
             return error
         except OSError as error:
-            return RegrainError(
-                "cannot look at the store",
-                path=error.filename,
-                why=error.strerror or str(error),
-                advice="Mend the cause; the server goes on asking.",
-            )
+            return _cannot_look(error)
 
     def _take(self, looking: asyncio.Future[Overview | RegrainError]) -> None:
         self._looking = None

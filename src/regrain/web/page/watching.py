@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from regrain.app.browsing import Past
 from regrain.app.observing import Overview
-from regrain.errors import LockedError, RegrainError
+from regrain.errors import RegrainError
+from regrain.web.lookout import within_patience
 from regrain.web.page.course import merged, observed
 from regrain.web.page.glimpse import Glimpse
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from regrain.app.browsing import Browser, Measured
     from regrain.migrate.chronicle import Sample
     from regrain.web.lookout import Lookout
-
-PATIENCE_SECONDS = 10.0
-"""How long somebody waits for packages: a disk that hangs must not hang those who ask."""
 
 _WATCHED_MAX = 900
 _T = TypeVar("_T")
@@ -35,24 +33,7 @@ class Desk:
     async def ask(self, find: Callable[[], _T]) -> _T | RegrainError:
         """Return what there is to find, or why it cannot be found."""
         loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._thread, find)
-        try:
-            return await asyncio.wait_for(asyncio.shield(asked), PATIENCE_SECONDS)
-        except RegrainError as error:
-            return error
-        except OSError as error:
-            return RegrainError(
-                "cannot look at the store",
-                path=error.filename,
-                why=error.strerror or str(error),
-                advice="Mend the cause; the server goes on asking.",
-            )
-        except TimeoutError:
-            return LockedError(
-                "the store does not answer",
-                why=f"it was asked over {PATIENCE_SECONDS:g} s ago",
-                advice="See whether its disk works.",
-            )
+        return await within_patience(loop.run_in_executor(self._thread, find))
 
 
 class Watch:
