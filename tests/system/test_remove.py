@@ -268,7 +268,7 @@ def test_a_package_on_its_way_out_does_not_fail(
     began: list[str] = []
 
     def take_away(inline: Inline, fn: Any, /, *arguments: Any, **named: Any) -> Any:
-        if fn is pool.bring_in and not began:
+        if arguments[0] is pool.bring_in and not began:
             began.append(jq.hash)
             ledger = open_ledger(store.path)
             ledger.intend(jq.hash, Intent.REMOVE)

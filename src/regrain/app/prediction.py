@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from regrain.migrate.strata import Kept, estimate
 from regrain.model import clock, layout
 from regrain.store.census import Looker, files
 from regrain.store.root import open_top
-from regrain.store.workers import worth_starting
+from regrain.store.workers import processors, worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,8 +113,7 @@ def predict(
 
 def _working(jobs_max: int, found: Plan) -> int:
     """Return how many workers do work at one time: no more than there are processors."""
-    processors = len(os.sched_getaffinity(0))
-    return min(worth_starting(jobs_max, found.files, found.size), processors)
+    return min(worth_starting(jobs_max, found.files, found.size), processors())
 
 
 def _is_begun(top: int) -> bool:

@@ -24,6 +24,7 @@ from regrain.migrate.orders import Orders, Summary
 from regrain.migrate.pace import Brake, Pace
 from regrain.migrate.publish import Publisher
 from regrain.migrate.ration import Ration
+from regrain.migrate.readers import Readers
 from regrain.migrate.reconcile import accept_legacy, reconcile
 from regrain.migrate.recover import adopt, adopt_strangers, recover
 from regrain.migrate.room import Room, check_room, wanted_for
@@ -178,6 +179,7 @@ class _Running:
         self._root, self._settings, self._request = root, settings, request
         self._ledger, self._watch, self._lock = ledger, watch, lock
         self._stopping = stopping
+        self._readers = Readers()
         self._orders = Orders(
             limit=request.limit,
             only=request.only,
@@ -226,7 +228,7 @@ class _Running:
             orders = replace(orders, after_commit=removal.after_commit)
         steering = Steering(
             self._root,
-            self._values(pending),
+            partial(self._values, pending),
             Values(self._request.jobs, self._request.batch, self._request.max_read),
             on_trouble=lambda words: watch(Remark(words)),
         )
@@ -254,7 +256,7 @@ class _Running:
                 partial(adopt, root, ledger),
                 self._lock,
                 orders,
-                Pace(steering.tempo, brakes),
+                Pace(steering.tempo, brakes, self._readers),
                 room,
             )
             limits = self._settings.migration
@@ -273,10 +275,11 @@ class _Running:
             return summary
 
     def _values(self, pending: Pending) -> Values:
-        """Return what the settings say of the tempo; fewer workers where there is little to do."""
+        """Return what the settings say of the tempo, with as many workers as pay."""
         store, migration = self._settings.store, self._settings.migration
+        jobs_max = worth_starting(store.migration_parallel_files, pending.files, pending.size)
         return Values(
-            worth_starting(store.migration_parallel_files, pending.files, pending.size),
+            self._readers.of(jobs_max),
             store.migration_batch_size,
             migration.max_read,
             migration.pause_ms,

@@ -143,7 +143,7 @@ class Steering:
 
     Args:
         root: The store.
-        settings: What the settings say; nothing in it is None.
+        settings: Returns what the settings say, whenever it is asked; nothing in it is None.
         options: What the command was told.
         on_trouble: Told once, in words, when the file cannot be understood any more; what
             was known before is kept then.
@@ -155,7 +155,7 @@ class Steering:
     def __init__(
         self,
         root: StoreRoot,
-        settings: Values,
+        settings: Callable[[], Values],
         options: Values,
         on_trouble: Callable[[str], None],
     ) -> None:
@@ -188,7 +188,7 @@ class Steering:
         is_newer = self._control.revisions.get(key, 0) > self._first
         words = (told, option) if is_newer else (option, told)
         found = next((value for value in words if value is not None), None)
-        return float(getattr(self._settings, key) if found is None else found)
+        return float(getattr(self._settings(), key) if found is None else found)
 
     def _look(self) -> None:
         stamp = self._stamp_now()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain.migrate.pace import MIB, Tempo
 from regrain.model.clock import monotonic
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
 
 SLOWED_SECONDS = 1.0
 """Who waited for his rate so short a time ago is still slowed by it."""
+
+
+class Done(NamedTuple):
+    """What a task returned, and what it took: processor time and time, in seconds."""
+
+    result: Any
+    computed: float
+    took: float
+
+
+def timed(task: Callable[..., Any], *arguments: object) -> Done:
+    """Do a task, in a worker, and say what it took."""
+    computed, began = time.process_time(), time.perf_counter()
+    result = task(*arguments)
+    return Done(result, time.process_time() - computed, time.perf_counter() - began)
 
 
 class Crew:
@@ -33,9 +49,9 @@ class Crew:
         self._tempo = Tempo(jobs, 1)
         self._executor, self._signals = make(jobs)
 
-    def submit(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+    def submit(self, task: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Done]:
         """Hand out a task."""
-        return self._executor.submit(task, *arguments)
+        return self._executor.submit(timed, task, *arguments)
 
     def stop_files(self) -> None:
         """Have every worker stop after the file in hand, until ``go_on``."""

@@ -11,6 +11,7 @@ from regrain.model.events import Remark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from regrain.migrate.readers import Readers
     from regrain.model.events import Event
 
 
@@ -104,10 +105,17 @@ class Pace:
     Args:
         tempo: Returns what it is told to, whenever it is asked.
         brakes: In the order of their weight: of equals the first is the one that is told.
+        readers: Told what tasks took: the tempo may depend on it.
     """
 
-    def __init__(self, tempo: Callable[[], Tempo], brakes: Iterable[Brake] = ()) -> None:
+    def __init__(
+        self,
+        tempo: Callable[[], Tempo],
+        brakes: Iterable[Brake] = (),
+        readers: Readers | None = None,
+    ) -> None:
         self.tempo = tempo
+        self.readers = readers
         self._brakes = tuple(brakes)
 
     def now(self) -> Going:
@@ -146,6 +154,12 @@ class Course:
     def batch_ended(self) -> None:
         """Take note that a batch ended: there may be a pause before the next."""
         self._next_batch_at = self._clock() + self.going.tempo.pause
+
+    def worked(self, computed: float, took: float) -> None:
+        """Take note of what a task took, in seconds of processor time and of time."""
+        tempo, readers = self.going.tempo, self._pace.readers
+        if readers is not None and not (tempo.max_read or tempo.max_files):
+            readers.worked(computed, took, tempo.jobs)
 
     @property
     def is_due(self) -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from regrain.migrate.crew import Done
     from regrain.migrate.orders import Tasks
     from regrain.migrate.pace import Pace
     from regrain.migrate.parts import Task
@@ -102,7 +103,7 @@ class Run:
         self._batches: deque[Batch] = deque()
         self._parts = Parts()
         self._todo: deque[Task] = deque()
-        self._running: dict[Future[Any], Task] = {}
+        self._running: dict[Future[Done], Task] = {}
         self._end: RegrainError | None = None
         self._course = Course(pace, emit)
         self._going = self._course.going
@@ -265,8 +266,9 @@ class Run:
         for future in done:
             del self._running[future]
             result: list[PackageResult | ObjectsResult] | PackageResult | SliceResult
-            result = future.result()
+            result, computed, took = future.result()
             self._deaths = 0
+            self._course.worked(computed, took)
             if isinstance(result, SliceResult):
                 self._take_slice(result)
             elif isinstance(result, PackageResult):

@@ -39,6 +39,11 @@ def worth_starting(jobs_max: int, files: int, size: int) -> int:
     return min(jobs_max, 1 + files // _FILES_A_WORKER + size // _BYTES_A_WORKER)
 
 
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class _Signals(ctypes.Structure):
     _fields_ = (
         ("value", ctypes.c_byte),
