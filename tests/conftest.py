@@ -12,6 +12,7 @@ import pytest
 
 from tests import awkward, mounts, servers, stores, trees
 from tests.command import Regrain
+from tests.faults import tally
 
 DEFAULT_SEED = 20_261_122
 
@@ -24,6 +25,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that is marked ``root`` says why it does not run."""
     if item.get_closest_marker("root") is not None and os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """How a test ended is what becomes of the faults it counted."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and (report.when == "call" or report.failed):
+        tally.ended(report.nodeid, passed=report.passed)
 
 
 def remove(folder: Path) -> None:

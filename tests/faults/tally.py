@@ -1,13 +1,15 @@
 """Counts injected faults: what fired, in which command, how it ended.
 
 With ``REGRAIN_TALLY`` set to a file, every fault that fired is one line of JSON there, appended in
-one write, so that several processes may count. ``tests.faults.table`` makes a table of it.
+one write, so that several processes may count, and so is how each test ended: a fault counts only
+if its test passed. ``tests.faults.table`` makes a table of it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 VARIABLE = "REGRAIN_TALLY"
 ENDINGS = {
@@ -37,11 +39,27 @@ def count(command: str, fault: str, outcome: str = "", times: int = 1) -> None:
         times: So many of them.
     """
     assert outcome in ENDINGS, outcome
+    if times:
+        _write(
+            {
+                "command": command,
+                "fault": fault,
+                "outcome": outcome,
+                "times": times,
+                "test": os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0],
+            }
+        )
+
+
+def ended(test: str, *, passed: bool) -> None:
+    """Take note of how a test ended: its faults did no harm only if it passed."""
+    _write({"test": test, "passed": passed})
+
+
+def _write(line: dict[str, Any]) -> None:
     place = os.environ.get(VARIABLE)
-    if not place or not times:
+    if not place:
         return
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-    line = {"command": command, "fault": fault, "outcome": outcome, "times": times, "test": test}
     fd = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(fd, json.dumps(line).encode() + b"\n")

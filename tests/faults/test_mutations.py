@@ -39,6 +39,7 @@ class Breakage:
 
 
 ORDER = "test_order.py::test_the_order_of_a_commit"
+SWAPS = "../attacks/test_swaps.py::test_no_open_is_led_out_at_all"
 BREAKAGES = {
     "staged data are not flushed": Breakage(
         "migrate/publish.py",
@@ -115,6 +116,24 @@ BREAKAGES = {
         "            disk.syncfs(self._root.fd)\n",
         "            return\n",
         "test_repack_faults.py::test_nothing_goes_before_what_replaces_it_is_on_the_disk",
+    ),
+    "directories are opened through links": Breakage(
+        "disk.py",
+        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        f"{SWAPS}[cleanup]",
+    ),
+    "directories to be emptied are made readable through links": Breakage(
+        "disk.py",
+        "_PINNED_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "_PINNED_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC",
+        f"{SWAPS}[emptying-denied]",
+    ),
+    "files are opened through links": Breakage(
+        "disk.py",
+        "_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        "_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
+        f"{SWAPS}[checkout]",
     ),
     "gc believes a ledger that does not know all packages": Breakage(
         "maintain/collect.py",
