@@ -223,10 +223,16 @@ def error_rate(failed: int, tried: int, rate_max: float) -> Issue | None:
         "warning",
         failed / tried,
         rate_max,
-        f"{failed} of {tried} packages failed ({failed / tried:.0%}, {rate_max:.0%} is tolerated)",
+        f"{failed} of {tried} packages failed ({_percent(failed / tried)}, "
+        f"{_percent(rate_max)} is tolerated)",
         "'regrain status --failed' says why; mend it, then 'regrain migrate --retry-failed'. "
         "[migration] error_rate_max sets what is tolerated.",
     )
+
+
+def _percent(share: float) -> str:
+    """Return a share so exactly that one sees on which side of its limit it is."""
+    return f"{100 * share:.3g}%"
 
 
 def _packages_an_hour(packages: int | None, packages_min: float) -> Issue | None:
