@@ -121,6 +121,8 @@ def test_readers_are_drawn_where_somebody_timed_them(
             more.write(f"{json.dumps({**lines[0], 'at': 1010, 'read_seconds': 2e-3})}\n")
         watched.shows('[data-live="reads-words"]', "Last 2.00 ms")
         watched.page.locator("#plot-reads canvas").wait_for()
+        # A plot that is not drawn anew yet for a small screen does not widen the page.
+        assert violations(watched) == []
 
 
 def test_a_store_that_is_damaged_and_then_lost(watched: Watched, store_path: Path) -> None:
