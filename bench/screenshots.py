@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
-BYTES_MAX = 150 << 10
+BYTES_MAX = 150_000
 READ_MIB_S = 2
 SETTINGS = {"SETTLE": "0", "LATENCY_SLOWDOWN_MAX": "1000"}
 WIDE, PHONE = (1280, 1150), (390, 844)

@@ -28,8 +28,12 @@ from typing import ClassVar
 
 
 def shown(path: str | bytes) -> str:
-    """Return ``path`` as printable text; bytes that are not UTF-8 appear escaped."""
-    return encodable(path).translate(_CONTROLS)
+    """Return ``path`` as printable text.
+
+    Bytes that are not UTF-8, control characters, and marks that turn the direction of text or
+    cannot be seen appear escaped.
+    """
+    return encodable(path).translate(_ESCAPED)
 
 
 def encodable(path: str | bytes) -> str:
@@ -42,7 +46,17 @@ def encodable(path: str | bytes) -> str:
         return path.encode("utf-8", "backslashreplace").decode()
 
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_CONTROLS = (*range(32), *range(127, 160), 0x00AD)
+_MARKS = (
+    *(0x061C, 0x180E, 0xFEFF),
+    *range(0x200B, 0x2010),  # of no width, left to right, right to left
+    *range(0x2028, 0x202F),  # ends of lines and paragraphs, embedding, override
+    *range(0x2060, 0x2070),  # of no width, isolation
+    *range(0xFFF9, 0xFFFC),  # annotation
+)
+_ESCAPED = {code: f"\\x{code:02x}" for code in _CONTROLS} | {
+    code: f"\\u{code:04x}" for code in _MARKS
+}
 
 
 class RegrainError(Exception):

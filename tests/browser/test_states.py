@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -75,9 +76,52 @@ def test_a_finished_store(watched: Watched, store_path: Path, regrain: Regrain) 
         watched.open(server)
         assert "legacy removed" in watched.text('[aria-current="step"]')
         assert "The gate was passed" in watched.part("gate")
+        assert "Cleaned" in watched.part("log"), "the logs were put away, and still tell"
         watched.page.get_by_role("link", name="Next").click()
         watched.shows("#listed caption", "26 to 30 of 30")
         assert watched.page.evaluate("document.activeElement.rel") != "", "the focus is kept"
+        assert violations(watched) == []
+
+
+def test_what_was_rolled_back_saves_nothing(
+    watched: Watched, store_path: Path, regrain: Regrain
+) -> None:
+    package = "05" * 32
+    for name in (package, "06" * 32):
+        make_package(store_path / name, "tool")
+    for words in ("init", "migrate", f"rollback {package}"):
+        regrain(*words.split(), env={"REGRAIN_MIGRATION__SETTLE": "0"})
+    with serving(regrain) as server:
+        watched.open(server, "/?q=0505")
+        assert "rolled back" in watched.text("#listed tbody tr")
+        saved = watched.page.locator("#listed tbody td.wide").last
+        assert saved.inner_text() == "-"
+        watched.page.goto(f"http://127.0.0.1:{server.port}/package/{package}")
+        assert "on balance" not in watched.text("main")
+
+
+def test_readers_are_drawn_where_somebody_timed_them(
+    watched: Watched, store_path: Path, regrain: Regrain
+) -> None:
+    """A run that was over before there was a window of reads knows only what came before it."""
+    store_path.mkdir()
+    regrain("init")
+    logs = store_path / "migration" / "logs"
+    logs.mkdir(exist_ok=True)
+    known = {"event": "Progress", "pid": 1, "bytes_done": 1, "rate_bytes_per_second": 1e6}
+    lines = [{**known, "at": 1000 + at, "read_baseline_seconds": 1e-3} for at in range(3)]
+    log = logs / "2026-01-01.jsonl"
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with serving(regrain) as server:
+        watched.open(server)
+        watched.page.locator("#plot-rate canvas").wait_for()
+        assert watched.page.locator("#plot-reads canvas").count() == 0
+        assert "Nobody timed readers" in watched.part("reads-words")
+        with log.open("a") as more:
+            more.write(f"{json.dumps({**lines[0], 'at': 1010, 'read_seconds': 2e-3})}\n")
+        watched.shows('[data-live="reads-words"]', "Last 2.00 ms")
+        watched.page.locator("#plot-reads canvas").wait_for()
+        # A plot that is not drawn anew yet for a small screen does not widen the page.
         assert violations(watched) == []
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from regrain import PackageStore
+from regrain.model.events import Event, Progress
 from tests.awkward import add_ordinary
 from tests.command import Regrain
+from tests.faults.inline import inline_workers
 
 NAMED = {
     "phase": str,
@@ -127,8 +130,33 @@ def test_through_all_phases(store: Store) -> None:
     assert clean["space_freed_bytes"] > 0
     logs = sorted(path.name for path in (regrain.store / "migration" / "logs").iterdir())
     assert [name for name in logs if name.endswith(".jsonl.zst")]
+    assert [name for name in logs if name.endswith(".state.json.zst")]
+    assert not (regrain.store / "migration" / "state.json").exists()
     report = regrain("report", "--json").document
     assert report["log_lines_unreadable"] == 0
 
     regrain("rollback")
     store.look("rolled_back", migrated_packages=0, bytes_done=0, rolled_back_packages=PACKAGES)
+
+
+def test_a_run_goes_on_from_what_was_migrated_before(store: Store) -> None:
+    """What a run tells of itself, and the store beside it: never less than before, never more
+    than there is.
+    """
+    store.regrain("init")
+    store.regrain("migrate", "--limit", "1")
+    before = store.bytes_of(status="completed")
+    migration = PackageStore.open(store.regrain.store).migration()
+    told: list[Progress] = []
+    seen: list[int] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Progress):
+            told.append(event)
+            seen.append(migration.progress().bytes_done)
+
+    with inline_workers():
+        migration.run(tell, jobs=1, batch=1)
+    assert {event.bytes_before for event in told} == {before}
+    assert seen == sorted(seen)
+    assert migration.progress().bytes_done == sum(store.sizes.values())

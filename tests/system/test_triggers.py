@@ -17,7 +17,7 @@ from regrain.app.triggers import TriggeredError
 from regrain.ledger import open_ledger
 from regrain.migrate import probe
 from regrain.migrate.orders import Summary
-from regrain.model.events import Event, ObjectDamaged, PackageCompleted, Triggered
+from regrain.model.events import Event, ObjectDamaged, PackageCompleted, Progress, Triggered
 from regrain.model.phase import Phase
 from regrain.settings import Migration as MigrationSettings
 from regrain.settings import Settings
@@ -280,7 +280,11 @@ def test_what_another_command_finds_ends_the_run(
 
 
 class SlowReads:
-    """Reads that take some milliseconds more from the first package that is done on."""
+    """Reads that take much longer from the first package that is done on.
+
+    Args:
+        seconds: So much at the least; on a loaded machine more, by what they took before.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -288,6 +292,8 @@ class SlowReads:
 
     def __call__(self, event: Event) -> None:
         self._is_slow = self._is_slow or isinstance(event, PackageCompleted)
+        if isinstance(event, Progress) and event.foreground is not None:
+            self._seconds = max(self._seconds, 3 * event.foreground.baseline_seconds)
 
     def instead_of(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def slow_read(*arguments: Any) -> Any:
@@ -320,7 +326,9 @@ def test_slow_readers_hold_the_run_then_end_it(
         told.events.append(event)
         slow(event)
 
-    limits = settings(latency_slowdown_max=2.0, on_trigger=action, pause_ms=60)
+    # Left alone, the run takes longer than the windows it takes to find readers slow.
+    pause_ms = 100 if action == "continue" else 500
+    limits = settings(latency_slowdown_max=2.0, on_trigger=action, pause_ms=pause_ms)
     migration = PackageStore.open(store_path, limits).migration()
     if action == "continue":
         assert migration.run(tell, jobs=2, batch=1).completed == 12

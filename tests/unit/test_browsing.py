@@ -16,6 +16,7 @@ from regrain.ledger import Scanned, Totals, open_ledger
 from regrain.ledger.browsing import Kind, Leaf, browse
 from regrain.migrate.chronicle import Sample
 from regrain.migrate.log_tail import LogTail
+from regrain.migrate.logbook import Logbook
 from regrain.model.issue import Issue
 from regrain.model.phase import Phase
 from regrain.model.status import Status
@@ -129,6 +130,24 @@ def test_the_end_of_logs(store: StoreRoot) -> None:
     assert tail.lines(store)[-1] == lines[9]
     (logs / "2026-01-03.jsonl").symlink_to("/etc/passwd")
     assert tail.lines(store)[-1] == lines[9]
+
+
+@pytest.mark.parametrize("bytes_max", [60, 1000])
+def test_the_end_of_logs_that_were_put_away(store: StoreRoot, bytes_max: int) -> None:
+    """As after a cleanup: what they tell is over, and still what happened last."""
+    book = Logbook(store)
+    lines = [json.dumps({"at": at, "event": "Remark"}).encode() for at in range(1000, 1010)]
+    for line in lines[:5]:
+        book.append(line + b"\n")
+    book.put_away()
+    tail = LogTail(bytes_max)
+    assert tail.lines(store) == lines[4 if bytes_max == 60 else 0 : 5]
+    for line in lines[5:6]:
+        book.append(line + b"\n")
+    assert tail.lines(store) == lines[5 if bytes_max == 60 else 0 : 6]
+    for path in (Path(store.path) / "migration/logs").glob("*.zst"):
+        path.write_bytes(b"no frame")
+    assert LogTail(bytes_max).lines(store) == lines[5:6]
 
 
 def sample(at: int, pid: int = 1) -> Sample:

@@ -99,6 +99,9 @@ def test_a_path_is_shown_in_printable_text(path: bytes | str) -> None:
         ("\ud800", r"\ud800"),
         ("café", "café"),
         (b"\x7f", r"\x7f"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("\u2066a\u2069\u200b\ufeff\xad", r"\u2066a\u2069\u200b\ufeff\xad"),
+        ("a\u2028b", r"a\u2028b"),
     ],
 )
 def test_what_a_terminal_must_not_see_is_escaped(path: bytes | str, text: str) -> None:

@@ -55,6 +55,11 @@ def test_at_the_thresholds_all_is_well() -> None:
     assert (found.status, found.issues) == ("healthy", [])
 
 
+def test_a_rate_just_over_its_limit_is_not_told_as_the_limit() -> None:
+    (issue,) = judge(replace(FINE, failed=2, tried=39)).details
+    assert issue.reason == "2 of 39 packages failed (5.13%, 5% is tolerated)"
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule(rule: str) -> None:
     changes, severity, words = RULES[rule]

@@ -96,6 +96,19 @@ def test_what_stands_says_so_with_its_advice(remembered: Remembered) -> None:
     assert judge(remembered.memory.after(FINE)).status == "warning"
 
 
+def test_what_is_tolerated_stays_what_it_is(remembered: Remembered) -> None:
+    """The lower bar clears a rule that fired, and is told as what it is."""
+    for failed, limit, words in (
+        (6, 0.05, "(6%, 5% is tolerated)"),
+        (7, 0.05, "(7%, 5% is tolerated)"),
+        (5, 0.04, "(5%, 4% is tolerated) (it was past its limit; this bar clears it)"),
+    ):
+        facts = remembered.memory.after(replace(FINE, failed=failed))
+        (issue,) = judge(facts).details
+        assert issue.threshold == pytest.approx(limit)
+        assert issue.reason == f"{failed} of 100 packages failed {words}"
+
+
 def test_facts_do_not_sway(remembered: Remembered) -> None:
     """What stands against a package is gone when ``verify`` has taken it back, and no sooner."""
     damaged = {"a" * 64: Concern("damaged", 1)}

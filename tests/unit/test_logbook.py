@@ -9,6 +9,7 @@ import pytest
 
 from regrain import disk
 from regrain.migrate.chronicle import read_chronicle
+from regrain.migrate.journal import Journal
 from regrain.migrate.logbook import Limits, Logbook, lines_of, logs_in
 from regrain.model import clock
 from regrain.store.root import StoreRoot
@@ -113,6 +114,35 @@ def test_a_log_that_is_put_away_is_a_frame_others_can_read(root: StoreRoot) -> N
     assert (logs_of(root) / old).stat().st_mode & 0o777 == 0o644
     book.append(line(2))
     assert told(root) == [0, 1, 2]
+
+
+def test_a_snapshot_is_put_away_beside_the_logs(root: StoreRoot) -> None:
+    import zstandard
+
+    state = Path(root.path) / "migration" / "state.json"
+    today = clock.day_name(clock.now())
+    # Killed before it was compressed.
+    (logs_of(root) / f"{today}.000001.state.json").write_bytes(b"old")
+    Journal(root).line("Remark", {})
+    state.write_bytes(b"new")
+    for _ in range(2):  # nothing is left to put away the second time
+        Journal(root).put_away()
+        assert not state.exists()
+        found = {
+            name: zstandard.ZstdDecompressor().decompress((logs_of(root) / name).read_bytes())
+            for name in names(root)
+            if "state" in name
+        }
+        assert found == {
+            f"{today}.000001.state.json.zst": b"old",
+            f"{today}.000003.state.json.zst": b"new",
+        }
+    assert len(told_events(root)) == 1, "it is no log"
+
+
+def told_events(root: StoreRoot) -> list[bytes]:
+    with disk.Closing(disk.open_directory("migration/logs", root.fd)) as fd:
+        return [one for log in logs_in(fd) for one in lines_of(fd, log)]
 
 
 def test_nothing_is_told_twice_after_a_kill(root: StoreRoot) -> None:

@@ -8,6 +8,7 @@ from threading import Event as Flag
 import pytest
 
 from regrain import PackageStore
+from regrain.errors import RefusedError
 from regrain.migrate import probe
 from regrain.migrate.pace import Demand
 from regrain.migrate.probe import READS_A_WINDOW, WINDOWS, Probe, SlowReaders, Windows, time_read
@@ -89,10 +90,39 @@ def test_reads_are_timed_in_either_layout(root: StoreRoot, store_path: Path) -> 
     assert time_read(root, "0" * 64) is None
 
 
-def test_what_cannot_be_read_counts_for_nothing(root: StoreRoot) -> None:
+def test_what_cannot_be_read_counts_for_nothing_and_keeps_no_limit(root: StoreRoot) -> None:
+    """Who asked for a limit wants no run without one."""
     with Probe(root, lambda _, __: None) as silent:
         assert silent.found is None
-        assert SlowReaders(silent, 2.0).demand() is None
+        for goes_on, jobs in ((False, 0), (True, 1)):
+            slow = SlowReaders(silent, 2.0, goes_on=goes_on)
+            with pytest.raises(RefusedError, match="latency_slowdown_max cannot be kept"):
+                slow.check()
+            demand = slow.demand()
+            assert demand is not None
+            assert demand.jobs_max == jobs
+            assert "cannot be measured" in demand.reason
+    with Probe(root, lambda _, __: None, measures=False) as unasked:
+        SlowReaders(unasked, 2.0).check()
+        assert SlowReaders(unasked, 2.0).demand() is None
+
+
+def test_readers_that_can_be_timed_no_more_hold_a_run_until_they_can(root: StoreRoot) -> None:
+    waits: list[float | None] = [0.01]
+    measured = Probe(root, lambda _, __: waits[0])
+    slow = SlowReaders(measured, 2.0)
+    slow.check()
+    waits[0] = None
+    for _ in range(max(READS_A_WINDOW, len(measured._names)) - 1):
+        measured._read_next()
+    assert slow.demand() is None, "a few may be removed, or damaged"
+    measured._read_next()
+    held = slow.demand()
+    assert held is not None
+    assert held.jobs_max == 0
+    waits[0] = 0.01
+    measured._read_next()
+    assert slow.demand() is None
 
 
 def test_a_probe_reads_a_hundredth_of_the_time(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
 
+from regrain.app.standing import State, progress
 from regrain.cli import output
 from regrain.cli.drawn import make_bar
+from regrain.ledger import Totals
 from regrain.migrate.progress import KNOWN_AFTER_SECONDS, WINDOW_SECONDS, Tracker
 from regrain.model.events import Progress
+from regrain.model.phase import Phase
+from regrain.model.status import Status
 
 
 class Clock:
@@ -127,6 +132,20 @@ def test_a_package_that_failed_is_neither_done_nor_left(clock: Clock) -> None:
     assert (found.bytes_done, found.bytes_in_hand, found.packages_failed) == (100, 0, 1)
     assert found.rate_bytes_per_second == pytest.approx(50)  # both were read
     assert found.seconds_left == pytest.approx((1000 - 500 - 100) / 50)
+
+
+@pytest.mark.parametrize("recorded", [300, 400])
+def test_of_a_store_it_does_not_depend_on_when_the_ledger_was_asked(
+    clock: Clock, recorded: int
+) -> None:
+    """A package of 100 bytes was read; whether it is recorded by now makes no difference."""
+    tracker = Tracker(2, 700, clock, bytes_before=300)
+    tracker.read(100, "one")
+    snapshot = {"pid": 7, **asdict(tracker.snapshot())}
+    totals = Totals({Status.COMPLETED: 3, Status.PENDING: 2}, 5, 3, 0, 1000, recorded, 0, 0, 0, 0)
+    state = State(Phase.DUAL, totals, "regrain migrate, process 7", snapshot)
+    assert progress(state).bytes_done == 400
+    assert progress(replace(state, running="")).bytes_done == recorded
 
 
 def test_a_pause_makes_no_jump(clock: Clock) -> None:

@@ -138,6 +138,10 @@ def test_a_course_is_kept_from_time_to_time() -> None:
     hours = Course()
     lines = sum(hours.is_due(progress(), second / 2) for second in range(2 * 3600))
     assert 250 < lines < 500
+    pauses = Course()
+    reasons = ("between batches", "")
+    lines = sum(pauses.is_due(progress(reason=reasons[at % 2]), at / 10) for at in range(36_000))
+    assert lines < 5000, "an hour of pauses between batches do not fill the logs"
     assert line(progress())["read_seconds"] == 0.2
 
 

@@ -125,11 +125,23 @@ def judge(facts: Facts) -> Health:
 
 
 def look(facts: Facts) -> list[Issue]:
-    """Return what is beyond its bar now; what stands already is judged by the lower one."""
-    standing = {issue.rule for issue in facts.standing}
+    """Return what is beyond its bar now; what stands already is judged by the lower one, too.
 
+    What is beyond the lower one alone says so: that bar is not what is tolerated.
+    """
+    found = _beyond(facts, frozenset())
+    fired = {issue.rule for issue in found}
+    lower = _beyond(facts, frozenset(issue.rule for issue in facts.standing))
+    return found + [
+        replace(issue, reason=f"{issue.reason} (it was past its limit; this bar clears it)")
+        for issue in lower
+        if issue.rule not in fired
+    ]
+
+
+def _beyond(facts: Facts, eased: frozenset[str]) -> list[Issue]:
     def ease(rule: str) -> float:
-        return EASE if rule in standing else 1.0
+        return EASE if rule in eased else 1.0
 
     room = facts.room
     found = [
@@ -223,10 +235,16 @@ def error_rate(failed: int, tried: int, rate_max: float) -> Issue | None:
         "warning",
         failed / tried,
         rate_max,
-        f"{failed} of {tried} packages failed ({failed / tried:.0%}, {rate_max:.0%} is tolerated)",
+        f"{failed} of {tried} packages failed ({_percent(failed / tried)}, "
+        f"{_percent(rate_max)} is tolerated)",
         "'regrain status --failed' says why; mend it, then 'regrain migrate --retry-failed'. "
         "[migration] error_rate_max sets what is tolerated.",
     )
+
+
+def _percent(share: float) -> str:
+    """Return a share so exactly that one sees on which side of its limit it is."""
+    return f"{100 * share:.3g}%"
 
 
 def _packages_an_hour(packages: int | None, packages_min: float) -> Issue | None:

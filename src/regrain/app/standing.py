@@ -138,14 +138,16 @@ def _before_cutover(state: State) -> str:
 def progress(state: State) -> Progress:
     """Return how far the migration is; rate and time left are those of the run under way."""
     totals, run = state.totals, state.of_the_run
-    in_hand = 0 if run is None else run.bytes_in_hand
+    # The run's own count: what is recorded and what is in hand are seen at two moments, and a
+    # package that moves from one to the other in between would count twice, or not at all.
+    done = totals.bytes_done if run is None else run.bytes_before + run.bytes_done
     return Progress(
         packages_total=totals.packages,
         packages_done=totals.count(Status.COMPLETED),
         packages_failed=totals.count(Status.FAILED),
         files_done=totals.files_done,
         bytes_total=totals.bytes_total,
-        bytes_done=min(totals.bytes_total, totals.bytes_done + in_hand),
+        bytes_done=min(totals.bytes_total, done),
         rate_bytes_per_second=None if run is None else run.rate_bytes_per_second,
         seconds_left=None if run is None or state.told.pause else run.seconds_left,
         throttle_reason=state.told.pause or str(state.of_the_holder.get("throttle_reason") or ""),
@@ -154,7 +156,8 @@ def progress(state: State) -> Progress:
         held=run is not None and run.held,
         held_seconds=0.0 if run is None else run.held_seconds,
         standing=() if run is None else run.standing,
-        bytes_in_hand=in_hand,
+        bytes_in_hand=0 if run is None else run.bytes_in_hand,
+        bytes_before=0 if run is None else run.bytes_before,
     )
 
 

@@ -182,6 +182,9 @@ class Watch:
             root: The store.
             pending: What there is to do.
             tempo: Says what the run is told to.
+
+        Raises:
+            RefusedError: Readers are to be heeded, and cannot be timed.
         """
         self._tempo = tempo
         self._root = root
@@ -194,6 +197,7 @@ class Watch:
         if limits.latency_slowdown_max is not None:
             goes_on = limits.on_trigger == "continue"
             self._slow = SlowReaders(self.probe, limits.latency_slowdown_max, goes_on=goes_on)
+            self._slow.check()
             self.brakes.append(self._slow)
 
     def close(self) -> None:

@@ -121,7 +121,7 @@ def lines(
         (
             "bytes",
             f"{output.size(done)} of {output.size(total)}"
-            + (f" ({done / total:.0%})" if total else "")
+            + (f" ({100 * done // total}%)" if total else "")  # not 100 before it is all done
             + (f", {output.size(rate)}/s" if isinstance(rate, float) else "")
             + (f", {output.duration(left)} left" if isinstance(left, float) else ""),
         ),

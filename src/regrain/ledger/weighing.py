@@ -1,4 +1,4 @@
-"""The statements that say what contents weigh: shared, compressed, and as they came."""
+"""The statements that add up bytes: what contents weigh, and how much was migrated."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ _OBJECTS = "SELECT COALESCE(SUM(size), 0) FROM objects WHERE unreferenced_since 
 _COMPRESSED = (
     "SELECT COALESCE(SUM(size), 0) FROM objects JOIN carriers ON object_id = id WHERE is_compressed"
 )
+_MIGRATED = (
+    "SELECT COALESCE(SUM(byte_count), 0) FROM store_migration"
+    " WHERE excluded = 0 AND status = 'completed'"
+)
 _QUERIES = (_BEFORE, _FILES, _OBJECTS, _COMPRESSED)
 
 
@@ -43,7 +47,7 @@ class Weights(NamedTuple):
 
 
 class Weighing:
-    """The part of the ledger that the account of space uses."""
+    """The part of the ledger that adds up bytes."""
 
     def _transaction(self) -> AbstractContextManager[sa.Connection]:
         raise NotImplementedError
@@ -52,3 +56,8 @@ class Weighing:
         """Return the sums."""
         with self._transaction() as connection:
             return Weights(*(connection.exec_driver_sql(query).scalar_one() for query in _QUERIES))
+
+    def bytes_migrated(self) -> int:
+        """Return ``st_size`` of the files of all packages that are migrated."""
+        with self._transaction() as connection:
+            return int(connection.exec_driver_sql(_MIGRATED).scalar_one())

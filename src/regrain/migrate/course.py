@@ -16,13 +16,17 @@ SHARE = 0.01
 """A line comes when the run lasts this share longer than at the last one: an hour takes about
 400 lines, a week 900."""
 
+CHANGE_SHARE = 0.001
+"""The same for a change of brakes: a pause between batches changes them with each, and a run of a
+week would fill the logs with that; so it takes 9,000 lines at the most."""
+
 
 class Course:
     """Chooses the moments of a run that are kept."""
 
     def __init__(self) -> None:
         self._began: float | None = None
-        self._next = 0.0
+        self._next = self._change_next = 0.0
         self._is_throttled = False
 
     def is_due(self, progress: Progress, now: float) -> bool:
@@ -34,12 +38,14 @@ class Course:
         """
         is_last = progress.packages_done + progress.packages_failed == progress.packages_total
         is_throttled = bool(progress.throttle_reason)
-        if now < self._next and not is_last and is_throttled == self._is_throttled:
+        is_change = is_throttled != self._is_throttled and now >= self._change_next
+        if now < self._next and not is_last and not is_change:
             return False
         if self._began is None:
             self._began = now
         self._is_throttled = is_throttled
         self._next = now + max(PAUSE_SECONDS, (now - self._began) * SHARE)
+        self._change_next = now + (now - self._began) * CHANGE_SHARE
         return True
 
 

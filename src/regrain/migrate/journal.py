@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 SNAPSHOT_SECONDS = 0.5
+_STATE = layout.STATE_FILE.rpartition("/")[2]
 _BYTES_MAX = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
@@ -74,9 +75,11 @@ class Journal:
         self._log.append(_encode(line) + b"\n")
 
     def put_away(self) -> None:
-        """Compress the logs: what they tell of is over."""
+        """Compress the logs and the snapshot: what they tell of is over."""
         with contextlib.suppress(OSError):
             self._log.put_away()
+        with contextlib.suppress(OSError):
+            self._log.put_away_snapshot(_STATE, self._migration.fd)
 
     def end(self, error: RegrainError | None = None) -> None:
         """Write the last snapshot of a run, so that it tells all that was counted.
@@ -114,14 +117,14 @@ class Journal:
         known = {"schema": 1, "at": clock.now(), "pid": os.getpid()}
         content = _encode({**known, **fields}) + b"\n"
         try:
-            disk.write_snapshot("state.json", content, self._migration.fd)
+            disk.write_snapshot(_STATE, content, self._migration.fd)
         except OSError:  # a full disk, which is what the snapshot may have to tell of
             self._overwrite(content)
 
     def _overwrite(self, content: bytes) -> None:
         """Replace the snapshot in its own block, where there is none for another."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with disk.Closing(os.open("state.json", flags, dir_fd=self._migration.fd)) as fd:
+        with disk.Closing(os.open(_STATE, flags, dir_fd=self._migration.fd)) as fd:
             os.pwrite(fd, content, 0)
             os.ftruncate(fd, len(content))
 

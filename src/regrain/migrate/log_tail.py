@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
+from regrain.migrate.logbook import Log, logs_in
 from regrain.model import layout
+from regrain.store import frames
 
 if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
-_SUFFIX = b".jsonl"
-_FILES_MAX = 2
-"""Logs are named by day: shortly after midnight the last lines lie in two of them."""
+_FILES_MAX = 3
+"""Logs are named by day, and put away when they are full: shortly after either the last lines lie
+in two of them."""
+
+_Tail = tuple[bytes, bool]
+"""The last bytes of a log, and whether anything came before them."""
 
 
 class LogTail:
@@ -28,6 +32,7 @@ class LogTail:
         self._bytes_max = bytes_max
         self._stamp: object = None
         self._lines: list[bytes] = []
+        self._packed: dict[Log, _Tail] = {}
 
     def lines(self, root: StoreRoot) -> list[bytes]:
         """Return them, the oldest first; none where there is no log, or it cannot be read."""
@@ -37,36 +42,48 @@ class LogTail:
             return []
         with disk.Closing(logs):
             try:
-                newest = _newest(logs)
-                if newest != self._stamp:
-                    self._lines = _read(logs, newest, self._bytes_max)
-                    self._stamp = newest
+                newest = [log for log in logs_in(logs) if log.size][-_FILES_MAX:]
+                stamp = [(log, os.stat(log.name, dir_fd=logs).st_ino) for log in newest]
+                if stamp != self._stamp:
+                    self._lines = self._read(logs, newest)
+                    self._stamp = stamp
             except OSError:
                 return []
         return self._lines
 
+    def _read(self, logs: int, newest: list[Log]) -> list[bytes]:
+        lines: list[bytes] = []
+        left = self._bytes_max
+        packed: dict[Log, _Tail] = {}
+        for log in reversed(newest):
+            if left <= 0:
+                break
+            if log.is_packed:  # it does not change: it is unpacked once
+                raw, is_cut = packed[log] = self._packed.get(log) or self._unpacked(logs, log)
+                raw, is_cut = raw[-left:], is_cut or len(raw) > left
+            else:
+                raw, is_cut = _end_of(logs, log, left)
+            left -= len(raw)
+            found = raw.split(b"\n")
+            # The first line may lack its beginning; what follows the last end is not whole yet.
+            lines = [line for line in found[1 if is_cut else 0 : -1] if line.strip()] + lines
+        self._packed = packed
+        return lines
 
-def _newest(logs: int) -> list[tuple[bytes, int, int]]:
-    """Return names, inodes and sizes of the newest logs, the oldest of these first."""
-    names = sorted(os.fsencode(name) for name in os.listdir(logs))
-    found = []
-    for name in [name for name in names if name.endswith(_SUFFIX)][-_FILES_MAX:]:
-        status = os.stat(name, dir_fd=logs, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode):
-            found.append((name, status.st_ino, status.st_size))
-    return found
+    def _unpacked(self, logs: int, log: Log) -> _Tail:
+        """Return the end of a compressed log; nothing where it is broken, which others tell."""
+        raw, size = b"", 0
+        try:
+            with disk.Closing(disk.open_file(log.name, logs)) as fd:
+                for piece in frames.pieces(fd):
+                    raw = (raw + piece)[-self._bytes_max :]
+                    size += len(piece)
+        except OSError:
+            return b"", False
+        return raw, size > len(raw)
 
 
-def _read(logs: int, newest: list[tuple[bytes, int, int]], bytes_max: int) -> list[bytes]:
-    lines: list[bytes] = []
-    for name, _, size in reversed(newest):
-        if bytes_max <= 0:
-            break
-        begin = max(0, size - bytes_max)
-        with disk.Closing(disk.open_file(name, logs)) as fd:
-            raw = os.pread(fd, min(size, bytes_max), begin)
-        bytes_max -= len(raw)
-        found = raw.split(b"\n")
-        # The first line may lack its beginning; what follows the last end is not whole yet.
-        lines = [line for line in found[1 if begin else 0 : -1] if line.strip()] + lines
-    return lines
+def _end_of(logs: int, log: Log, bytes_max: int) -> _Tail:
+    begin = max(0, log.size - bytes_max)
+    with disk.Closing(disk.open_file(log.name, logs)) as fd:
+        return os.pread(fd, min(log.size, bytes_max), begin), begin > 0

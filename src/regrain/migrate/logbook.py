@@ -2,7 +2,8 @@
 
 ``<day>.jsonl`` is written to. When it is full, or when the last legacy directory went, it gets a
 number, ``<day>.<number>.jsonl``, and is compressed to ``<day>.<number>.jsonl.zst``. The order of
-names is that of time. One command at a time writes: the one that holds the run lock.
+names is that of time. One command at a time writes: the one that holds the run lock. Beside them
+lie snapshots of runs that are over, ``<day>.<number>.state.json.zst``, which are no logs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from regrain.store.root import StoreRoot
 
 _PLAIN, _PACKED = ".jsonl", ".jsonl.zst"
+_SNAPSHOT, _FRAME = ".state.json", ".zst"
 _LEVEL = 3
 _DIGITS = 6
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -104,7 +106,7 @@ class Logbook:
         if self._size >= self._full_at:
             # Should it fail, it is tried again when as much was written once more.
             self._full_at = self._size + self._limits.file_bytes
-            _number(self._logs.fd, self._name)
+            self._number(self._name)
             self._begin()
 
     def put_away(self) -> None:
@@ -115,8 +117,30 @@ class Logbook:
         """
         for log in logs_in(self._logs.fd):
             if not log.is_numbered and log.size:
-                _number(self._logs.fd, log.name)
+                self._number(log.name)
         self._begin()
+
+    def put_away_snapshot(self, name: str, directory: int) -> None:
+        """Put the snapshot of a run away, beside the logs; those a killed process left, too.
+
+        Args:
+            name: Its file's; nothing is done where there is none.
+            directory: An open one, where it is.
+
+        Raises:
+            OSError: It cannot be.
+        """
+        logs, day = self._logs.fd, clock.day_name(clock.now())
+        with contextlib.suppress(FileNotFoundError):
+            disk.rename_replace(name, directory, f"{day}.{_next(logs, day)}{_SNAPSHOT}", logs)
+        for one in os.listdir(logs):
+            if one.endswith(_SNAPSHOT) and not one.startswith("."):
+                _pack(logs, one)
+
+    def _number(self, name: str) -> None:
+        """Give a log the next number of its day."""
+        logs, day = self._logs.fd, name.removesuffix(_PLAIN)
+        disk.rename_replace(name, logs, f"{day}.{_next(logs, day)}{_PLAIN}", logs)
 
     def _open(self) -> disk.Held:
         self._name = f"{clock.day_name(clock.now())}{_PLAIN}"
@@ -131,7 +155,7 @@ class Logbook:
         self._log = self._open()
         for log in logs_in(self._logs.fd):
             if log.is_numbered and not log.is_packed:
-                _pack(self._logs.fd, log)
+                _pack(self._logs.fd, log.name)
         self._forget_oldest()
 
     def _forget_oldest(self) -> None:
@@ -143,22 +167,20 @@ class Logbook:
                 size -= log.size
 
 
-def _number(logs: int, name: str) -> None:
-    """Give a log the next number of its day."""
-    day = f"{name.removesuffix(_PLAIN)}."
-    rests = [one.removeprefix(day) for one in os.listdir(logs) if one.startswith(day)]
-    taken = [int(text) for rest in rests if (text := rest.partition(".")[0]).isdecimal()]
-    number = max(taken, default=0) + 1
-    disk.rename_replace(name, logs, f"{day}{number:0{_DIGITS}}{_PLAIN}", logs)
+def _next(logs: int, day: str) -> str:
+    """Return the next number of a day."""
+    names = [one.removeprefix(f"{day}.") for one in os.listdir(logs) if one.startswith(f"{day}.")]
+    taken = [int(text) for rest in names if (text := rest.partition(".")[0]).isdecimal()]
+    return f"{max(taken, default=0) + 1:0{_DIGITS}}"
 
 
-def _pack(logs: int, log: Log) -> None:
-    """Compress a log that nobody writes to any more."""
-    temporary = f".{log.stem}"  # what a killed process left is in the way
+def _pack(logs: int, name: str) -> None:
+    """Compress a file that nobody writes to any more."""
+    temporary = f".{name.removesuffix(_PLAIN)}"  # what a killed process left is in the way
     with contextlib.suppress(FileNotFoundError):
         disk.unlink(temporary, logs)
     with (
-        disk.Closing(disk.open_file(log.name, logs)) as source,
+        disk.Closing(disk.open_file(name, logs)) as source,
         disk.Closing(disk.create(temporary, logs)) as target,
     ):
         try:
@@ -169,8 +191,8 @@ def _pack(logs: int, log: Log) -> None:
         except BaseException:
             disk.unlink(temporary, logs)
             raise
-        disk.rename_replace(temporary, logs, f"{log.stem}{_PACKED}", logs)
-    disk.unlink(log.name, logs)
+        disk.rename_replace(temporary, logs, f"{name}{_FRAME}", logs)
+    disk.unlink(name, logs)
 
 
 def _pour(source: int, target: int) -> None:

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Self
 
 from regrain import disk
-from regrain.errors import RegrainError
+from regrain.errors import RefusedError, RegrainError
 from regrain.migrate.pace import Demand
 from regrain.model.clock import monotonic
 from regrain.model.events import Foreground
@@ -129,7 +129,7 @@ class Probe:
         names = dual.package_hashes(root) if measures else []
         random = Random(root.store_id)  # noqa: S311 -- a sample, no secret
         self._names = random.sample(names, min(PACKAGES_MAX, len(names)))
-        self._turn = 0
+        self._turn = self._missed = 0
         baseline = self._baseline()
         self.windows = None if baseline is None else Windows(baseline)
 
@@ -137,6 +137,13 @@ class Probe:
     def found(self) -> Foreground | None:
         """What reads take; None where there is nothing to read."""
         return None if self.windows is None else self.windows.found
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether there are packages, and none of them can be read."""
+        return bool(self._names) and (
+            self.windows is None or self._missed >= max(len(self._names), READS_A_WINDOW)
+        )
 
     def __enter__(self) -> Self:
         """Begin to measure."""
@@ -165,7 +172,9 @@ class Probe:
 
     def _read_next(self) -> float | None:
         self._turn += 1
-        return self._read(self._root, self._names[self._turn % len(self._names)])
+        seconds = self._read(self._root, self._names[self._turn % len(self._names)])
+        self._missed = self._missed + 1 if seconds is None else 0
+        return seconds
 
     def _go_on(self) -> None:
         pause = PAUSE_SECONDS
@@ -176,11 +185,15 @@ class Probe:
             pause = max(PAUSE_SECONDS, (seconds or 0.0) / SHARE_MAX)
 
 
+_BLIND = "what readers wait cannot be measured: no small file of any package can be read"
+
+
 class SlowReaders:
     """Takes load away while readers wait too long, step by step, before the run is ended for it.
 
     Every window that is too slow is a step up, every other a step down. On the first step one
     worker goes on, on the second the run is held, from the third on ``is_lasting`` says so.
+    Where nothing can be measured any more the run is held at once.
 
     Args:
         probe: What measures.
@@ -194,9 +207,24 @@ class SlowReaders:
         self._goes_on = goes_on
         self._closed = self._step = 0
 
+    def check(self) -> None:
+        """See that there is something to measure, before a run begins.
+
+        Raises:
+            RefusedError: There is not, so that the limit could not be kept.
+        """
+        if self._probe.is_blind:
+            raise RefusedError(
+                "readers cannot be timed, so [migration] latency_slowdown_max cannot be kept",
+                why="no package has a manifest that can be read",
+                advice="'regrain verify' says what is wrong with them; or take the limit away.",
+            )
+
     def demand(self) -> Demand | None:
         """Say how many workers may go on."""
         windows = self._probe.windows
+        if self._probe.is_blind:  # who asked for a limit wants no run without one
+            return Demand(f"{_BLIND} (latency_slowdown_max)", 1 if self._goes_on else 0)
         if windows is None:
             return None
         if windows.closed != self._closed:

@@ -21,8 +21,16 @@ the others, of which nothing is heard until a part of them is read, are large.""
 class Tracker:
     """Counts what was done and keeps a moving average of the bytes read a second."""
 
-    def __init__(self, packages: int, size: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        packages: int,
+        size: int,
+        clock: Callable[[], float] = monotonic,
+        *,
+        bytes_before: int = 0,
+    ) -> None:
         self._clock = clock
+        self._bytes_before = bytes_before
         self._packages_total = packages
         self._bytes_total = size
         self._packages_done = self._packages_failed = self._files_done = self._bytes_done = 0
@@ -88,6 +96,7 @@ class Tracker:
             throttle_reason=throttled_by,
             held=is_held,
             bytes_in_hand=self._in_hand.total(),
+            bytes_before=self._bytes_before,
         )
 
     def _rate(self) -> float | None:

@@ -93,7 +93,7 @@ class Run:
         self._room = room
         self._left = orders.limit
         found = ledger.pending(only=orders.only, limit=orders.limit)
-        self._tracker = Tracker(found.packages, found.size)
+        self._tracker = Tracker(found.packages, found.size, bytes_before=ledger.bytes_migrated())
         self._commit = Committer(
             ledger, publisher, emit, adopt, self._tracker, verified=orders.verified
         )

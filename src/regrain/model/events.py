@@ -78,6 +78,7 @@ class Progress:
         held_seconds: How long it was held since it last got a package done, pauses left out.
         standing: Rules of health that fired during the run and are not clear yet.
         bytes_in_hand: Those of ``bytes_done`` whose packages are not recorded yet.
+        bytes_before: Of packages that were migrated before this run; no part of the others.
     """
 
     packages_total: int
@@ -95,6 +96,7 @@ class Progress:
     held_seconds: float = 0.0
     standing: tuple[Issue, ...] = ()
     bytes_in_hand: int = 0
+    bytes_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,7 +372,7 @@ def _about(report: Report) -> Section:
     if chronicle.left_out:
         text.append(f"{output.size(chronicle.left_out)} of older logs were left out.")
     if report.tale.steps_before:
-        text.append(f"{output.count(report.tale.steps_before, 'earlier step')} were left out.")
+        text.append(f"Left out: {output.count(report.tale.steps_before, 'earlier step')}.")
     return Section("about", "About this report", text)
 
 

@@ -93,8 +93,8 @@ def reads_words(points: list[Sample]) -> Html:
     waits = [point.read_seconds for point in measured if point.read_seconds is not None]
     if not waits:
         return join(
-            "Nobody timed readers beside a run: runs are too short, or "
-            "[migration] latency_slowdown_max is not set."
+            "Nobody timed readers beside a run: it has to be a long one, or "
+            "[migration] latency_slowdown_max has to be set."
         )
     return join(
         f"Last {milliseconds(waits[-1])}, between {milliseconds(min(waits))} and "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 from regrain.ledger.browsing import Kind, Leaf, Row
+from regrain.model.status import Status
 from regrain.model.wording import moment, size, visible
 from regrain.web.page.markup import Html, join, tag, words
 from regrain.web.page.tables import Head, scrolled, table
@@ -137,7 +138,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         _badge(row),
         f"{row.files:,}" if row.status else "-",
         size(row.size),
-        "-" if row.saved is None else size(row.saved),
+        # What was rolled back, or is to be migrated anew, saves nothing now.
+        "-" if row.saved is None or row.status != Status.COMPLETED else size(row.saved),
         join(visible(row.why), where),
     )
 
@@ -181,7 +183,7 @@ def account(found: Account) -> Html:
             ("files", join(f"{row.files:,}, {size(row.size)}")),
             ("attempts", join(f"{row.attempts:,}")),
         ]
-        if row.space_saved is not None:
+        if row.space_saved is not None and row.status is Status.COMPLETED:
             facts.append(("saves", join(f"{size(row.space_saved)} on balance")))
         if row.error_message:
             where = "" if row.error_path is None else join(" (", words(row.error_path), ")")

@@ -90,7 +90,7 @@
     const place = find(id);
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const data = [columns[0], ...series.map((one) => columns[one.column])];
-    if (!data.slice(1).some((column) => column.some((value) => value !== null))) return null;
+    if (!data[1].some((value) => value !== null)) return null; // a level alone tells nothing
     place.replaceChildren();
     place.classList.add("drawn"); // it has a size only then
     return new uPlot({
@@ -100,7 +100,7 @@
       cursor: { y: false, drag: { x: true, y: false } },
       scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.12 : 1] } },
       axes: [
-        { ...axis, size: 30, values: clock },
+        { ...axis, size: 30, space: 76, values: clock },
         { ...axis, size: 76, values: (u, ticks) => ticks.map(said), ...(splits && { splits: (u, i, min, max) => splits(u, min, max) }) },
       ],
       series: [
