@@ -80,7 +80,8 @@ def test_a_directory_that_may_not_be_written_to(nobody: Mapping[str, str]) -> No
     os.chown(place, 65534, 65534)
     place.chmod(0o555)
     try:
-        judge(call(place, ["init"], nobody=nobody), 1, str(place), "Permission denied")
+        said = call(place, ["init"], nobody=nobody, streams="< /dev/null")
+        judge(said, 1, str(place), "Permission denied")
         assert list(place.iterdir()) == []
     finally:
         remove(place)
