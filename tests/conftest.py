@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import awkward, mounts, servers, stores, trees
+from tests import awkward, mounts, sampling, servers, stores, trees
 from tests.command import Regrain
-
-DEFAULT_SEED = 20_261_122
 
 # A run that was cut off leaves very deep trees behind, and pytest removes the directories of
 # older runs by recursion.
@@ -34,12 +32,12 @@ def remove(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def seed() -> int:
     """The seed of everything random; ``REGRAIN_TEST_SEED`` sets another."""
-    return int(os.environ.get("REGRAIN_TEST_SEED", DEFAULT_SEED))
+    return sampling.seed_asked()
 
 
 def pytest_report_header() -> str:
     """Say which seed a run used, so that it can be repeated."""
-    return f"REGRAIN_TEST_SEED={os.environ.get('REGRAIN_TEST_SEED', DEFAULT_SEED)}"
+    return f"REGRAIN_TEST_SEED={sampling.seed_asked()}"
 
 
 @pytest.fixture(scope="session")

@@ -120,9 +120,10 @@ class Zygote:
         *,
         directory: str = "/",
         umask: int = -1,
+        stdout: str | None = None,
         seconds_max: float,
     ) -> Ended:
-        """Run a command to its end.
+        """Run a command to its end; ``stdout`` is where its output goes if not to the caller.
 
         Raises:
             TimeoutError: It took too long, and was killed.
@@ -134,7 +135,7 @@ class Zygote:
             "environment": dict(environment),
             "directory": directory,
             "umask": _umask() if umask < 0 else umask,
-            "stdout": str(self._outputs[0]),
+            "stdout": stdout or str(self._outputs[0]),
             "stderr": str(self._outputs[1]),
         }
         assert self._process.stdin is not None

@@ -42,6 +42,7 @@ def call(
     env: Mapping[str, str] | None = None,
     nobody: Mapping[str, str] | None = None,
     streams: str = "",
+    stdout: str | None = None,
 ) -> Said:
     """Run the command.
 
@@ -53,6 +54,7 @@ def call(
         nobody: Run as another user, with this environment and ``python``.
         streams: A redirection of the shell, such as ``<&-`` or ``| head -n 1``; with one the
             command is an interpreter of its own.
+        stdout: Where standard output goes, instead of into what is returned.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
     python = sys.executable
@@ -65,7 +67,7 @@ def call(
     environment = {**clean, **FOR_TESTS, **(env or {})}
     if not streams:
         theirs = zygote() if nobody is None else zygote(python, nobody["PYTHONPATH"], NOBODY)
-        ended = theirs.run(arguments, environment, seconds_max=SECONDS_MAX)
+        ended = theirs.run(arguments, environment, stdout=stdout, seconds_max=SECONDS_MAX)
         said = ended.stderr.decode("utf-8", "backslashreplace")
         return Said(list(words), ended.code, ended.stdout, said)
     command: list[Any] = [python, "-m", "regrain", *arguments]
