@@ -44,9 +44,9 @@ class Nursery:
             self._here.close()
             _wait_for_requests(there)
         there.close()
-        multiprocessing.util.spawnv_passfds = self._start  # type: ignore[attr-defined]
+        multiprocessing.util.spawnv_passfds = self._start
 
-    def _start(self, path: bytes, words: Sequence[str], passed: Sequence[int]) -> int:
+    def _start(self, path: bytes, words: Sequence[Any], passed: Sequence[int]) -> int:
         """Stand in for ``spawnv_passfds``: the program is what follows ``-c``."""
         program = words.index("-c") + 1
         numbers = sorted({int(fd) for fd in passed})

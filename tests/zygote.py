@@ -101,8 +101,8 @@ class Zygote:
         changed: dict[str, Any] = {}
         if user is not None:
             changed = {"user": user, "group": user, "extra_groups": [], "cwd": "/"}
-            for output in (self._place.name, *self._outputs):
-                os.chown(output, user, user)
+            for place in (self._place.name, *self._outputs):
+                os.chown(place, user, user)
         if path is not None:
             changed["env"] = {**os.environ, "PYTHONPATH": path}
         self._process = subprocess.Popen(
