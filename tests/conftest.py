@@ -85,12 +85,7 @@ def legacy_store(
 @pytest.fixture
 def plain_store(store_path: Path, seed: int) -> dict[str, trees.LegacyPackage]:
     """A small legacy store without anything awkward."""
-    made = [
-        awkward.add_ordinary(store_path, "jq", "1.6", seed),
-        awkward.add_ordinary(store_path, "jq", "1.7", seed),
-        awkward.add_ordinary(store_path, "curl", "8.4.0", seed, digits=32),
-    ]
-    return {package.hash: package for package in made}
+    return awkward.make_three(store_path, seed)
 
 
 @pytest.fixture(scope="session")

@@ -46,13 +46,13 @@ class Nursery:
         there.close()
         multiprocessing.util.spawnv_passfds = self._start
 
-    def _start(self, path: bytes, words: Sequence[Any], passed: Sequence[int]) -> int:
+    def _start(self, path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
         """Stand in for ``spawnv_passfds``: the program is what follows ``-c``."""
-        program = words.index("-c") + 1
-        numbers = sorted({int(fd) for fd in passed})
+        program = args.index("-c") + 1
+        numbers = sorted({int(fd) for fd in passfds})
         request = {
-            "program": words[program],
-            "words": ["-c", *words[program + 1 :]],
+            "program": args[program],
+            "words": ["-c", *args[program + 1 :]],
             "numbers": numbers,
             "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
             "nice": os.getpriority(os.PRIO_PROCESS, 0),

@@ -101,7 +101,7 @@ class Zygote:
         changed: dict[str, Any] = {}
         if user is not None:
             changed = {"user": user, "group": user, "extra_groups": [], "cwd": "/"}
-            for place in (self._place.name, *self._outputs):
+            for place in (Path(self._place.name), *self._outputs):
                 os.chown(place, user, user)
         if path is not None:
             changed["env"] = {**os.environ, "PYTHONPATH": path}
