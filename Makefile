@@ -43,8 +43,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	@touch $@
 
+# With worksteal what the tests of a file share is made by one process, not by both, and whoever is
+# done first takes work from the other.
 test: lint  ## check the style, then run all but the slow tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist=worksteal -m "not slow"
 
 # Every fault is counted that a test which passed injected; the page gets the table of a whole run.
 TALLY := build/faults.jsonl

@@ -403,6 +403,16 @@ def make_legacy_store(
     return {package.hash: package for package in made}
 
 
+def make_three(store: Path, seed: int) -> dict[str, LegacyPackage]:
+    """Make a small store without anything awkward."""
+    made = [
+        add_ordinary(store, "jq", "1.6", seed),
+        add_ordinary(store, "jq", "1.7", seed),
+        add_ordinary(store, "curl", "8.4.0", seed, digits=32),
+    ]
+    return {package.hash: package for package in made}
+
+
 def make_plain_store(path: Path, seed: int, packages: int, files: int) -> dict[str, LegacyPackage]:
     """Make a legacy store of ``packages`` packages of small files, some of them shared."""
     path.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import awkward, mounts, servers, stores, trees
+from tests import awkward, mounts, sampling, servers, stores, trees
 from tests.command import Regrain
 from tests.faults import tally
-
-DEFAULT_SEED = 20_261_122
 
 # A run that was cut off leaves very deep trees behind, and pytest removes the directories of
 # older runs by recursion.
@@ -41,12 +39,12 @@ def remove(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def seed() -> int:
     """The seed of everything random; ``REGRAIN_TEST_SEED`` sets another."""
-    return int(os.environ.get("REGRAIN_TEST_SEED", DEFAULT_SEED))
+    return sampling.seed_asked()
 
 
 def pytest_report_header() -> str:
     """Say which seed a run used, so that it can be repeated."""
-    return f"REGRAIN_TEST_SEED={os.environ.get('REGRAIN_TEST_SEED', DEFAULT_SEED)}"
+    return f"REGRAIN_TEST_SEED={sampling.seed_asked()}"
 
 
 @pytest.fixture(scope="session")
@@ -94,12 +92,7 @@ def legacy_store(
 @pytest.fixture
 def plain_store(store_path: Path, seed: int) -> dict[str, trees.LegacyPackage]:
     """A small legacy store without anything awkward."""
-    made = [
-        awkward.add_ordinary(store_path, "jq", "1.6", seed),
-        awkward.add_ordinary(store_path, "jq", "1.7", seed),
-        awkward.add_ordinary(store_path, "curl", "8.4.0", seed, digits=32),
-    ]
-    return {package.hash: package for package in made}
+    return awkward.make_three(store_path, seed)
 
 
 @pytest.fixture(scope="session")

@@ -151,7 +151,8 @@ def make_package(path: Path, name: str) -> None:
 def another_user() -> dict[str, str] | None:
     """The environment and ``python`` with which another user can run regrain, if one can."""
     source = Path(regrain.__file__).parent.parent
-    folders = [str(source), *(path for path in sys.path if path.endswith("-packages"))]
+    tests = Path(__file__).parent.parent
+    folders = [str(source), str(tests), *(path for path in sys.path if path.endswith("-packages"))]
     environment = {"PYTHONPATH": ":".join(folders), "PATH": "/usr/bin:/bin"}
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
@@ -161,7 +162,7 @@ def another_user() -> dict[str, str] | None:
 
 
 def _works(python: str, environment: dict[str, str]) -> bool:
-    program = "import regrain.cli, blake3, msgspec, sqlalchemy, zstandard"
+    program = "import regrain.cli, blake3, msgspec, sqlalchemy, zstandard, tests.zygote"
     try:
         done = subprocess.run(
             [python, "-c", program],

@@ -1,7 +1,8 @@
 """A process that has regrain loaded already and runs a command in a child for each request.
 
 Most of a small command's time is its start, and the tests run thousands. The children are
-processes of their own, with streams, directory and environment of their own.
+processes of their own, with streams, directory and environment of their own; so are their workers
+(``tests.nursery``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from tests import nursery
 
 _SERVER = {"regrain.web.connections", "regrain.web.serving", "regrain.web.site"}
 _LEFT_OUT = {"regrain.__main__", "regrain.ledger.env", *_SERVER}
@@ -69,7 +72,13 @@ def _serve(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["regrain", *request["words"]]
-    return run(request["words"])
+    if not nursery.possible():
+        return run(request["words"])
+    workers = nursery.Nursery()
+    try:
+        return run(request["words"])
+    finally:
+        workers.close()
 
 
 class Ended(NamedTuple):
@@ -83,14 +92,24 @@ class Ended(NamedTuple):
 class Zygote:
     """The process, seen from the tests. It serves one command at a time."""
 
-    def __init__(self) -> None:
-        """Start it."""
+    def __init__(self, python: str, path: str | None, user: int | None) -> None:
+        """Start it, perhaps as another user, whose Python and its path must be named then."""
         self._place = TemporaryDirectory(prefix="regrain-zygote-")
         self._outputs = [Path(self._place.name) / name for name in ("stdout", "stderr")]
+        for output in self._outputs:
+            output.touch()
+        changed: dict[str, Any] = {}
+        if user is not None:
+            changed = {"user": user, "group": user, "extra_groups": [], "cwd": "/"}
+            for place in (Path(self._place.name), *self._outputs):
+                os.chown(place, user, user)
+        if path is not None:
+            changed["env"] = {**os.environ, "PYTHONPATH": path}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.zygote"],
+            [python, "-m", "tests.zygote"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            **changed,
         )
         atexit.register(self.close)
 
@@ -101,9 +120,10 @@ class Zygote:
         *,
         directory: str = "/",
         umask: int = -1,
+        stdout: str | None = None,
         seconds_max: float,
     ) -> Ended:
-        """Run a command to its end.
+        """Run a command to its end; ``stdout`` is where its output goes if not to the caller.
 
         Raises:
             TimeoutError: It took too long, and was killed.
@@ -115,7 +135,7 @@ class Zygote:
             "environment": dict(environment),
             "directory": directory,
             "umask": _umask() if umask < 0 else umask,
-            "stdout": str(self._outputs[0]),
+            "stdout": stdout or str(self._outputs[0]),
             "stderr": str(self._outputs[1]),
         }
         assert self._process.stdin is not None
@@ -145,9 +165,11 @@ class Zygote:
 
 
 @cache
-def zygote() -> Zygote:
-    """Return the one of this process, started when it is first needed."""
-    return Zygote()
+def zygote(
+    python: str = sys.executable, path: str | None = None, user: int | None = None
+) -> Zygote:
+    """Return the one of this process and that user, started when it is first needed."""
+    return Zygote(python, path, user)
 
 
 def _umask() -> int:

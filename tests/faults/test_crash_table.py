@@ -39,11 +39,11 @@ from tests.faults.inline import Way, initialise, migrate
 from tests.faults.judge import after_fault, complete_problems, ledger_problems, reading_problems
 from tests.faults.small import SLICE_ENTRIES, Scene, copy_of, make_legacy
 from tests.faults.sweeping import chosen
+from tests.sampling import each_with_one
 from tests.stores import read_ledger, statuses
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("row", BEFORE_OBJECTS)
+@pytest.mark.parametrize(("row", "way"), each_with_one(BEFORE_OBJECTS, WAYS))
 def test_cut_before_any_object_is_published(
     crash: Crasher, scene: Scene, row: str, way: str
 ) -> None:
@@ -57,8 +57,7 @@ def test_cut_before_any_object_is_published(
     assert_converges(scene, WAYS[way])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("row", OBJECTS)
+@pytest.mark.parametrize(("row", "way"), each_with_one(OBJECTS, WAYS))
 def test_cut_after_objects_were_published(crash: Crasher, scene: Scene, row: str, way: str) -> None:
     assert crash("migrate", scene.path, WAYS[way], OBJECTS[row]) == KILLED
     assert set(layouts(scene).values()) == {Layout.LEGACY}
@@ -74,8 +73,7 @@ def test_cut_after_objects_were_published(crash: Crasher, scene: Scene, row: str
     assert_converges(scene, WAYS[way])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(("count", "way"), each_with_one([1, 2, 3], WAYS))
 def test_cut_between_two_packages(crash: Crasher, scene: Scene, count: int, way: str) -> None:
     """Each package is in one state or the other."""
     moment = Moment(f"{DISK}:rename_noreplace", "after", count, "packages")
@@ -91,8 +89,7 @@ def test_cut_between_two_packages(crash: Crasher, scene: Scene, count: int, way:
     assert_converges(scene, WAYS[way])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("row", PACKAGES)
+@pytest.mark.parametrize(("row", "way"), each_with_one(PACKAGES, WAYS))
 def test_cut_after_packages_were_published(
     crash: Crasher, scene: Scene, row: str, way: str
 ) -> None:
@@ -106,8 +103,7 @@ def test_cut_after_packages_were_published(
     assert_converges(scene, WAYS[way])
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("row", RECORDED)
+@pytest.mark.parametrize(("row", "way"), each_with_one(RECORDED, WAYS))
 def test_cut_after_packages_were_recorded(crash: Crasher, scene: Scene, row: str, way: str) -> None:
     assert crash("migrate", scene.path, WAYS[way], RECORDED[row]) == KILLED
     assert set(layouts(scene).values()) == {Layout.FILE_LEVEL}

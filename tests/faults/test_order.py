@@ -28,6 +28,7 @@ from tests.faults.faulty import Call, Faults, injected
 from tests.faults.inline import Way, migrate
 from tests.faults.judge import ledger_problems
 from tests.faults.small import SLICE_ENTRIES, Scene
+from tests.sampling import each_with_one
 from tests.stores import statuses
 
 
@@ -155,8 +156,9 @@ def test_names_that_a_killed_run_left_are_flushed_before_packages_name_them(
     assert shards | {f"{scene.path}/objects"} <= faults.flushed
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("row", ["flushing objects", "flushing packages"])
+@pytest.mark.parametrize(
+    ("row", "way"), each_with_one(["flushing objects", "flushing packages"], WAYS)
+)
 def test_what_a_killed_run_left_is_flushed_before_it_is_recorded(
     crash: Crasher, scene: Scene, monkeypatch: pytest.MonkeyPatch, row: str, way: str
 ) -> None:

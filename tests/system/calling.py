@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.command import FOR_TESTS
 from tests.compare import Snapshot, snapshot
+from tests.verbs import NOBODY
 from tests.zygote import zygote
 
 SECONDS_MAX = 60
@@ -41,6 +42,7 @@ def call(
     env: Mapping[str, str] | None = None,
     nobody: Mapping[str, str] | None = None,
     streams: str = "",
+    stdout: str | None = None,
 ) -> Said:
     """Run the command.
 
@@ -50,19 +52,22 @@ def call(
         options: What stands before the verb.
         env: More environment.
         nobody: Run as another user, with this environment and ``python``.
-        streams: A redirection of the shell, such as ``<&-`` or ``| head -n 1``.
+        streams: A redirection of the shell, such as ``<&-`` or ``| head -n 1``; with one the
+            command is an interpreter of its own.
+        stdout: Where standard output goes, instead of into what is returned.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
     python = sys.executable
     user: dict[str, Any] = {}
     if nobody is not None:
         clean, python = dict(nobody), nobody["python"]
-        user = {"user": 65534, "group": 65534, "extra_groups": []}
+        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     place = [] if store is None else ["--store", store]
     arguments = [*place, *options, *words]
     environment = {**clean, **FOR_TESTS, **(env or {})}
-    if nobody is None and not streams:
-        ended = zygote().run(arguments, environment, seconds_max=SECONDS_MAX)
+    if not streams:
+        theirs = zygote() if nobody is None else zygote(python, nobody["PYTHONPATH"], NOBODY)
+        ended = theirs.run(arguments, environment, stdout=stdout, seconds_max=SECONDS_MAX)
         said = ended.stderr.decode("utf-8", "backslashreplace")
         return Said(list(words), ended.code, ended.stdout, said)
     command: list[Any] = [python, "-m", "regrain", *arguments]

@@ -29,6 +29,7 @@ from tests.faults.inline import initialise
 from tests.faults.judge import ledger_problems
 from tests.faults.small import Scene
 from tests.reader import check_store
+from tests.sampling import each_with_one
 from tests.stores import object_inodes, read_ledger
 from tests.trees import LIVE, Tree, describe
 
@@ -108,8 +109,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("layout", ["file_level", "legacy"])
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("change", "layout"), each_with_one(CHANGES, ["file_level", "legacy"]))
 def test_another_tree_of_the_name_is_refused(
     store: PackageStore, source: Path, change: str, layout: str
 ) -> None:
@@ -212,8 +212,7 @@ NOT_PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("to", ["file_level", "legacy"])
-@pytest.mark.parametrize("what", NOT_PACKAGES)
+@pytest.mark.parametrize(("what", "to"), each_with_one(NOT_PACKAGES, ["file_level", "legacy"]))
 def test_what_is_no_package_leaves_nothing(
     store: PackageStore, workplace: Path, what: str, to: str
 ) -> None:

@@ -21,7 +21,9 @@ from random import Random
 import pytest
 
 from tests.command import Regrain
+from tests.conftest import remove
 from tests.reader import PACKAGE_HASH, check_store
+from tests.sampling import few_of
 from tests.stores import read_ledger
 from tests.trees import LIVE, Tree, describe, package_hash
 
@@ -80,21 +82,32 @@ class Scene:
         self.regrain(*self.command(what))
 
 
-@pytest.fixture
-def scene(workplace: Path, store_path: Path) -> Scene:
+LEGACY = [package_hash(0, f"legacy{number}") for number in range(6)]
+ADDED = [package_hash(0, f"added{number}") for number in range(SPARES + 1)]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Six legacy packages, one of them migrated; five that were added."""
-    regrain = Regrain(store_path)
-    store_path.mkdir()
-    legacy = [package_hash(0, f"legacy{number}") for number in range(6)]
-    for number, name in enumerate(legacy):
-        tree(store_path / name, f"legacy{number}", 100 + 100 * number)
+    place = tmp_path_factory.mktemp("locks")
+    regrain = Regrain(place / "store")
+    regrain.store.mkdir()
+    for number, name in enumerate(LEGACY):
+        tree(regrain.store / name, f"legacy{number}", 100 + 100 * number)
     regrain("init")
     regrain("migrate", "--limit", "1")
-    added = [package_hash(0, f"added{number}") for number in range(SPARES + 1)]
-    for number, name in enumerate(added):
-        source = tree(workplace / f"added{number}", f"added{number}", 10)
+    for number, name in enumerate(ADDED):
+        source = tree(place / f"added{number}", f"added{number}", 10)
         regrain("add", source, "--hash", name)
-    return Scene(regrain, workplace, added[0], legacy[1:], added[1:])
+    yield regrain.store
+    remove(place)
+
+
+@pytest.fixture
+def scene(template: Path, workplace: Path, store_path: Path) -> Scene:
+    """A copy of the store, its hard links among it."""
+    subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    return Scene(Regrain(store_path), workplace, ADDED[0], LEGACY[1:], ADDED[1:])
 
 
 # --- processes ----------------------------------------------------------------------------
@@ -341,7 +354,10 @@ def test_a_newborn_run_is_not_taken_for_dead(scene: Scene) -> None:
 # --- the end of a holder ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("who", ["shared", "alone", "publish", "run", "temp", "ledger", "rebuild"])
+HOLDERS = ("shared", "alone", "publish", "run", "temp", "ledger", "rebuild")
+
+
+@pytest.mark.parametrize("who", few_of(HOLDERS, 3))
 def test_a_killed_holder_frees_everything(scene: Scene, who: str) -> None:
     with held(scene.regrain.store, who) as holder:
         holder.process.send_signal(signal.SIGKILL)

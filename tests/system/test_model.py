@@ -16,7 +16,7 @@ from tests.faults.small import quick_place
 from tests.model.life import Life
 from tests.model.trees import Sources
 
-FEW, MANY = 7, 1000
+FEW, MANY = 3, 1000
 STEPS_MAX = 25
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regrain.store import quarantine
+from tests import awkward
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
@@ -22,12 +24,24 @@ AT_ONCE = {
 }
 
 
-@pytest.fixture
-def ready(store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
+COPYING = AT_ONCE | {"REGRAIN_STORE__INGEST": "copy"}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Path]:
     """A migrated store; its objects are copies, so that rot hits one side."""
-    regrain = Regrain(store_path, AT_ONCE | {"REGRAIN_STORE__INGEST": "copy"})
-    migrate_all(regrain, plain_store)
-    return regrain
+    place = tmp_path_factory.mktemp("rot") / "store"
+    migrate_all(Regrain(place, COPYING), awkward.make_three(place, seed))
+    yield place
+    remove(place)
+
+
+@pytest.fixture
+def ready(template: Path, store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
+    """The same in the place of the plain store."""
+    remove(store_path)
+    subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    return Regrain(store_path, COPYING)
 
 
 @pytest.fixture

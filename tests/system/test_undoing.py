@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -54,13 +54,22 @@ def legacy_left(path: Path, before: Mapping[str, Snapshot]) -> list[str]:
     return [name for name in before if (path / name).exists()]
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Path]:
+    """A small store after cutover, to be copied."""
+    place = tmp_path_factory.mktemp("undoing") / "store"
+    migrate_all(Regrain(place, AT_ONCE), awkward.make_three(place, seed))
+    go_to(place, Phase.FILE_LEVEL)
+    yield place
+    remove(place)
+
+
 @pytest.fixture
-def ready(store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
-    """A small store after cutover."""
-    regrain = Regrain(store_path, AT_ONCE)
-    migrate_all(regrain, plain_store)
-    go_to(store_path, Phase.FILE_LEVEL)
-    return regrain
+def ready(template: Path, store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
+    """The same in the place of the plain store."""
+    remove(store_path)
+    subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    return Regrain(store_path, AT_ONCE)
 
 
 @pytest.fixture
