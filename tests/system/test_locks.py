@@ -25,6 +25,8 @@ from tests.reader import PACKAGE_HASH, check_store
 from tests.stores import read_ledger
 from tests.trees import LIVE, Tree, describe, package_hash
 
+pytestmark = pytest.mark.both_databases
+
 SECONDS_MAX = 60.0
 SPARES = 4
 
