@@ -102,7 +102,7 @@ def test_a_server_keeps_the_locks_of_both(
         with run_lock(StoreRoot(str(one)), "regrain migrate on one"):
             with closing(open(two / layout.RUN_LOCK, "rb")) as file:
                 assert disk.lock(file.fileno(), exclusive=True, wait=False)
-            refused = Regrain(two, environment)("repack", "--compress", "all", code=11)
+            refused = Regrain(two, environment)("migrate", code=11)
             assert "regrain migrate on one" in refused.stderr
     finally:
         for store in mounts:
