@@ -41,7 +41,6 @@ from tests.stores import (
 from tests.trees import LegacyPackage
 
 pytestmark = pytest.mark.both_databases
-
 Packages = dict[str, LegacyPackage]
 AT_ONCE = Settings(migration=MigrationSettings(settle=0.0))
 LOOK = """
