@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
+from regrain.model import whereabouts
 from tests.zygote import Ended, zygote
 
 SECONDS_MAX = 110
@@ -153,6 +154,9 @@ class Regrain:
         return [*python, self.store, *arguments]
 
     def clean_environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment without any setting of the caller's."""
+        """The environment without any setting of the caller's, but where the ledger is."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("REGRAIN_")}
+        database = whereabouts.server_of(str(self.store))
+        if database is not None:
+            clean["REGRAIN_STORE__DATABASE"] = database
         return {**clean, **FOR_TESTS, **(self.environment or {}), **(env or {})}

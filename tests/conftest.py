@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import awkward, mounts, sampling, servers, stores, trees
+from regrain.model import whereabouts
+from tests import awkward, databases, mounts, sampling, servers, stores, trees
 from tests.command import Regrain
 from tests.faults import tally
 
@@ -54,6 +55,31 @@ def postgres() -> Iterator[servers.Server]:
         yield server
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked ``both_databases`` on both; on PostgreSQL where there is time for it."""
+    marker = metafunc.definition.get_closest_marker("both_databases")
+    if marker is not None and (marker.args != (False,)):
+        marks = [] if marker.kwargs.get("everyday") else [pytest.mark.slow]
+        chosen = ["sqlite", pytest.param("postgresql", marks=marks)]
+        metafunc.parametrize("database", chosen, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which database the ledgers of a test's stores are in."""
+    name = getattr(request, "param", "sqlite")
+    if name == "sqlite":
+        yield name
+        return
+    server: servers.Server = request.getfixturevalue("postgres")
+    before = server.ledgers()
+    with databases.in_server(server.url()):
+        yield name
+    made = server.ledgers() - before
+    server.forget(made - server.kept)
+    assert made | server.kept, "it does without that database"
+
+
 @pytest.fixture
 def workplace(tmp_path: Path) -> Iterator[Path]:
     """A directory for one test, removed at its end."""
@@ -82,6 +108,14 @@ def regrain(store_path: Path) -> Regrain:
 
 
 @pytest.fixture
+def served(store_path: Path, postgres: servers.Server) -> Iterator[Regrain]:
+    """The command on the test's store, its ledger in the server; this process knows it, too."""
+    whereabouts.choose(str(store_path), postgres.url())
+    yield Regrain(store_path, postgres.environment())
+    whereabouts.choose(str(store_path), None)
+
+
+@pytest.fixture
 def legacy_store(
     store_path: Path, seed: int, able: trees.Abilities
 ) -> dict[str, trees.LegacyPackage]:
@@ -103,6 +137,22 @@ def migrated(
     place = tmp_path_factory.mktemp("migrated") / "store"
     packages = awkward.make_legacy_store(place, seed, able)
     yield stores.migrate_all(Regrain(place), packages)
+    remove(place)
+
+
+@pytest.fixture(scope="session")
+def migrated_in_server(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    able: trees.Abilities,
+    postgres: servers.Server,
+) -> Iterator[stores.Migrated]:
+    """The same, with its ledger in PostgreSQL."""
+    place = tmp_path_factory.mktemp("migrated") / "store"
+    packages = awkward.make_legacy_store(place, seed, able)
+    made = stores.migrate_all(Regrain(place, postgres.environment()), packages)
+    postgres.kept.add(servers.schema_of(place))
+    yield made
     remove(place)
 
 

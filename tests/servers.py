@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -37,12 +38,14 @@ def schema_of(store: Path) -> str:
     return str(mark["schema"])
 
 
-def ask(store: Path, query: str) -> list[tuple[Any, ...]]:
-    """What a query gives in a store's ledger, from whichever server has it."""
+def ask(store: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """What a query, written for SQLite, gives in a store's ledger, from the server that has it."""
+    query = re.sub(r"lower\(hex\((\w+)\)\)", r"encode(\1, 'hex')", query).replace("?", "%s")
     for server in reversed(running_now):
         with server.connected() as connection:
             connection.execute(f"SET search_path = {schema_of(store)}".encode())
-            return connection.execute(query.encode()).fetchall()
+            found = connection.execute(query.encode(), values or None)
+            return found.fetchall() if found.description else []
     raise AssertionError("no server runs")
 
 
@@ -56,10 +59,15 @@ def programs() -> Path | None:
 
 
 class Server:
-    """One server; it can be killed and started again."""
+    """One server; it can be killed and started again.
+
+    Attributes:
+        kept: Schemas that more than one test needs.
+    """
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder, self._programs = folder, programs
+        self.kept: set[str] = set()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
@@ -151,6 +159,16 @@ class Server:
         """What a query gives."""
         with self.connected(database) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def ledgers(self) -> set[str]:
+        """The schemas in which there is one."""
+        found = self.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'regrain\\_%'")
+        return {schema for (schema,) in found}
+
+    def forget(self, ledgers: set[str]) -> None:
+        """Drop what a test left."""
+        for schema in sorted(ledgers):
+            self.run_sql(f"DROP SCHEMA {schema} CASCADE", DATABASE)
 
     def kill(self) -> None:
         """Kill all of it at once, as a power cut would."""

@@ -109,8 +109,7 @@ def checkout_differences(regrain: Regrain, name: str, before: Snapshot, place: P
 def read_ledger(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
     """Ask the ledger as a script may: from another process than regrain's, read-only."""
     if (path / "migration" / "ledger.toml").exists():
-        assert not values
-        return servers.ask(path, query)
+        return servers.ask(path, query, *values)
     with closing(sqlite3.connect(f"file:{path}/state.sqlite?mode=ro", uri=True)) as connection:
         return connection.execute(query, values).fetchall()
 

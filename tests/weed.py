@@ -17,7 +17,7 @@ from tests.waiting import until
 ACCESS = "an-access-key-of-tests"
 SECRET = "a-secret-key-of-tests-that-nobody-may-see"
 BUCKET = "packages"
-_WEED = Path(sys.executable).parent / "weed"
+WEED = Path(sys.executable).parent / "weed"
 
 
 class Weed:
@@ -55,12 +55,18 @@ class Weed:
             "AWS_REGION": "us-east-1",
         }
 
+    @property
+    def filer(self) -> str:
+        """Where a mount finds its files."""
+        ports = [one.rpartition("=")[2] for one in self._ports if one.startswith("-filer.port")]
+        return f"127.0.0.1:{'.'.join(ports)}"
+
     def start(self) -> None:
         """Start it, and wait until it has the bucket."""
         with (self._place / "out").open("ab") as output:
             self._process = subprocess.Popen(
                 [
-                    _WEED,
+                    WEED,
                     "-logtostderr",
                     "server",
                     "-ip=127.0.0.1",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 import sys
 from typing import TYPE_CHECKING
@@ -22,9 +23,12 @@ from regrain.disk_bytes import (
     SourceReadError,
     allocated,
     copy_bytes,
+    give_to_owner_of,
     is_at,
     lends_power,
     lock,
+    open_directory,
+    open_file,
     read_xattrs,
     reopen,
     unlock,
@@ -84,30 +88,13 @@ __all__ = [
     "walk",
     "write_all",
     "write_atomic",
+    "write_new",
     "write_snapshot",
 ]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PINNED_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UNNAMED_FILE = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def open_directory(name: str | bytes, at: int | None = None) -> int:
-    """Open a directory; its last component must not be a symbolic link."""
-    return os.open(name, _DIRECTORY, dir_fd=at)
-
-
-def open_file(name: str | bytes, at: int | None = None) -> int:
-    """Open for reading, not through a symbolic link, never waiting for a FIFO's writer.
-
-    The access time is left alone where the system allows that.
-    """
-    try:
-        return os.open(name, _FILE | os.O_NOATIME, dir_fd=at)
-    except PermissionError:  # O_NOATIME is for the file's owner only
-        return os.open(name, _FILE, dir_fd=at)
 
 
 def descend(path: bytes, at: int) -> int:
@@ -150,13 +137,6 @@ def unlink(name: str | bytes, at: int) -> None:
     os.unlink(name, dir_fd=at)
 
 
-def give_to_owner_of(directory: int, fd: int) -> None:
-    """Give an open file to the owner of a directory, where we are root and may."""
-    if os.geteuid() == 0:
-        status = os.fstat(directory)
-        os.fchown(fd, status.st_uid, status.st_gid)
-
-
 def fsync(fd: int) -> None:
     """Flush a file or directory to stable storage."""
     os.fsync(fd)
@@ -178,6 +158,21 @@ def write_atomic(
     _replace(name, content, at, mode, at if via is None else via, durable=True)
 
 
+def write_new(name: str, content: bytes, at: int, mode: int = 0o644, *, via: int) -> None:
+    """Write file ``name`` as ``write_atomic`` does; FileExistsError if anybody was faster."""
+    temporary = f".{name}.{secrets.token_hex(8)}"  # machines share process ids
+    try:
+        _fill(temporary, content, via, at, mode, durable=True)
+        try:
+            link(temporary.encode(), via, name.encode(), at)
+        except PermissionError:  # no links there; network file systems have nothing else
+            rename_noreplace(temporary.encode(), via, name.encode(), at)
+    finally:
+        with contextlib.suppress(OSError):
+            unlink(temporary, via)
+    fsync(at)
+
+
 def write_snapshot(name: str, content: bytes, at: int, mode: int = 0o644) -> None:
     """Replace file ``name`` as a whole, but not durably: for what can be derived again."""
     _replace(name, content, at, mode, at, durable=False)
@@ -188,12 +183,7 @@ def _replace(name: str, content: bytes, at: int, mode: int, via: int, *, durable
     with contextlib.suppress(FileNotFoundError):
         unlink(temporary, via)
     try:
-        with Closing(create(temporary, via)) as fd:
-            write_all(fd, content)
-            give_to_owner_of(at, fd)
-            os.fchmod(fd, mode)
-            if durable:
-                fsync(fd)
+        _fill(temporary, content, via, at, mode, durable=durable)
         rename_replace(temporary, via, name, at)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -201,6 +191,16 @@ def _replace(name: str, content: bytes, at: int, mode: int, via: int, *, durable
         raise
     if durable:
         fsync(at)
+
+
+def _fill(name: str, content: bytes, via: int, at: int, mode: int, *, durable: bool) -> None:
+    """Make a file in ``via`` that belongs to the owner of ``at``."""
+    with Closing(create(name, via)) as fd:
+        write_all(fd, content)
+        give_to_owner_of(at, fd)
+        os.fchmod(fd, mode)
+        if durable:
+            fsync(fd)
 
 
 def read_all(name: str | bytes, at: int, bytes_max: int = 64 << 20) -> bytes:

@@ -1,4 +1,4 @@
-"""Open files: who closes them, locks, bytes and attributes, copying with holes."""
+"""Open files: opened, closed, locked; their bytes and attributes, copies with holes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import stat
 PIECE = 1 << 20
 _BLOCK = 512
 _CAPABILITY = b"security.capability"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Closing:
@@ -39,6 +41,29 @@ class Held:
     def __del__(self) -> None:
         """Close it."""
         os.close(self.fd)
+
+
+def open_directory(name: str | bytes, at: int | None = None) -> int:
+    """Open a directory; its last component must not be a symbolic link."""
+    return os.open(name, _DIRECTORY, dir_fd=at)
+
+
+def open_file(name: str | bytes, at: int | None = None) -> int:
+    """Open for reading, not through a symbolic link, never waiting for a FIFO's writer.
+
+    The access time is left alone where the system allows that.
+    """
+    try:
+        return os.open(name, _FILE | os.O_NOATIME, dir_fd=at)
+    except PermissionError:  # O_NOATIME is for the file's owner only
+        return os.open(name, _FILE, dir_fd=at)
+
+
+def give_to_owner_of(directory: int, fd: int) -> None:
+    """Give an open file to the owner of a directory, where we are root and may."""
+    if os.geteuid() == 0:
+        status = os.fstat(directory)
+        os.fchown(fd, status.st_uid, status.st_gid)
 
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})

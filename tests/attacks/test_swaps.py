@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from regrain import PackageStore, disk
+from regrain import PackageStore, disk, disk_bytes
 from regrain.app import undoing as removing
 from regrain.errors import RegrainError
 from tests.attacks.swapping import SECRET, Watch, make_outside, make_package
@@ -248,7 +248,7 @@ def test_no_open_is_led_out_at_all(
 
 def test_who_follows_is_led_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with a program that follows links: the test sees it."""
-    monkeypatch.setattr(disk, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    monkeypatch.setattr(disk, "_FILE", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    monkeypatch.setattr(disk_bytes, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    monkeypatch.setattr(disk_bytes, "_FILE", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with pytest.raises(AssertionError, match="led out"):
         swap(ingest, tmp_path, 0, denied=False)

@@ -169,8 +169,10 @@ def _answer(request: dict[str, Any]) -> Ended:
 
 def main() -> None:
     """Serve requests until there are no more."""
+    from tests import databases
     from tests.faults import inline
 
+    databases.as_told()
     with TemporaryDirectory() as folder:  # loads all there is to load
         inline.initialise(Path(folder))
         inline.migrate(Path(folder))

@@ -15,6 +15,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from regrain.ledger import open_ledger
+from tests import databases
 from tests.compare import Snapshot
 from tests.faults.inline import Way, initialise, migrate
 from tests.stores import record
@@ -107,6 +108,7 @@ def make_template(place: Path, seed: int) -> Scene:
 def copy_of(template: Scene, place: Path) -> Scene:
     """Copy the template, hard links and times included."""
     subprocess.run(["cp", "-a", "--", template.path, place], check=True)
+    databases.follow(place)
     packages = {
         label: LegacyPackage(label, place / label, known.name, known.version, known.what)
         for label, known in template.packages.items()

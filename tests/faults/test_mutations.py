@@ -118,7 +118,7 @@ BREAKAGES = {
         "test_repack_faults.py::test_nothing_goes_before_what_replaces_it_is_on_the_disk",
     ),
     "directories are opened through links": Breakage(
-        "disk.py",
+        "disk_bytes.py",
         "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
         "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
         f"{SWAPS}[cleanup]",
@@ -130,7 +130,7 @@ BREAKAGES = {
         f"{SWAPS}[emptying-denied]",
     ),
     "files are opened through links": Breakage(
-        "disk.py",
+        "disk_bytes.py",
         "_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
         "_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC",
         f"{SWAPS}[checkout]",

@@ -17,6 +17,7 @@ from blake3 import blake3
 from regrain.app import lifecycle, undoing
 from regrain.app import rollback as rolling
 from regrain.errors import RefusedError
+from tests import databases
 from tests.system.together_actors import SETTINGS, Actor
 
 PATIENCE_SECONDS = 120.0
@@ -107,6 +108,7 @@ class Circler(Actor):
 
 
 if __name__ == "__main__":
+    databases.as_told()
     with Path(sys.argv[1]).open("rb") as stream:
         plan = pickle.load(stream)
     Circler(plan, sys.argv[2]).run()

@@ -26,6 +26,7 @@ from regrain.model.events import PackageCompleted
 from regrain.settings import Migration, Settings, Store
 from regrain.store.locks import RunDirectory, StoreLock, publish_lock, run_lock
 from regrain.store.root import StoreRoot
+from tests import databases
 
 SETTINGS = Settings(store=Store(migration_parallel_files=1), migration=Migration(settle=0))
 
@@ -179,4 +180,5 @@ def main(path: str, what: str, argument: str = "") -> None:
 
 
 if __name__ == "__main__":
+    databases.as_told()
     main(*sys.argv[1:])

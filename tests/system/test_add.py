@@ -33,6 +33,8 @@ from tests.sampling import each_with_one
 from tests.stores import object_inodes, read_ledger
 from tests.trees import LIVE, Tree, describe
 
+pytestmark = pytest.mark.both_databases
+
 LEGACY = Settings(StoreSettings(use_file_level_storage=False))
 NAME = "c0ffee00" * 8
 

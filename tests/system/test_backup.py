@@ -30,6 +30,8 @@ from tests.reader import check_store
 from tests.stores import migrate_all, read_ledger, record, statuses
 from tests.trees import ACL_DEFAULT, Abilities, LegacyPackage, acl
 
+pytestmark = pytest.mark.both_databases
+
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
     "REGRAIN_MIGRATION__FREE_BYTES_MIN": "1000000",

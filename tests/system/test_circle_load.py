@@ -13,6 +13,8 @@ import pytest
 
 from tests.system.test_together import run_together
 
+pytestmark = pytest.mark.both_databases
+
 ACTORS = "tests.system.circle_actors"
 USERS = ("read-1", "read-2", "checkout-1", "checkout-2", "add", "remove")
 STEPS = ("migrate", "cutover", "cleanup", "rollback")

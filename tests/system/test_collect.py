@@ -25,6 +25,8 @@ from tests.reader import check_store
 from tests.stores import read_ledger
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 Packages = dict[str, LegacyPackage]
 HOUR = 3600
 

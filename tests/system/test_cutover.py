@@ -40,6 +40,7 @@ from tests.stores import (
 )
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
 Packages = dict[str, LegacyPackage]
 AT_ONCE = Settings(migration=MigrationSettings(settle=0.0))
 LOOK = """
@@ -342,6 +343,7 @@ def test_all_failures_at_once(ready: Regrain, plain_store: Packages, seed: int) 
 # the switch
 
 
+@pytest.mark.both_databases(everyday=True)
 def test_the_switch(ready: Regrain, plain_store: Packages) -> None:
     before = record(plain_store)
     ready("backup", "mark", "tape")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import awkward, mounts
+from tests import awkward, databases, mounts
 from tests.command import FOR_TESTS, Regrain, Result
 from tests.compare import differences, snapshot
 from tests.conftest import remove
@@ -39,6 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Path]
 def store(model: Path, store_path: Path) -> Path:
     """A copy of it, hard links between objects and legacy files included."""
     subprocess.run(["cp", "-a", "--", model, store_path], check=True)
+    databases.follow(store_path)
     return store_path
 
 

@@ -31,6 +31,8 @@ from tests.faults.judge import ledger_problems
 from tests.faults.keeping_scenes import LEDGER, killed
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 NAME = "ab" * 32
 LAYOUTS = pytest.mark.parametrize("layout", Layout)
 

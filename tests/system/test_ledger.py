@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
+from regrain.ledger import Scanned, open_ledger
+from tests import servers
 from tests.compare import allocated_bytes, snapshot
 from tests.reader import check_store
 from tests.stores import Migrated, read_ledger
 
+pytestmark = pytest.mark.both_databases
 WORDS = ("pending", "in_progress", "completed", "failed", "rolled_back")
 LEGAL = {
     ("pending", "in_progress"),
@@ -87,65 +92,75 @@ def test_space_saved_is_what_is_left_on_balance(migrated: Migrated) -> None:
 
 def test_ledger_and_disk_name_the_same_objects(migrated: Migrated) -> None:
     store = check_store(migrated.path, legacy=migrated.packages)
-    rows = read_ledger(migrated.path, "SELECT lower(hex(digest)), size FROM objects")
-    on_disk = {digest: carriers[0].status.st_size for digest, carriers in store.carriers.items()}
+    rows = read_ledger(migrated.path, "SELECT digest, size FROM objects")
+    on_disk = {
+        bytes.fromhex(digest): carriers[0].status.st_size
+        for digest, carriers in store.carriers.items()
+    }
     assert dict(rows) == on_disk
 
 
+@pytest.mark.both_databases(False)
 def test_the_ledger_is_sound(migrated: Migrated) -> None:
     assert read_ledger(migrated.path, "PRAGMA integrity_check") == [("ok",)]
     assert read_ledger(migrated.path, "PRAGMA foreign_key_check") == []
 
 
+NAME = "a" * 64
+REFUSED = (sqlite3.IntegrityError, psycopg.IntegrityError)
+Execute = Callable[..., list[tuple[Any, ...]]]
+
+
 @pytest.fixture
-def ledger(migrated: Migrated, workplace: Path) -> Iterator[sqlite3.Connection]:
-    """A copy of the ledger to write to."""
-    for path in migrated.path.glob("state.sqlite*"):
-        shutil.copy(path, workplace)
-    with closing(sqlite3.connect(workplace / "state.sqlite", isolation_level=None)) as connection:
+def execute(store_path: Path, database: str) -> Iterator[Execute]:
+    """A ledger with one package, pending, that any script may write to."""
+    (store_path / "migration").mkdir(parents=True)
+    made = open_ledger(str(store_path), create=True)
+    made.queue([Scanned(NAME, "name", "1", 1, 1, 1, 1)])
+    made.close()
+    if database == "postgresql":
+        yield partial(servers.ask, store_path)
+        return
+    place = store_path / "state.sqlite"
+    with closing(sqlite3.connect(place, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
-        yield connection
+        yield lambda query: connection.execute(query).fetchall()
 
 
-def move(ledger: sqlite3.Connection, name: str, *words: str) -> None:
+def move(execute: Execute, *words: str) -> None:
     for word in words:
-        ledger.execute("UPDATE store_migration SET status=? WHERE package_hash=?", (word, name))
+        execute(f"UPDATE store_migration SET status = '{word}' WHERE package_hash = '{NAME}'")
 
 
-def test_every_legal_move_is_taken(ledger: sqlite3.Connection, migrated: Migrated) -> None:
-    name = next(iter(migrated.packages))
-    for before, after in sorted(LEGAL):
-        if status_of(ledger, name) != "pending":
-            move(ledger, name, "pending")  # from wherever the last round ended
-        move(ledger, name, *WAY_TO[before][1:])
-        move(ledger, name, after)
-        assert status_of(ledger, name) == after
-
-
-def status_of(ledger: sqlite3.Connection, name: str) -> str:
-    [(word,)] = ledger.execute("SELECT status FROM store_migration WHERE package_hash=?", (name,))
+def status_in(execute: Execute) -> str:
+    [(word,)] = execute(f"SELECT status FROM store_migration WHERE package_hash = '{NAME}'")
     return str(word)
 
 
+@pytest.mark.both_databases(everyday=True)
+def test_every_legal_move_is_taken(execute: Execute) -> None:
+    for before, after in sorted(LEGAL):
+        if status_in(execute) != "pending":
+            move(execute, "pending")  # from wherever the last round ended
+        move(execute, *WAY_TO[before][1:])
+        move(execute, after)
+        assert status_in(execute) == after
+
+
 @pytest.mark.parametrize(("before", "after"), [m for m in MOVES if m not in LEGAL])
-def test_every_illegal_move_is_refused(
-    ledger: sqlite3.Connection, migrated: Migrated, before: str, after: str
-) -> None:
-    name = next(iter(migrated.packages))
-    move(ledger, name, *WAY_TO[before])
-    with pytest.raises(sqlite3.IntegrityError):
-        move(ledger, name, after)
-    assert status_of(ledger, name) == before
+def test_every_illegal_move_is_refused(execute: Execute, before: str, after: str) -> None:
+    move(execute, *WAY_TO[before][1:])
+    with pytest.raises(REFUSED):
+        move(execute, after)
+    assert status_in(execute) == before
 
 
-def test_other_words_and_strangers_are_refused(
-    ledger: sqlite3.Connection, migrated: Migrated
-) -> None:
-    name = next(iter(migrated.packages))
-    with pytest.raises(sqlite3.IntegrityError):
-        move(ledger, name, "pending", "in_progress", "done")
-    insert = "INSERT INTO store_migration (package_hash, status) VALUES (?, 'pending')"
-    with pytest.raises(sqlite3.IntegrityError):
-        ledger.execute(insert, (name,))
-    with pytest.raises(sqlite3.IntegrityError):
-        ledger.execute(insert, ("f" * 64,))
+@pytest.mark.both_databases(everyday=True)
+def test_other_words_and_strangers_are_refused(execute: Execute) -> None:
+    with pytest.raises(REFUSED):
+        move(execute, "in_progress", "done")
+    for name in (NAME, "f" * 64):
+        with pytest.raises(REFUSED):
+            execute(
+                f"INSERT INTO store_migration (package_hash, status) VALUES ('{name}', 'pending')"
+            )

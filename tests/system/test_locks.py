@@ -27,6 +27,8 @@ from tests.sampling import few_of
 from tests.stores import read_ledger
 from tests.trees import LIVE, Tree, describe, package_hash
 
+pytestmark = pytest.mark.both_databases
+
 SECONDS_MAX = 60.0
 SPARES = 4
 

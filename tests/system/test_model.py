@@ -16,7 +16,9 @@ from tests.faults.small import quick_place
 from tests.model.life import Life
 from tests.model.trees import Sources
 
-FEW, MANY = 3, 1000
+pytestmark = pytest.mark.both_databases
+
+FEW, MANY = {"sqlite": 3, "postgresql": 2}, {"sqlite": 1000, "postgresql": 50}
 STEPS_MAX = 25
 
 
@@ -49,16 +51,16 @@ def live(life: type[Life], seed: int, examples: int, *, shrink: bool = False) ->
         print("\n".join(lines))  # noqa: T201 -- what a life was made of tells what it proves
 
 
-def test_lives(life: type[Life], seed: int) -> None:
-    live(life, seed, FEW)
+def test_lives(life: type[Life], seed: int, database: str) -> None:
+    live(life, seed, FEW[database])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_many_lives(life: type[Life], seed: int) -> None:
+def test_many_lives(life: type[Life], seed: int, database: str) -> None:
     live(
         life,
         seed + 1,
-        int(os.environ.get("REGRAIN_TEST_LIVES", MANY)),
+        int(os.environ.get("REGRAIN_TEST_LIVES", MANY[database])),
         shrink="REGRAIN_TEST_SHRINK" in os.environ,
     )

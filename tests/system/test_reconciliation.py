@@ -33,6 +33,8 @@ from tests.reader import check_store, package_tree
 from tests.stores import read_ledger, record, statuses
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 SETTINGS = Settings(migration=MigrationSettings(settle=0.0))
 PHASES = [Phase.DUAL, Phase.FILE_LEVEL, Phase.CLEAN]
 

@@ -34,6 +34,8 @@ from tests.reader import check_store
 from tests.stores import read_ledger, statuses
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 Packages = dict[str, LegacyPackage]
 TABLES = {"store_refs": "hash", "store_migration": "package_hash", "packages": "package_hash"}
 

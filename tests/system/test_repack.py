@@ -31,6 +31,8 @@ from tests.stores import legacy_changes, read_ledger
 from tests.system.test_compression import carrier, entry, file_level, garble
 from tests.trees import LIVE
 
+pytestmark = pytest.mark.both_databases
+
 ROWS = (
     "SELECT digest, mode, is_compressed, is_bare, mtime_seconds, mtime_nanoseconds,"
     " carriers.allocated_bytes FROM carriers JOIN objects ON id = object_id ORDER BY 1, 2, 3"

@@ -18,6 +18,8 @@ from tests.conftest import remove
 from tests.stores import is_linked, migrate_all, read_ledger, record, statuses
 from tests.trees import LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
     "REGRAIN_STORE__MIGRATION_PARALLEL_FILES": "1",

@@ -30,6 +30,8 @@ from tests.stores import new_layout_differences, read_ledger
 from tests.system.together_actors import FILE_SYSTEM, Item, Plan
 from tests.trees import LIVE, Tree, describe, package_hash
 
+pytestmark = pytest.mark.both_databases
+
 QUOTA = {
     "add-1": 15,
     "add-2": 15,

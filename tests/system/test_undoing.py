@@ -24,6 +24,8 @@ from tests.reader import check_store
 from tests.stores import migrate_all, object_inodes, read_ledger, record, statuses
 from tests.trees import Abilities, LegacyPackage
 
+pytestmark = pytest.mark.both_databases
+
 AT_ONCE = {
     "REGRAIN_MIGRATION__SETTLE": "0",
     "REGRAIN_MIGRATION__FREE_BYTES_MIN": "1000000",

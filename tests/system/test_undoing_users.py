@@ -17,7 +17,7 @@ import pytest
 
 from regrain.model.phase import Phase
 from regrain.store.root import StoreRoot, write_store_file
-from tests import awkward
+from tests import awkward, databases
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
@@ -179,6 +179,7 @@ def test_what_may_not_be_read_is_kept(owned: Path, nobody: Mapping[str, str]) ->
 
 
 @pytest.mark.root
+@pytest.mark.both_databases
 def test_what_cannot_be_moved_is_kept(many: tuple[Regrain, dict[str, Snapshot]]) -> None:
     regrain, before = many
     held, mount = (regrain.store / name for name in sorted(before)[1:3])
@@ -200,6 +201,7 @@ def test_what_cannot_be_moved_is_kept(many: tuple[Regrain, dict[str, Snapshot]])
 
 
 @pytest.mark.root
+@pytest.mark.both_databases
 def test_what_cannot_be_unlinked_keeps_nobody_waiting(
     many: tuple[Regrain, dict[str, Snapshot]], workplace: Path
 ) -> None:
@@ -251,6 +253,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Pa
 def many(template: Path, store_path: Path) -> tuple[Regrain, dict[str, Snapshot]]:
     shutil.rmtree(store_path, ignore_errors=True)
     subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    databases.follow(store_path)
     before = {path.name: snapshot(path) for path in store_path.iterdir() if len(path.name) > 31}
     assert len(before) == PACKAGES
     return Regrain(store_path, AT_ONCE), before
@@ -268,6 +271,7 @@ def interrupted(regrain: Regrain, words: list[str], *signals: int) -> tuple[int,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.both_databases
 def test_a_cleanup_that_is_stopped(
     many: tuple[Regrain, dict[str, Snapshot]], number: signal.Signals
 ) -> None:
@@ -287,6 +291,7 @@ def test_a_cleanup_that_is_stopped(
     assert changes(regrain.store, before) == []
 
 
+@pytest.mark.both_databases
 def test_a_cleanup_that_is_stopped_at_once(many: tuple[Regrain, dict[str, Snapshot]]) -> None:
     regrain, before = many
     code, _ = interrupted(regrain, ["cleanup", "--execute"], signal.SIGINT, signal.SIGTERM)
@@ -298,6 +303,7 @@ def test_a_cleanup_that_is_stopped_at_once(many: tuple[Regrain, dict[str, Snapsh
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+@pytest.mark.both_databases
 def test_a_rollback_that_is_stopped(
     many: tuple[Regrain, dict[str, Snapshot]], signals: tuple[signal.Signals, ...]
 ) -> None:
@@ -329,6 +335,7 @@ with run_lock(StoreRoot(sys.argv[1]), "regrain migrate"):
 """
 
 
+@pytest.mark.both_databases
 def test_a_rollback_that_waits_for_a_migration_can_be_stopped(
     many: tuple[Regrain, dict[str, Snapshot]],
 ) -> None:

@@ -30,6 +30,7 @@ from regrain.errors import RefusedError, UnknownPackageError
 from regrain.maintain.audit import Level
 from regrain.maintain.doctor_findings import Weight
 from regrain.settings import Migration, Settings, Store
+from tests import databases
 from tests.compare import Snapshot, differences, snapshot
 
 FILE_SYSTEM = ("space", "file system", "versions", "configuration")
@@ -292,6 +293,7 @@ def different(item: Item, out: Path, mode: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    databases.as_told()
     with Path(sys.argv[1]).open("rb") as stream:
         plan = pickle.load(stream)
     Actor(plan, sys.argv[2]).run()

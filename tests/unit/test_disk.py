@@ -202,6 +202,27 @@ def test_a_file_is_replaced_in_the_order_that_survives_a_power_cut(
     assert os.listdir(at) == ["store.toml"]
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_is_durable_whole_and_never_replaces_another(
+    has_links: bool, tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(disk, "link", no_link)
+    log: list[tuple[str, str]] = []
+    logged(monkeypatch, log, "write_all", "fsync", "link", "rename_noreplace")
+    disk.write_new("store.toml", b"first", at, via=at)
+    named = ["link"] if has_links else ["link", "rename_noreplace"]
+    assert [step for step, _ in log] == ["write_all", "fsync", *named, "fsync"]
+    assert log[-1] == ("fsync", tmp_path.name)
+    with pytest.raises(FileExistsError):
+        disk.write_new("store.toml", b"second", at, via=at)
+    assert (tmp_path / "store.toml").read_bytes() == b"first"
+    assert os.listdir(at) == ["store.toml"]
+
+
 def test_a_snapshot_is_replaced_as_a_whole_without_a_flush(
     tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,9 @@ def test_network_file_systems_are_named(kind: str) -> None:
     found = list(judge_mount(Mount(b"/mnt", kind, b"there", ("rw",))))
     assert advised(found) == {(Weight.WARNING, "Run regrain on one machine only")}
     assert kind in found[-1].message
+    found = list(judge_mount(Mount(b"/mnt", kind, b"there", ("rw",)), server_keeps_locks=True))
+    assert advised(found) == {(Weight.ADVICE, "Steer the store")}
+    assert "cannot be trusted" in found[-1].message
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from regrain.ledger import Ledger, Scanned, open_ledger
-from regrain.ledger.elsewhere import Place
+from regrain.ledger.elsewhere import Place, place_of
 from regrain.ledger.placeholders import translate
 from regrain.ledger.postgres import _upgrade, engine_for
+from regrain.model import whereabouts
 from tests import servers
 
 COLUMNS = (
@@ -73,3 +76,22 @@ def test_all_upgrades_together_make_what_is_made_at_once(
     finally:
         engine.dispose()
         postgres.run_sql(f"DROP SCHEMA {upgraded} CASCADE", servers.DATABASE)
+
+
+def test_hosts_that_choose_a_schema_at_once_choose_one(tmp_path: Path) -> None:
+    whereabouts.choose(str(tmp_path), "postgresql+psycopg://me@there/x")  # nobody asks it
+    hosts = 8
+    together = Barrier(hosts)
+
+    def choose(_: int) -> Place | None:
+        together.wait()
+        return place_of(str(tmp_path), create=True)
+
+    (tmp_path / "migration").mkdir()
+    try:
+        with ThreadPoolExecutor(hosts) as threads:
+            chosen = set(threads.map(choose, range(hosts)))
+        assert chosen == {place_of(str(tmp_path))}
+        assert [path.name for path in (tmp_path / "migration").iterdir()] == ["ledger.toml"]
+    finally:
+        whereabouts.choose(str(tmp_path), None)

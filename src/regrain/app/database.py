@@ -23,9 +23,9 @@ def use_database(path: str, settings: Settings) -> None:
     whereabouts.choose(place, url)
 
     @cache
-    def keeper() -> beyond.Beyond:
+    def keeper(store_id: str) -> beyond.Beyond:
         from regrain.ledger.postgres_locks import PostgresLocks
 
-        return PostgresLocks(place)
+        return PostgresLocks(place, store_id, url or "")
 
     beyond.entrust(place, keeper if url else None)

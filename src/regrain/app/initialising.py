@@ -12,7 +12,6 @@ from regrain.errors import NoSpaceError, RegrainError, reason
 from regrain.ledger import Ledger, open_ledger
 from regrain.migrate.reconcile import queue_all
 from regrain.model import layout
-from regrain.model.phase import Phase
 from regrain.store import root as store_root
 from regrain.store.locks import run_lock
 from regrain.store.root import StoreRoot, legacy_names, open_top
@@ -65,9 +64,9 @@ def would_initialise(path: str) -> Initialised:
 def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Initialised:
     """Make a store of a directory, empty or legacy, and queue every legacy package.
 
-    Safe to repeat: it completes what is missing and queues what is new. What makes it a
-    store is written last; so a store without a ledger is one that lost it, and is not given
-    an empty one.
+    Safe to repeat, and to run twice at the same time: it completes what is missing and queues
+    what is new. What makes it a store is written last; so a store without a ledger is one that
+    lost it, and is not given an empty one.
 
     Raises:
         NotAStoreError: There is no directory.
@@ -81,8 +80,7 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
             store_root.prepare(fd)
             ledger = open_ledger(path, create=created)
             own_ledger(fd)
-            if created:
-                store_root.write_store_file(fd, store_root.new_id(), Phase.DUAL)
+            created = created and store_root.first_store_file(fd)
     try:
         return _queue_legacy(StoreRoot(path), ledger, on_package, created=created)
     finally:

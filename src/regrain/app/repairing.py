@@ -20,7 +20,7 @@ from regrain.errors import (
     UnknownFormatError,
 )
 from regrain.ledger import open_ledger
-from regrain.ledger.elsewhere import schema_of
+from regrain.ledger.elsewhere import lies_elsewhere
 from regrain.ledger.upkeep import inspection_of
 from regrain.maintain import repair as repairing
 from regrain.maintain.audit import Audit, Level
@@ -117,6 +117,7 @@ def repair(
     Raises:
         LockedError: Another run holds the store.
         UnknownPackageError: A package that was named is not there.
+        CorruptionError: The ledger is in a database server, and cannot be used.
     """
     backups = [Vault(place, root) for place in order.places]
     if not order.dry_run:
@@ -176,10 +177,26 @@ def _told_as_repair() -> Iterator[None]:
 
 
 def _heal_ledger(root: StoreRoot, *, dry_run: bool) -> list[Repair]:
-    """Make the ledger anew where it cannot be used, as ``doctor --rebuild-ledger`` does."""
+    """Make the ledger anew where it cannot be used, as ``doctor --rebuild-ledger`` does.
+
+    Not one in a server, unasked: that it is missing may mean that another database is set, or
+    that an old dump was restored, and then the ledger is not lost at all.
+
+    Raises:
+        CorruptionError: It is in a server, and cannot be used.
+    """
     why = _flaw_of_ledger(root)
     if not why:
         return []
+    if lies_elsewhere(root.path):
+        raise CorruptionError(
+            "the ledger cannot be used, and is in a database server",
+            path=root.path,
+            why=why,
+            advice="See that [store] database names the right database, and that what it holds is "
+            "not an old copy. If the ledger is lost: 'regrain doctor --rebuild-ledger', then this "
+            "again.",
+        )
     if dry_run:
         return [_of_ledger(why, "")]
     with run_lock(root, COMMAND), StoreLock(root, exclusive=True):
@@ -193,7 +210,7 @@ def _of_ledger(why: str, aside: str) -> Repair:
 
 def _flaw_of_ledger(root: StoreRoot) -> str:
     """Say why the ledger cannot be used; empty if it can, or if another version can use it."""
-    if schema_of(root.path) is not None:
+    if lies_elsewhere(root.path):
         return _flaw_inside(root)
     try:
         status = os.stat(layout.LEDGER, dir_fd=root.fd, follow_symlinks=False)

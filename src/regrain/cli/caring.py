@@ -172,6 +172,8 @@ def _rebuild(context: Context, *, dry_run: bool, as_json: bool) -> int:
             orphans=done.orphans,
             history=done.history,
             moved_aside=done.aside,
+            old_schema=done.old_schema or None,
+            not_taken_over=done.lost or None,
             problems=[
                 {
                     "package_hash": problem.package_hash or None,
@@ -195,6 +197,8 @@ def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
             f"and {output.count(done.carriers, 'object')}; would move to quarantine/: "
             f"{', '.join(done.aside) or 'nothing'}"
         )
+        if done.old_schema:
+            click.echo(f"would leave the old one in the database: schema {done.old_schema}")
         return
     for problem in done.problems[:_SHOWN_MAX]:
         names = (("package", problem.package_hash), ("object", problem.object))
@@ -209,6 +213,16 @@ def _show_rebuilt(done: Rebuilt, command: str, *, dry_run: bool) -> None:
     )
     if done.aside:
         click.echo(f"the old one is in quarantine/: {', '.join(done.aside)}")
+    if done.old_schema:
+        click.echo(
+            f"the old one is in the database still: schema {done.old_schema}; when nobody needs "
+            f"it any more: DROP SCHEMA {done.old_schema} CASCADE"
+        )
+    if done.lost:
+        click.echo(
+            "what only the old one knew (history, packages set aside, what stands against "
+            f"packages) was not taken over, or not all of it: {output.shown(done.lost)}"
+        )
     click.echo(f"\nNext: {command}")
 
 

@@ -14,7 +14,13 @@ import tomllib
 from typing import NamedTuple
 
 from regrain import disk
-from regrain.errors import ConfigurationError, CorruptionError, RegrainError, reason
+from regrain.errors import (
+    ConfigurationError,
+    CorruptionError,
+    HaltedError,
+    RegrainError,
+    reason,
+)
 from regrain.model import layout
 from regrain.model.whereabouts import server_of
 
@@ -29,7 +35,7 @@ class Place(NamedTuple):
     Attributes:
         store_path: The store, from the root.
         url: Of the database, perhaps with a password.
-        schema: Its own in there.
+        schema: Its own in there; empty before it has one.
     """
 
     store_path: str
@@ -39,7 +45,7 @@ class Place(NamedTuple):
     @property
     def shown(self) -> str:
         """What may be shown of it: the schema alone, no address."""
-        return f"PostgreSQL, schema {self.schema}"
+        return f"PostgreSQL, schema {self.schema}" if self.schema else "PostgreSQL"
 
 
 def place_of(store_path: str, *, create: bool = False) -> Place | None:
@@ -74,8 +80,7 @@ def place_of(store_path: str, *, create: bool = False) -> Place | None:
             )
         if not create:
             raise CorruptionError("the ledger is missing", path=path, advice=_REBUILD)
-        schema = f"regrain_{secrets.token_hex(16)}"
-        mark(path, schema)
+        schema = _first_mark(path)
     return Place(path, url, schema)
 
 
@@ -115,6 +120,22 @@ def schema_of(store_path: str) -> str | None:
     )
 
 
+def check_current(place: Place) -> None:
+    """See that a store's ledger is still where it was when this process looked.
+
+    Raises:
+        HaltedError: It was made anew meanwhile, perhaps by another machine.
+    """
+    now = schema_of(place.store_path)
+    if now != place.schema:
+        raise HaltedError(
+            "the ledger was made anew meanwhile",
+            path=place.shown,
+            why=f"'{layout.LEDGER_MARK}' names {f'the schema {now}' if now else 'no schema'}",
+            advice="Run the command again; it goes on where it was.",
+        )
+
+
 def fresh_place(store_path: str) -> Place | None:
     """Return a place for another ledger of a store, of which ``mark`` makes the ledger.
 
@@ -127,12 +148,31 @@ def fresh_place(store_path: str) -> Place | None:
     url = server_of(path)
     if url is None:
         return place_of(path)
-    return Place(path, url, f"regrain_{secrets.token_hex(16)}")
+    return Place(path, url, _new_schema())
 
 
 def mark(store_path: str, schema: str) -> None:
     """Write down which schema the ledger of a store is in: from now on it is."""
-    text = f'database = "postgresql"\nschema = "{schema}"\n'
     folder, _, name = layout.LEDGER_MARK.rpartition("/")
     with disk.Closing(disk.open_directory(os.path.join(store_path, folder))) as at:
-        disk.write_atomic(name, text.encode(), at)
+        disk.write_atomic(name, _text(schema), at)
+
+
+def _first_mark(store_path: str) -> str:
+    """Choose a schema for a store that has none, or take what another machine chose meanwhile."""
+    schema = _new_schema()
+    folder, _, name = layout.LEDGER_MARK.rpartition("/")
+    with disk.Closing(disk.open_directory(os.path.join(store_path, folder))) as at:
+        try:
+            disk.write_new(name, _text(schema), at, via=at)
+        except FileExistsError:
+            return schema_of(store_path) or _first_mark(store_path)
+    return schema
+
+
+def _new_schema() -> str:
+    return f"regrain_{secrets.token_hex(16)}"
+
+
+def _text(schema: str) -> bytes:
+    return f'database = "postgresql"\nschema = "{schema}"\n'.encode()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from regrain.errors import ConfigurationError, CorruptionError, RegrainError
+from regrain.ledger.elsewhere import check_current
 from regrain.ledger.placeholders import translate
 from regrain.ledger.postgres_failures import is_on_its_way, lost, translated
 from regrain.ledger.queries import Ledger
@@ -21,6 +22,8 @@ from regrain.ledger.schema import REVISION, create_schema
 from regrain.model.clock import monotonic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
     from sqlalchemy.engine.interfaces import DBAPICursor, _DBAPIAnyExecuteParams
 
@@ -74,6 +77,11 @@ def arguments(place: Place) -> dict[str, Any]:
             "[store] database is no URL of a database",
             advice="Write postgresql+psycopg://USER@HOST/DATABASE.",
         ) from None
+    if "@" in (engine.url.host or ""):  # what follows the first is the password's, not to be shown
+        raise ConfigurationError(
+            "[store] database has more than one '@'",
+            advice="Write '%40' for one in a user's name or a password.",
+        )
     return {**_CONNECTED, **engine.dialect.create_connect_args(engine.url)[1]}
 
 
@@ -89,14 +97,21 @@ def connect(place: Place, *, who: str = "", patience: float = SERVER_SECONDS) ->
     due = monotonic() + patience
     while True:
         try:
-            made = psycopg.connect(**known)
-            break
+            return _prepared(psycopg.connect(**known))
         except psycopg.Error as error:
             if not is_on_its_way(error) or monotonic() > due:
                 raise lost(error, place.shown) from None
         time.sleep(_TRY_SECONDS)
-    for statement in _SESSION:
-        made.execute(statement)
+
+
+def _prepared(made: psycopg.Connection) -> psycopg.Connection:
+    """Set up a new session; one that cannot be is closed."""
+    try:
+        for statement in _SESSION:
+            made.execute(statement)
+    except BaseException:
+        made.close()
+        raise
     return made
 
 
@@ -131,11 +146,12 @@ def engine_for(place: Place, *, read_only: bool = False) -> sa.Engine:
 
     def creator() -> psycopg.Connection:
         made = connect(place)
-        made.execute(f"SET search_path = {place.schema}")
-        made.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
-        if read_only:
-            made.execute("SET default_transaction_read_only = on")
-            made.execute("SET default_transaction_isolation = 'repeatable read'")
+        try:
+            for statement in _as_ledger(place.schema, read_only=read_only):
+                made.execute(statement.encode())
+        except BaseException:
+            made.close()
+            raise
         _numbers_are_whole(made)
         made.autocommit = False
         return made
@@ -158,6 +174,17 @@ def engine_for(place: Place, *, read_only: bool = False) -> sa.Engine:
     return engine
 
 
+def _as_ledger(schema: str, *, read_only: bool) -> list[str]:
+    """Return what sets a session up to work with a ledger, whatever the server's defaults are."""
+    isolation = "repeatable read" if read_only else "read committed"
+    return [
+        f"SET search_path = {schema}",
+        f"SET lock_timeout = '{BUSY_SECONDS}s'",
+        f"SET default_transaction_isolation = '{isolation}'",
+        *(["SET default_transaction_read_only = on"] if read_only else []),
+    ]
+
+
 def _numbers_are_whole(connection: psycopg.Connection) -> None:
     """Read sums as whole numbers: PostgreSQL makes decimals of them, lest they overflow."""
     from psycopg.adapt import Loader
@@ -170,32 +197,49 @@ def _numbers_are_whole(connection: psycopg.Connection) -> None:
 
 
 def _one_at_a_time(engine: sa.Engine, place: Place) -> None:
-    """Let transactions that write take turns, as SQLite's do; none begins without its locks."""
+    """Let transactions that write take turns, as SQLite's do; none begins without its locks.
+
+    Nor one in a ledger that was made anew meanwhile: this one is nobody's any more.
+    """
     from regrain.ledger.postgres_locks import check_held
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("LOCK TABLE alembic_version IN EXCLUSIVE MODE")
         check_held(connection, place)
+        check_current(place)
 
 
 def _prepare(connection: sa.Connection, place: Place, *, create: bool, read_only: bool) -> None:
     """See that the schema is there and of ``REVISION``, or bring it there."""
+    may_make, may_upgrade = create and not read_only, not read_only
+    if _is_ready(connection, place, may_make=may_make, may_upgrade=may_upgrade):
+        return
+    with _only_one(connection, place):
+        if _is_ready(connection, place, may_make=may_make, may_upgrade=may_upgrade):
+            return  # another host was faster
+        with connection.begin():
+            found = revision_in(connection, place.schema)
+            if found is None:
+                make_schema(connection, place.schema)
+        if found is not None:
+            _upgrade(connection)
+
+
+def _is_ready(
+    connection: sa.Connection, place: Place, *, may_make: bool, may_upgrade: bool
+) -> bool:
+    """Tell whether the schema is as it has to be; refuse what may not be made so."""
     with connection.begin():
         found = revision_in(connection, place.schema)
-        if found == REVISION:
-            return
-        if found is None and create and not read_only:
-            make_schema(connection, place.schema)
-            return
-    if found is None:
+    if found is None and not may_make:
         raise CorruptionError(
             "the ledger is missing",
             path=place.store_path,
             why=f"the database that is set has no schema {place.schema}",
             advice=f"See that [store] database names the right one. If it is lost: {_REBUILD}",
         )
-    if found > REVISION or read_only:
+    if found is not None and (found > REVISION or (found < REVISION and not may_upgrade)):
         raise CorruptionError(
             "the ledger has another schema",
             path=place.store_path,
@@ -204,7 +248,25 @@ def _prepare(connection: sa.Connection, place: Place, *, create: bool, read_only
             if found < REVISION
             else "Use the version of regrain that made it.",
         )
-    _upgrade(connection)
+    return found == REVISION
+
+
+@contextlib.contextmanager
+def _only_one(connection: sa.Connection, place: Place) -> Iterator[None]:
+    """Let nobody else make or upgrade this schema meanwhile.
+
+    The lock is the session's: a transaction that waited for it would look with old eyes.
+    """
+    from regrain.ledger.postgres_locks import key_of
+
+    key = (key_of(place.schema, "schema") - (1 << 63),)
+    with connection.begin():
+        connection.exec_driver_sql("SELECT pg_advisory_lock(?)", key)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(sa.exc.DatabaseError), connection.begin():
+            connection.exec_driver_sql("SELECT pg_advisory_unlock(?)", key)
 
 
 def _upgrade(connection: sa.Connection) -> None:

@@ -76,6 +76,10 @@ def lost(error: psycopg.Error, where: str) -> RegrainError:
 
 def is_on_its_way(error: psycopg.Error) -> bool:
     """Tell whether a server that refused may take a connection in a moment."""
+    import psycopg
+
+    if not isinstance(error, psycopg.OperationalError):  # it was not even asked
+        return False
     words = str(error)
     return "FATAL" not in words or any(part in words for part in _COMES_BACK)
 

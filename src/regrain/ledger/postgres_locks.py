@@ -3,6 +3,9 @@
 A session is a connection of its own; the server lets go of its locks when that ends, however it
 ends. A transaction that writes first asks the server whether every lock this process believes to
 hold is still held: after a restart of the server somebody else may have it.
+
+A lock is the store's, known by its id: a ledger made anew has another schema, and who waited
+meanwhile must get the lock that all others take from then on.
 """
 
 from __future__ import annotations
@@ -14,18 +17,18 @@ from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
-from regrain.ledger.elsewhere import place_of, schema_of
+from regrain.ledger.elsewhere import Place, schema_of
 from regrain.ledger.postgres import connect
-from regrain.ledger.postgres_failures import first_line, halted
+from regrain.ledger.postgres_failures import first_line, halted, lost
 
 if TYPE_CHECKING:
     import psycopg
     import sqlalchemy as sa
 
-    from regrain.ledger.elsewhere import Place
-
 _NOTE_BYTES_MAX = 63
 _held: dict[str, set[Held]] = {}
+"""What this process holds, by the path of the store."""
+
 _GRANTED = (
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -47,15 +50,14 @@ _HOLDER = (
 class Held:
     """One lock, on a session of its own."""
 
-    def __init__(self, place: Place, session: psycopg.Connection, name: str) -> None:
-        self._place, self._session, self._name = place, session, name
-        self.pid = session.info.backend_pid
-        self.key = key_of(place.schema, name)
-        _held.setdefault(place.schema, set()).add(self)
+    def __init__(self, place: Place, session: psycopg.Connection, key: int) -> None:
+        self._place, self._session = place, session
+        self.pid, self.key = session.info.backend_pid, key
+        _held.setdefault(place.store_path, set()).add(self)
 
     def let_go(self) -> None:
         """Let go of it; done twice it changes nothing."""
-        _held.get(self._place.schema, set()).discard(self)
+        _held.get(self._place.store_path, set()).discard(self)
         self._session.close()
 
     def is_wanted(self) -> bool:
@@ -81,39 +83,33 @@ class Held:
         self.let_go()
 
 
-class _Nothing:
-    """Stands for a lock of a store whose ledger is still a file: nobody else looks here."""
-
-    def let_go(self) -> None:
-        """Do nothing."""
-
-    def is_wanted(self) -> bool:
-        """Return False."""
-        return False
-
-
 class PostgresLocks:
     """The locks of one store.
 
     Args:
         store_path: Its directory, from the root.
+        store_id: What tells it from every other.
+        url: Of the database.
     """
 
-    def __init__(self, store_path: str) -> None:
-        self._store_path = store_path
+    def __init__(self, store_path: str, store_id: str, url: str) -> None:
+        self._store_path, self._store_id, self._url = store_path, store_id, url
 
     def hold(
         self, name: str, *, exclusive: bool, patience: float | None, who: str = ""
-    ) -> Held | _Nothing | None:
-        """Take a lock; None if it was not to be had in time."""
+    ) -> Held | None:
+        """Take a lock; None if it was not to be had in time.
+
+        Raises:
+            RegrainError: The server does not answer, or went away meanwhile.
+        """
         import psycopg
 
         place = self._place()
-        if place is None:
-            return _Nothing()
+        key = key_of(self._store_id, name)
         session = connect(place, who=_introduced(who))
         try:
-            if not _taken(session, key_of(place.schema, name), patience, exclusive=exclusive):
+            if not _taken(session, key, patience, exclusive=exclusive):
                 session.close()
                 return None
         except psycopg.Error as error:
@@ -122,20 +118,28 @@ class PostgresLocks:
         except BaseException:
             session.close()
             raise
-        return Held(place, session, name)
+        return Held(place, session, key)
 
     def holder(self, name: str) -> str:
-        """Return who holds a lock alone; empty if nobody does."""
+        """Return who holds a lock alone; empty if nobody does.
+
+        Raises:
+            RegrainError: The server does not answer, or went away meanwhile.
+        """
+        import psycopg
+
         place = self._place()
-        if place is None:
-            return ""
+        key = key_of(self._store_id, name)
         with contextlib.closing(connect(place)) as session:
-            row = session.execute(_HOLDER, _halves(key_of(place.schema, name))).fetchone()
+            try:
+                row = session.execute(_HOLDER, _halves(key)).fetchone()
+            except psycopg.Error as error:
+                raise lost(error, place.shown) from None
         return "" if row is None else str(row[0]).removeprefix("regrain: ")
 
-    def _place(self) -> Place | None:
-        """Return where they are; None before the ledger was brought there."""
-        return None if schema_of(self._store_path) is None else place_of(self._store_path)
+    def _place(self) -> Place:
+        """Return where they are, whether the ledger is there yet or not."""
+        return Place(self._store_path, self._url, schema_of(self._store_path) or "")
 
 
 def check_held(connection: sa.Connection, place: Place) -> None:
@@ -144,7 +148,7 @@ def check_held(connection: sa.Connection, place: Place) -> None:
     Raises:
         HaltedError: One is not: the server was restarted, or the connection broke.
     """
-    for held in list(_held.get(place.schema, ())):
+    for held in list(_held.get(place.store_path, ())):
         found = connection.exec_driver_sql(
             _GRANTED, {"pid": held.pid, **_halves(held.key)}
         ).scalar_one()
@@ -152,9 +156,9 @@ def check_held(connection: sa.Connection, place: Place) -> None:
             raise halted("its locks were lost with the session that held them", place.shown)
 
 
-def key_of(schema: str, name: str) -> int:
+def key_of(store_id: str, name: str) -> int:
     """Return the number that stands for a lock: 64 bits that no other has."""
-    return int.from_bytes(blake3(f"{schema}/{name}".encode()).digest(8))
+    return int.from_bytes(blake3(f"{store_id}/{name}".encode()).digest(8))
 
 
 def _halves(key: int) -> dict[str, int]:

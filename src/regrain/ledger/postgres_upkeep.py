@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from regrain.errors import CorruptionError
+from regrain.errors import CorruptionError, RegrainError
 from regrain.ledger.postgres import engine_for, make_schema, revision_in
 from regrain.ledger.postgres_failures import translated
+from regrain.ledger.postgres_locks import check_held
 from regrain.ledger.rebuilding import Inspection, NewLedger
 
 if TYPE_CHECKING:
@@ -84,11 +86,28 @@ class ServerInspection(Inspection):
 class ServerNewLedger(NewLedger):
     """A ledger in the making in a schema of its own, of which nobody knows yet."""
 
+    _place: Place
+
     @classmethod
     def begin(cls, place: Place) -> Self:
         """Make an empty one."""
         engine = engine_for(place)
         new = cls(engine, lambda error: translated(error, place.shown))
+        new._place = place
         with new._transaction() as connection:
             make_schema(connection, place.schema)
         return new
+
+    def finish(self) -> None:
+        """See that the locks under which it was made are still held.
+
+        Raises:
+            HaltedError: One is not, so that somebody else may be changing the store.
+        """
+        with self._transaction() as connection:
+            check_held(connection, self._place)
+
+    def discard(self) -> None:
+        """Drop its schema, if the server still listens."""
+        with contextlib.suppress(RegrainError), self._transaction() as connection:
+            connection.exec_driver_sql(f"DROP SCHEMA {self._place.schema} CASCADE")

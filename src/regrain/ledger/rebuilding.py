@@ -229,6 +229,12 @@ class NewLedger(Ledger):
             create_schema(connection)
         return new
 
+    def finish(self) -> None:
+        """See that it may be the ledger from now on."""
+
+    def discard(self) -> None:
+        """Leave nothing of it; of a file who made its directory removes it."""
+
     def add_carriers(self, carriers: Sequence[NewCarrier]) -> None:
         """Add carriers that were found, and their objects."""
         with self._transaction() as connection:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import NotAStoreError, RegrainError, path_of, reason
+from regrain.ledger.elsewhere import lies_elsewhere
 from regrain.ledger.rebuilding import SqliteVersion, sqlite_in_use
 from regrain.maintain.doctor_disk import abilities, file_system, space
 from regrain.maintain.doctor_findings import Finding, Weight
@@ -56,7 +57,7 @@ def examine(wanted: Examination) -> list[Finding]:
     """
     with disk.Closing(open_top(wanted.path)) as fd:
         found = versions(wanted.version, sqlite_in_use())
-        found += _guarded("file system", lambda: file_system(fd))
+        found += _guarded("file system", lambda: _file_system(fd, wanted.path))
         found += _guarded("space", lambda: space(fd, wanted.free_bytes_min, wanted.free_inodes_min))
         root, problems = _open(fd, wanted.path)
         found += problems
@@ -70,6 +71,10 @@ def examine(wanted: Examination) -> list[Finding]:
         found += _guarded("objects", lambda: check_objects(opened, wanted.on_shard))
         found += _guarded("ledger", lambda: check_ledger(opened))
         return found
+
+
+def _file_system(fd: int, path: str) -> Iterable[Finding]:
+    return file_system(fd, server_keeps_locks=lies_elsewhere(path))
 
 
 def _guarded(check: str, work: Callable[[], Iterable[Finding]]) -> list[Finding]:

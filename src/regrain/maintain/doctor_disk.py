@@ -23,7 +23,7 @@ _YEAR_9999 = 253_402_300_799
 _NO_WRITING = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 
 
-def file_system(fd: int) -> Iterator[Finding]:
+def file_system(fd: int, *, server_keeps_locks: bool = False) -> Iterator[Finding]:
     """Name the file system, and say where its kind is a danger."""
     mount = mount_of(fd)
     if mount is None:
@@ -34,15 +34,30 @@ def file_system(fd: int) -> Iterator[Finding]:
             "Mount /proc where regrain runs.",
         )
     else:
-        yield from judge_mount(mount)
+        yield from judge_mount(mount, server_keeps_locks=server_keeps_locks)
 
 
-def judge_mount(mount: Mount) -> Iterator[Finding]:
-    """Judge a mount by its name and options."""
+def judge_mount(mount: Mount, *, server_keeps_locks: bool = False) -> Iterator[Finding]:
+    """Judge a mount by its name and options.
+
+    Args:
+        mount: It.
+        server_keeps_locks: Whether a database server keeps the store's locks, too.
+    """
     point = os.fsdecode(mount.point)
     figures: dict[str, object] = {"kind": mount.kind, "mount_point": point}
     yield Finding(_CHECK, Weight.OK, f"the store lies on {mount.kind}", figures=figures)
-    if mount.is_network:
+    if mount.is_network and server_keeps_locks:
+        yield Finding(
+            _CHECK,
+            Weight.ADVICE,
+            f"{mount.kind} is shared with other machines, and locks there cannot be trusted; "
+            "the server that has the ledger keeps the store's locks, too",
+            "Steer the store, and clean it up, from one machine at a time: that is locked by "
+            "files alone.",
+            figures,
+        )
+    elif mount.is_network:
         yield Finding(
             _CHECK,
             Weight.WARNING,

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _CHECK = "ledger"
 _REBUILD = "Run 'regrain doctor --rebuild-ledger'."
+_LOOK_FIRST = (
+    "See that [store] database names the right database, and that what it holds is no old copy. "
+    "If the ledger is lost: 'regrain doctor --rebuild-ledger'."
+)
 _WAL_BYTES_MAX = 256 << 20
 
 
@@ -65,6 +69,7 @@ def _check_inside(root: StoreRoot, status: os.stat_result | None) -> Iterator[Fi
         root: The store.
         status: Of its file; None where it is in a server.
     """
+    advice = _LOOK_FIRST if status is None else _REBUILD
     try:
         with inspection_of(root.path) as inspection:
             problems, revision = inspection.problems(), inspection.revision()
@@ -73,13 +78,13 @@ def _check_inside(root: StoreRoot, status: os.stat_result | None) -> Iterator[Fi
             yield _broken(f"the ledger is damaged: {problems[0]}", problems=problems)
             return
         if revision != REVISION:
-            yield _other_schema(revision)
+            yield _other_schema(revision, advice)
             return
         ledger = open_ledger(root.path, read_only=True)
     except RegrainError as error:
         words = ": ".join([error.what, *([error.why] if error.why else [])])
         if isinstance(error, CorruptionError) or status is not None:
-            yield _broken(words)
+            yield _broken(words, advice)
         else:
             yield Finding(_CHECK, Weight.ERROR, words, error.advice)
         return
@@ -102,13 +107,13 @@ def _lstat(root: StoreRoot) -> os.stat_result | None:
         return None
 
 
-def _broken(message: str, **figures: object) -> Finding:
-    return Finding(_CHECK, Weight.ERROR, message, _REBUILD, figures, corrupt=True)
+def _broken(message: str, advice: str = _REBUILD, **figures: object) -> Finding:
+    return Finding(_CHECK, Weight.ERROR, message, advice, figures, corrupt=True)
 
 
-def _other_schema(revision: str | None) -> Finding:
+def _other_schema(revision: str | None, advice: str) -> Finding:
     if revision is None:
-        return _broken("the ledger is a database, but no ledger of regrain")
+        return _broken("the ledger is a database, but no ledger of regrain", advice)
     if revision < REVISION:
         return Finding(
             _CHECK,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from regrain import disk
 from regrain.errors import CorruptionError, UnknownFormatError, reason
 from regrain.ledger import Claim, NewCarrier, Outcome, Scanned
-from regrain.ledger.elsewhere import fresh_place
+from regrain.ledger.elsewhere import fresh_place, schema_of
 from regrain.ledger.upkeep import new_ledger
 from regrain.maintain.rebuild_files import (
     lies_there,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from regrain.ledger.rebuilding import NewLedger
+    from regrain.maintain.rebuild_files import Remembered
     from regrain.store.root import StoreRoot
     from regrain.store.scan import Usage
 
@@ -78,6 +79,9 @@ class Rebuilt:
         orphans: Objects no package names.
         history: Lines taken over from the old ledger.
         aside: Where the old ledger was moved to, names in ``quarantine/``.
+        old_schema: The one it is in, if it was in a server, where it stays.
+        lost: Why what only the old ledger knew could not be taken over, or not all of it; empty
+            if it was.
         problems: What is broken on disk.
     """
 
@@ -88,6 +92,8 @@ class Rebuilt:
     orphans: int = 0
     history: int = 0
     aside: list[str] = field(default_factory=list)
+    old_schema: str = ""
+    lost: str = ""
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -97,7 +103,14 @@ def foresee(root: StoreRoot) -> Rebuilt:
     legacy = set(legacy_names(root.fd)[0])
     carriers = sum(1 for shard in layout.SHARDS for _ in carriers_in(root.objects, shard))
     pieces = [f"{layout.LEDGER}{piece}" for piece in pieces_there(root)]
-    return Rebuilt(len(there), len(there & legacy), len(legacy - there), carriers, aside=pieces)
+    return Rebuilt(
+        len(there),
+        len(there & legacy),
+        len(legacy - there),
+        carriers,
+        aside=pieces,
+        old_schema=schema_of(root.path) or "",
+    )
 
 
 def rebuild(root: StoreRoot, on_package: Callable[[Usage], None]) -> Rebuilt:
@@ -105,19 +118,29 @@ def rebuild(root: StoreRoot, on_package: Callable[[Usage], None]) -> Rebuilt:
 
     The new one is made in ``temp/``, complete and flushed, before the old one is moved to
     quarantine: killed anywhere, the old one is in place or there, and doing it again works.
+    In a server it is made in a schema of its own, beside the old one's.
 
     Args:
         root: The store.
         on_package: Told each legacy package that was measured.
+
+    Raises:
+        RegrainError: The old one is not damaged and cannot be read, or the new one not be made.
     """
-    done = Rebuilt()
+    done = Rebuilt(old_schema=schema_of(root.path) or "")
     server = fresh_place(root.path)
     if server is None and not lies_there(root, layout.LEDGER):
         done.aside = set_aside(root)  # what a killed rebuilding left beside a ledger it moved
+    known = remembered(root)
+    done.lost = known.lost
     with RunDirectory(root) as run:
         ledger = new_ledger(os.path.join(root.path, layout.TEMP, run.name, layout.LEDGER), server)
         try:
-            _fill(root, ledger, done, on_package)
+            _fill(root, ledger, known, done, on_package)
+            ledger.finish()
+        except BaseException:
+            ledger.discard()
+            raise
         finally:
             ledger.close()
         done.aside += put_into_place(root, run) if server is None else mark_place(root, server)
@@ -125,9 +148,12 @@ def rebuild(root: StoreRoot, on_package: Callable[[Usage], None]) -> Rebuilt:
 
 
 def _fill(
-    root: StoreRoot, ledger: NewLedger, done: Rebuilt, on_package: Callable[[Usage], None]
+    root: StoreRoot,
+    ledger: NewLedger,
+    known: Remembered,
+    done: Rebuilt,
+    on_package: Callable[[Usage], None],
 ) -> None:
-    known = remembered(root)
     ledger.add_history(known.history)
     done.history = len(known.history)
     for shard in layout.SHARDS:

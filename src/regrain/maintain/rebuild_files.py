@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from regrain import disk
-from regrain.errors import CorruptionError, RegrainError
+from regrain.errors import CorruptionError
 from regrain.ledger.elsewhere import mark, schema_of
 from regrain.ledger.rebuilding import Inspection
 from regrain.ledger.upkeep import inspection_of
@@ -42,7 +42,7 @@ def put_into_place(root: StoreRoot, run: RunDirectory) -> list[str]:
     return aside
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Remembered:
     """What only a ledger knows.
 
@@ -51,22 +51,29 @@ class Remembered:
         excluded: Packages set aside.
         intents: What was to be done to packages and is not known to have been.
         integrity: What stands against packages, since when.
+        lost: Why the rest of it, or all, could not be read; empty if it could.
     """
 
     history: list[tuple[int, str, str | None, str]] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
     intents: list[tuple[str, str, int]] = field(default_factory=list)
     integrity: list[tuple[str, str, int]] = field(default_factory=list)
+    lost: str = ""
 
 
 def remembered(root: StoreRoot) -> Remembered:
     """Return what the ledger in place still tells, else the last one moved aside.
 
-    What can be read of it, that is: the rest is lost, which the disk does not mind.
+    What can be read of it, that is: what is damaged is lost, which the disk does not mind.
+
+    Raises:
+        RegrainError: It is not damaged, but cannot be read now: its server went away, or another
+            process works with it. Nothing of it may be taken for lost.
     """
     found = Remembered()
     if schema_of(root.path) is not None:
-        with contextlib.suppress(CorruptionError), inspection_of(root.path) as old:
+        with _as_far_as_it_goes(found), inspection_of(root.path) as old:
+            old.problems()  # a ledger that is missing is told so, not by what it lacks
             _remember(found, old)
         return found
     if lies_there(root, layout.LEDGER):
@@ -76,32 +83,40 @@ def remembered(root: StoreRoot) -> Remembered:
         if not numbers:
             return found
         path = os.path.join(root.path, layout.QUARANTINE, f"{layout.LEDGER}.{max(numbers)}")
-    with contextlib.suppress(RegrainError), Inspection(path, leave_log=True) as old:
+    with _as_far_as_it_goes(found), Inspection(path, leave_log=True) as old:
         _remember(found, old)
     return found
 
 
+@contextlib.contextmanager
+def _as_far_as_it_goes(found: Remembered) -> Iterator[None]:
+    """End quietly where the old ledger is damaged, and only there."""
+    try:
+        yield
+    except CorruptionError as error:
+        found.lost = found.lost or error.why or error.what
+
+
 def _remember(found: Remembered, old: Inspection) -> None:
-    _extend(found.history, old.history)
-    _extend(found.excluded, old.excluded)
-    _extend(found.intents, old.intents)
-    _extend(found.integrity, old.integrity)
+    _extend(found, found.history, old.history)
+    _extend(found, found.excluded, old.excluded)
+    _extend(found, found.intents, old.intents)
+    _extend(found, found.integrity, old.integrity)
 
 
 def mark_place(root: StoreRoot, place: Place) -> list[str]:
     """Let a finished schema in a server be the ledger; a ledger that is a file goes aside.
 
     Returns:
-        Where the old one is: names in ``quarantine/``, or the schema it was in.
+        Where a file went, names in ``quarantine/``. A schema stays where it is.
     """
-    before = schema_of(root.path)
     mark(root.path, place.schema)
-    return [*set_aside(root), *([f"schema {before}"] if before else [])]
+    return set_aside(root)
 
 
-def _extend(listed: list[_T], read: Callable[[], Iterator[_T]]) -> None:
+def _extend(found: Remembered, listed: list[_T], read: Callable[[], Iterator[_T]]) -> None:
     """Add what can be read, up to where it breaks off."""
-    with contextlib.suppress(RegrainError):
+    with _as_far_as_it_goes(found):
         for row in read():
             listed.append(row)  # noqa: PERF402 -- what came before an error is kept
 

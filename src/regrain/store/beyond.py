@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from regrain.store.root import StoreRoot
+
 
 class Holding(Protocol):
     """A lock that is held."""
@@ -46,21 +48,26 @@ class Beyond(Protocol):
         """Return who holds a lock alone; empty if nobody does."""
 
 
-_keepers: dict[str, Callable[[], Beyond]] = {}
+_keepers: dict[str, Callable[[str], Beyond]] = {}
 
 
-def entrust(store_path: str, keeper: Callable[[], Beyond] | None) -> None:
-    """Say who keeps the locks of a store beyond this machine; None: nobody."""
+def entrust(store_path: str, keeper: Callable[[str], Beyond] | None) -> None:
+    """Say who keeps the locks of a store beyond this machine; None: nobody.
+
+    Args:
+        store_path: The store's directory, from the root.
+        keeper: Told the store's id, which stays what it is whatever becomes of the ledger.
+    """
     if keeper is None:
         _keepers.pop(store_path, None)
     else:
         _keepers[store_path] = keeper
 
 
-def keeper_of(store_path: str) -> Beyond | None:
+def keeper_of(root: StoreRoot) -> Beyond | None:
     """Return who keeps the locks of a store beyond this machine."""
-    found = _keepers.get(os.path.abspath(store_path))
-    return None if found is None else found()
+    found = _keepers.get(os.path.abspath(root.path))
+    return None if found is None else found(root.store_id)
 
 
 AT_ONCE = 0.2
@@ -68,10 +75,10 @@ AT_ONCE = 0.2
 
 @contextlib.contextmanager
 def held(
-    store_path: str, name: str, *, patience: float | None = AT_ONCE, who: str = ""
+    root: StoreRoot, name: str, *, patience: float | None = AT_ONCE, who: str = ""
 ) -> Iterator[tuple[bool, str]]:
     """Hold a lock alone beyond this machine, if somebody keeps it; say whether, or who does."""
-    keeper = keeper_of(store_path)
+    keeper = keeper_of(root)
     if keeper is None:
         yield True, ""
         return

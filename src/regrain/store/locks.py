@@ -49,7 +49,7 @@ def run_lock(root: StoreRoot, what: str) -> Iterator[None]:
                 why=holder or "it did not say who it is",
                 advice="Wait for it, or stop it, then run the command again.",
             )
-        with beyond.held(root.path, layout.RUN_LOCK, who=what) as (is_free, holder):
+        with beyond.held(root, layout.RUN_LOCK, who=what) as (is_free, holder):
             if not is_free:
                 raise LockedError(
                     "another run holds the store",
@@ -156,7 +156,7 @@ class StoreLock:
 
     def _beyond_too(self) -> beyond.Holding | None:
         """Take it on other machines, too."""
-        keeper = beyond.keeper_of(self._root.path)
+        keeper = beyond.keeper_of(self._root)
         if keeper is None:
             return None
         patience = self._patience if self._exclusive else None
@@ -190,7 +190,7 @@ def publish_lock(root: StoreRoot) -> Iterator[None]:
     """
     with disk.Closing(_open(root, layout.PUBLISH_LOCK)) as fd:
         disk.lock(fd, exclusive=True, wait=True)
-        with beyond.held(root.path, layout.PUBLISH_LOCK, patience=None):
+        with beyond.held(root, layout.PUBLISH_LOCK, patience=None):
             yield
 
 
@@ -205,7 +205,7 @@ def is_running(root: StoreRoot) -> str:
         return ""
     with disk.Closing(fd):
         if disk.lock(fd, exclusive=False, wait=False):
-            keeper = beyond.keeper_of(root.path)
+            keeper = beyond.keeper_of(root)
             return "" if keeper is None else keeper.holder(layout.RUN_LOCK)
         note = os.pread(fd, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace").strip()
         return note or "a run that has not said what it is"
@@ -235,6 +235,7 @@ class RunDirectory:
         self.marks_errors = marks_errors
         self.name = secrets.token_hex(8)
         self._root = root
+        self._held: list[disk.Held] = []
         self._beyond: beyond.Holding | None = None
         with _temp(root, exclusive=False) as temp:
             try:
@@ -242,14 +243,15 @@ class RunDirectory:
             except BaseException:
                 with contextlib.suppress(OSError):
                     disk.remove_tree(self.name, temp)
+                self._let_go()
                 raise
 
     def _make(self, temp: int) -> None:
-        disk.make_directory(self.name, temp, 0o700)
-        keeper = beyond.keeper_of(self._root.path)
-        if keeper is not None:
+        keeper = beyond.keeper_of(self._root)
+        if keeper is not None:  # before anybody sees it: the lock of temp/ is this machine's
             self._beyond = keeper.hold(_of_run(self.name), exclusive=True, patience=None)
-        self._held = [disk.Held(disk.open_directory(self.name, temp))]
+        disk.make_directory(self.name, temp, 0o700)
+        self._held.append(disk.Held(disk.open_directory(self.name, temp)))
         self.fd = self._held[0].fd
         self._held.append(disk.Held(disk.create(RUN_DIRECTORY_LOCK, self.fd)))
         disk.lock(self._held[1].fd, exclusive=True, wait=True)
@@ -287,9 +289,12 @@ class RunDirectory:
                 with _temp(self._root, exclusive=False) as temp:
                     disk.remove_tree(self.name, temp)
         finally:
-            self._held.clear()
-            if self._beyond is not None:
-                self._beyond.let_go()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        if self._beyond is not None:
+            self._beyond.let_go()
 
 
 def empty_dead_runs(root: StoreRoot) -> list[str]:
@@ -335,7 +340,7 @@ def _of_run(name: str) -> str:
 
 def _lives_elsewhere(root: StoreRoot, name: bytes) -> bool:
     """Tell whether a run on another machine, whose file lock is not seen here, holds it."""
-    keeper = beyond.keeper_of(root.path)
+    keeper = beyond.keeper_of(root)
     return keeper is not None and bool(keeper.holder(_of_run(os.fsdecode(name))))
 
 

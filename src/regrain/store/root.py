@@ -230,15 +230,34 @@ def write_store_file(fd: int, store_id: str, phase: Phase, *, backup_of: str = "
         phase: Where reads go.
         backup_of: Of a backup, the id of its store.
     """
-    mode = stat.S_IMODE(os.fstat(fd).st_mode) & 0o444 | 0o200
+    content, mode = _as_file(fd, store_id, phase, backup_of)
+    with disk.Closing(disk.open_directory(layout.TEMP, fd)) as temp:
+        disk.write_atomic(layout.STORE_FILE, content, fd, mode, via=temp)
+
+
+def first_store_file(fd: int) -> bool:
+    """Make a store of a prepared directory; False where somebody else just did.
+
+    Nobody's ``store.toml`` is replaced: by its id others know the store already.
+    """
+    content, mode = _as_file(fd, new_id(), Phase.DUAL, "")
+    with disk.Closing(disk.open_directory(layout.TEMP, fd)) as temp:
+        try:
+            disk.write_new(layout.STORE_FILE, content, fd, mode, via=temp)
+        except FileExistsError:
+            return False
+    return True
+
+
+def _as_file(fd: int, store_id: str, phase: Phase, backup_of: str) -> tuple[bytes, int]:
+    """Return what ``store.toml`` is to hold, and its mode."""
     text = (
         f'format = {layout.FORMAT}\nhash = "blake3"\n'
         f'store_id = "{store_id}"\nphase = "{phase.value}"\n'
     )
     if backup_of:
         text += f'backup_of = "{backup_of}"\n'
-    with disk.Closing(disk.open_directory(layout.TEMP, fd)) as temp:
-        disk.write_atomic(layout.STORE_FILE, text.encode(), fd, mode, via=temp)
+    return text.encode(), stat.S_IMODE(os.fstat(fd).st_mode) & 0o444 | 0o200
 
 
 def legacy_names(fd: int) -> tuple[list[str], list[str]]:
