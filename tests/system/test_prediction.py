@@ -75,14 +75,29 @@ def test_what_cannot_fit_is_refused_and_what_would_is_said(workplace: Path, seed
     with mounts.mounted("ext4", workplace) as point:
         store = point / "store"
         CORPORA["families"](store, seed)
-        free = fill(point, leave=4 << 20)
-        copying = Regrain(store, {"REGRAIN_STORE__INGEST": "copy"})
+        free = fill(point, leave=6 << 20)  # linking takes less, copying and compressing more
+        floors = {
+            "REGRAIN_MIGRATION__FREE_BYTES_MIN": "100000",
+            "REGRAIN_MIGRATION__FREE_INODES_MIN": "10",
+        }
+        copying = Regrain(store, {**floors, "REGRAIN_STORE__INGEST": "copy"})
         refused = copying("plan", "--json", code=5).document
         said = choice(refused, "copy", "none")
         assert not said["fits"]
         assert said["peak_bytes"] > free
         assert any("keep_old_packages" in line for line in refused["blockers"])
         assert not (store / "store.toml").exists()
+        fitting = [one for one in refused["choices"] if one["fits"] and one["possible"]]
+        assert fitting
+        for one in fitting:
+            ingest, compression = one["ingest"], one["compression"]
+            words = f'ingest = "{ingest}" with compression = "{compression}"'
+            assert any(words in line for line in refused["blockers"]), words
+            way = {"REGRAIN_STORE__INGEST": ingest, "REGRAIN_STORE__COMPRESSION": compression}
+            would = Regrain(store, {**floors, **way})
+            assert would("plan", "--json").document["blockers"] == []
+        would("init", "--no-predict")
+        would("migrate")
 
 
 def test_time_counts_over_several_runs_and_only_what_the_prediction_is_of(
