@@ -195,8 +195,10 @@ def test_prediction_stands_beside_outcome() -> None:
         "saved_bytes": 2048,
         "saved_bytes_low": 1024,
         "saved_bytes_high": 4096,
+        "seconds": [20.0, 70.0],
         "outcome_saved_bytes": 3072,
         "within_margin": True,
+        "outcome_seconds": 34.2,
     }
     (table,) = foretold.tables({"prediction": found})
     told = {row[0]: row[1] for row in table.rows}
@@ -204,9 +206,14 @@ def test_prediction_stands_beside_outcome() -> None:
         "2.0 KiB (25.0%): from 1.0 KiB (12.5%) to 4.0 KiB (50.0%)"
     )
     assert (told["saved"], told["within the margin"]) == ("3.0 KiB (37.5%)", "yes")
-    early = {**found, "outcome_saved_bytes": None, "within_margin": None}
+    assert told["predicted to take"] == "20 s to 1 min 10 s"
+    assert told["took, pauses left out"] == "34 s"
+    early = found | dict.fromkeys(("outcome_saved_bytes", "within_margin", "outcome_seconds"))
     (table,) = foretold.tables({"prediction": early})
-    assert table.rows[-1] == ("within the margin", "not known yet")
+    assert ("within the margin", "not known yet") in table.rows
+    assert table.rows[-1] == ("took, pauses left out", "not known yet")
+    (table,) = foretold.tables({"prediction": {**found, "seconds": None}})
+    assert table.rows[-1] == ("within the margin", "yes")
     assert foretold.tables({"prediction": None}) == foretold.tables({}) == []
 
 

@@ -11,6 +11,7 @@ from regrain import disk
 from regrain.app import inplace, triggers, undoing
 from regrain.app.compression import ingest_compression
 from regrain.app.floors import floors_of
+from regrain.app.foretold import Worked
 from regrain.app.logs import limits_of
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import RefusedError, RegrainError, path_of
@@ -149,10 +150,11 @@ def _opened(root: StoreRoot) -> Iterator[Ledger]:
 def _journaled(
     root: StoreRoot, settings: Settings, on_event: Callable[[Event], None]
 ) -> Iterator[Callable[[Event], None]]:
-    journal = Journal(root, limits_of(settings))
+    journal, worked = Journal(root, limits_of(settings)), Worked(root)
 
     def tell(event: Event) -> None:
         journal(event)
+        worked(event)
         on_event(event)
 
     try:
@@ -160,7 +162,10 @@ def _journaled(
     except RegrainError as error:
         journal.end(error)
         raise
-    journal.end()
+    else:
+        journal.end()
+    finally:
+        worked.end()
 
 
 class _Running:

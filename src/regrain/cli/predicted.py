@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from regrain.cli import output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from regrain.app.prediction import Prediction
     from regrain.migrate.prediction import Choice
 
@@ -61,7 +63,6 @@ def lines(found: Prediction) -> list[str]:
 
 
 def _row(one: Choice, *, chosen: bool) -> tuple[str, ...]:
-    low, high = (output.duration(seconds) for seconds in one.seconds)
     remarks = ["as configured"] * chosen
     if not one.is_possible:
         remarks.append("not on this file system")
@@ -74,7 +75,7 @@ def _row(one: Choice, *, chosen: bool) -> tuple[str, ...]:
         one.reaches,
         output.size(one.peak_bytes),
         f"{one.peak_inodes:,}",
-        low if low == high else f"{low} to {high}",
+        span(*one.seconds),
         ", ".join(remarks),
     )
 
@@ -87,7 +88,22 @@ def in_words(found: dict[str, object]) -> str:
         return output.size(value) if isinstance(value, int) else "unknown"
 
     said = f"{size('saved_bytes_low')} to {size('saved_bytes_high')} saved"
-    if found["outcome_saved_bytes"] is None:
-        return said
-    place = "within" if found["within_margin"] else "outside"
-    return f"{said}; it is {size('outcome_saved_bytes')}, {place} the margin"
+    if found["outcome_saved_bytes"] is not None:
+        place = "within" if found["within_margin"] else "outside"
+        said += f"; it is {size('outcome_saved_bytes')}, {place} the margin"
+    return "; ".join([said, *_time_in_words(found)])
+
+
+def _time_in_words(found: dict[str, object]) -> Iterator[str]:
+    """Say how long it was to take, and how long it took."""
+    seconds, took = found["seconds"], found["outcome_seconds"]
+    if isinstance(seconds, list):
+        yield f"{span(*seconds)} of work"
+    if isinstance(took, float):
+        yield f"it took {output.duration(took)}"
+
+
+def span(low: float, high: float) -> str:
+    """Return a range of time, as people read it."""
+    ends = output.duration(low), output.duration(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

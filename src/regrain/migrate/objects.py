@@ -146,9 +146,13 @@ class ObjectPublisher:
         else:
             at, source = self._places.pool, staged_path(one.copy).encode()
             self._vouch_for_copy(one.copy, one)
+        digest = one.digest.hex()
+        if self._came_otherwise(digest, name, one):
+            if not one.source:
+                self._drop_copy(one.copy)
+            return None
         if one.unpacked_size:
             return self._publish_packed(source, one)
-        digest = one.digest.hex()
         for target in (digest, name):
             path = object_path(target)
             if self._name(at, source, path, one):
@@ -160,6 +164,16 @@ class ObjectPublisher:
                     self._drop_copy(name)
                 return None
         raise CorruptionError("two carriers of one mode", path=object_path(name))
+
+    def _came_otherwise(self, digest: str, name: str, one: Wanted) -> bool:
+        """Tell whether others published it meanwhile, plain what is compressed here, or so.
+
+        That is so where one of two files has holes, which stays plain, and where somebody adds
+        beside a run that compresses. Both carriers beside each other would do no harm but waste.
+        """
+        if one.unpacked_size:
+            return self._stager.has_plain(digest, one.mode, one.unpacked_size, name)
+        return self._stager.is_served_by_frame(digest, one.mode, one.size)
 
     def _publish_packed(self, source: bytes, one: Wanted) -> PublishedCarrier | None:
         """Publish a compressed carrier; None if one is there that serves."""
@@ -274,15 +288,12 @@ class ObjectPublisher:
 
     def _must_be_there(self, name: str, one: Wanted) -> None:
         """Check that a copy that left the pool was published, for another package."""
-        if one.unpacked_size and self._stager.has_frame(
-            one.digest.hex(), one.mode, one.unpacked_size
+        digest, size = one.digest.hex(), one.unpacked_size or one.size
+        if not (
+            self._stager.has_plain(digest, one.mode, size, name)
+            or self._stager.has_frame(digest, one.mode, size)
         ):
-            return
-        for target in (one.digest.hex(), name):
-            with contextlib.suppress(FileNotFoundError):
-                if self._is_good(object_path(target), one):
-                    return
-        raise StaleCarrierError("a staged object is gone", path=name)
+            raise StaleCarrierError("a staged object is gone", path=name)
 
     # is it still what was read
 

@@ -149,7 +149,7 @@ class Stager:
             raise staging_error(error, entry.path) from error
 
     def now_published(self, name: str) -> None:
-        """Take note that a carrier, by the name it has in the pool, is in ``objects/``."""
+        """Take note that a carrier, by its name in the pool, is in ``objects/``."""
         self._published.add(name)
 
     def is_published(self, name: str) -> bool:
@@ -158,14 +158,22 @@ class Stager:
 
     def _is_in_objects(self, entry: Entry, mode: int, further: str) -> bool:
         """Tell whether a good carrier is in ``objects/``; a broken one will be replaced."""
-        status = _lstat(object_path(entry.digest), self._objects)
-        if status is not None:
-            if self._is_good(status, mode, entry.size):
+        what = entry.digest, mode, entry.size
+        return self.has_plain(*what, further) or self.is_served_by_frame(*what)
+
+    def has_plain(self, digest: str, mode: int, size: int, further: str) -> bool:
+        """Tell whether there is a good plain carrier of a mode, by the bare or the further name."""
+        for name in (digest, further):
+            status = _lstat(object_path(name), self._objects)
+            if status is None:
+                return False
+            if self._is_good(status, mode, size):
                 return True
-            status = _lstat(object_path(further), self._objects)
-            if status is not None and self._is_good(status, mode, entry.size):
-                return True
-        return self._may_have_frame(entry.digest) and self.has_frame(entry.digest, mode, entry.size)
+        return False
+
+    def is_served_by_frame(self, digest: str, mode: int, size: int) -> bool:
+        """Tell the same as ``has_frame``, without a look where there are known to be none."""
+        return self._may_have_frame(digest) and self.has_frame(digest, mode, size)
 
     def _may_have_frame(self, digest: str) -> bool:
         """Tell whether there are compressed carriers in the directory where one would be.
@@ -199,12 +207,8 @@ class Stager:
             return False
 
     def _is_good(self, status: os.stat_result, mode: int, size: int) -> bool:
-        return (
-            status.st_mode == stat.S_IFREG | mode
-            and status.st_size == size
-            and status.st_uid == self._owner.uid
-            and status.st_gid == self._owner.gid
-        )
+        facts = status.st_mode, status.st_size, status.st_uid, status.st_gid
+        return facts == (stat.S_IFREG | mode, size, *self._owner)
 
     def _stage(self, name: str, mode: int, file: OpenFile, entry: Entry, *, inside: bool) -> None:
         packed = self._packed(name, mode, file, entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from regrain.cli import output
+from regrain.cli.predicted import span
 from regrain.cli.report.parts import Table
 from regrain.model.wording import moment, percent, visible
 
@@ -31,8 +32,20 @@ def tables(figures: Mapping[str, object]) -> list[Table]:
         ("predicted to be saved", told),
         ("saved", _share(found.get("outcome_saved_bytes"), found)),
         ("within the margin", within),
+        *_times(found),
     ]
     return [Table("Prediction beside outcome", ("what", "is"), rows)]
+
+
+def _times(found: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return how long it was to take, where that was predicted, and how long it took."""
+    seconds, took = found.get("seconds"), found.get("outcome_seconds")
+    if not isinstance(seconds, list):
+        return []
+    return [
+        ("predicted to take", span(*seconds)),
+        ("took, pauses left out", output.duration(took) if isinstance(took, float) else _UNKNOWN),
+    ]
 
 
 def _share(value: object, found: Mapping[str, object]) -> str:
