@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ def migrate_all(regrain: Regrain, packages: Packages) -> Migrated:
     init = regrain("init", "--json")
     migrate = regrain("migrate", "--json")
     return Migrated(regrain, packages, before, plan, init, migrate)
+
+
+def put_copy(template: Path, place: Path) -> None:
+    """Put a copy of a store, its hard links among it, in the place of what is there."""
+    subprocess.run(["rm", "-rf", "--", place], check=True)
+    subprocess.run(["cp", "-a", "--", template, place], check=True)
 
 
 def record(packages: Packages) -> dict[str, Snapshot]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tests import awkward
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
-from tests.stores import is_linked, migrate_all, read_ledger, record, statuses
+from tests.stores import is_linked, migrate_all, put_copy, read_ledger, record, statuses
 from tests.trees import LegacyPackage
 
 pytestmark = pytest.mark.both_databases
@@ -41,8 +40,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Pa
 @pytest.fixture
 def ready(template: Path, store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
     """The same in the place of the plain store."""
-    remove(store_path)
-    subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    put_copy(template, store_path)
     return Regrain(store_path, COPYING)
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
 from tests.conftest import remove
 from tests.reader import check_store
-from tests.stores import migrate_all, object_inodes, read_ledger, record, statuses
+from tests.stores import migrate_all, object_inodes, put_copy, read_ledger, record, statuses
 from tests.trees import Abilities, LegacyPackage
 
 pytestmark = pytest.mark.both_databases
@@ -57,20 +57,17 @@ def legacy_left(path: Path, before: Mapping[str, Snapshot]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Iterator[Path]:
+def template(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
     """A small store after cutover, to be copied."""
     place = tmp_path_factory.mktemp("undoing") / "store"
     migrate_all(Regrain(place, AT_ONCE), awkward.make_three(place, seed))
     go_to(place, Phase.FILE_LEVEL)
-    yield place
-    remove(place)
+    return place
 
 
 @pytest.fixture
 def ready(template: Path, store_path: Path, plain_store: dict[str, LegacyPackage]) -> Regrain:
-    """The same in the place of the plain store."""
-    remove(store_path)
-    subprocess.run(["cp", "-a", "--", template, store_path], check=True)
+    put_copy(template, store_path)
     return Regrain(store_path, AT_ONCE)
 
 
