@@ -167,5 +167,8 @@ def run(copy: Path, test: str) -> int:
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
     words.append(os.path.normpath(ROOT / "tests/faults" / test))
     done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, check=False)
-    print(done.stdout.decode()[-3000:])  # noqa: T201 -- for whoever reads why it was not seen
+    said = done.stdout.decode()
+    print(said[-3000:])  # noqa: T201 -- for whoever reads why it was not seen
+    if done.returncode == 0 and " skipped" in said and " passed" not in said:
+        pytest.skip(f"{test} cannot run here")
     return done.returncode
