@@ -94,7 +94,7 @@ def test_a_store_says_that_its_ledger_is_elsewhere(
     served: Regrain, store_path: Path, plain_store: Packages
 ) -> None:
     served("init")
-    forgetful = Regrain(store_path)
+    forgetful = Regrain(store_path, {"REGRAIN_STORE__DATABASE": ""})
     assert "no database is set" in forgetful("status", code=2).stderr
     assert "no database is set" in forgetful("doctor", "--rebuild-ledger", code=2).stderr
     assert not (store_path / "state.sqlite").exists()
@@ -104,7 +104,7 @@ def test_a_ledger_moves_from_its_file(
     served: Regrain, store_path: Path, plain_store: Packages
 ) -> None:
     name = min(plain_store)
-    alone = Regrain(store_path)
+    alone = Regrain(store_path, {"REGRAIN_STORE__DATABASE": ""})
     alone("init")
     alone("migrate")
     alone("exclude", name)
