@@ -98,12 +98,11 @@ def options(ingest: Ingest, *, compressed: bool) -> Options:
     )
 
 
-@pytest.mark.parametrize("is_reversed", [False, True])
 @pytest.mark.parametrize("ingest", [Ingest.AUTO, Ingest.COPY])
 @pytest.mark.parametrize(
-    ("plain", "is_compressing"),
-    [("sparse", True), ("dense", False)],
-    ids=["a hole", "another setting"],
+    ("plain", "is_compressing", "is_reversed"),
+    [("sparse", True, False), ("sparse", True, True), ("dense", False, True)],
+    ids=["a hole", "a hole first", "another setting first"],
 )
 def test_who_publishes_second_takes_what_came_first(  # noqa: PLR0917
     root: StoreRoot,

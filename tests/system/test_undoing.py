@@ -482,15 +482,9 @@ def test_readers_never_notice(ready: Regrain, before: dict[str, Snapshot], workp
             while not (workplace / "reading").exists():
                 assert process.poll() is None
                 time.sleep(0.01)
-            for step in (
-                ["cleanup", "--execute"],
-                ["rollback"],
-                ["migrate"],
-                ["rollback"],
-                ["rollback", "--purge", "--execute"],
-                ["migrate"],
-            ):
-                ready(*step)
+            back = ("rollback", "migrate", "rollback", "rollback --purge --execute", "migrate")
+            for step in ("cleanup --execute", *back):
+                ready(*step.split())
             stop.touch()
             out, _ = process.communicate(timeout=60)
         finally:

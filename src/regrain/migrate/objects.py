@@ -169,11 +169,14 @@ class ObjectPublisher:
         """Tell whether others published it meanwhile, plain what is compressed here, or so.
 
         That is so where one of two files has holes, which stays plain, and where somebody adds
-        beside a run that compresses. Both carriers beside each other would do no harm but waste.
+        beside a run that compresses. Both carriers beside each other would do no harm but waste;
+        so a run that does not compress itself spares the look.
         """
         if one.unpacked_size:
             return self._stager.has_plain(digest, one.mode, one.unpacked_size, name)
-        return self._stager.is_served_by_frame(digest, one.mode, one.size)
+        return self._options.compression is not None and self._stager.has_frame(
+            digest, one.mode, one.size
+        )
 
     def _publish_packed(self, source: bytes, one: Wanted) -> PublishedCarrier | None:
         """Publish a compressed carrier; None if one is there that serves."""

@@ -265,7 +265,6 @@ class Run:
         done, _ = wait(self._running, TICK_SECONDS, FIRST_COMPLETED)
         for future in done:
             del self._running[future]
-            result: list[PackageResult | ObjectsResult] | PackageResult | SliceResult
             result, computed, took = future.result()
             self._deaths = 0
             self._course.worked(computed, took)

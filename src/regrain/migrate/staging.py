@@ -159,7 +159,9 @@ class Stager:
     def _is_in_objects(self, entry: Entry, mode: int, further: str) -> bool:
         """Tell whether a good carrier is in ``objects/``; a broken one will be replaced."""
         what = entry.digest, mode, entry.size
-        return self.has_plain(*what, further) or self.is_served_by_frame(*what)
+        return self.has_plain(*what, further) or (
+            self._may_have_frame(entry.digest) and self.has_frame(*what)
+        )
 
     def has_plain(self, digest: str, mode: int, size: int, further: str) -> bool:
         """Tell whether there is a good plain carrier of a mode, by the bare or the further name."""
@@ -170,10 +172,6 @@ class Stager:
             if self._is_good(status, mode, size):
                 return True
         return False
-
-    def is_served_by_frame(self, digest: str, mode: int, size: int) -> bool:
-        """Tell the same as ``has_frame``, without a look where there are known to be none."""
-        return self._may_have_frame(digest) and self.has_frame(digest, mode, size)
 
     def _may_have_frame(self, digest: str) -> bool:
         """Tell whether there are compressed carriers in the directory where one would be.
