@@ -107,7 +107,7 @@ BREAKAGES = {
     ),
     "a file that is replaced is not flushed": Breakage(
         "disk.py",
-        "            if durable:\n                fsync(fd)\n",
+        "        if durable:\n            fsync(fd)\n",
         "",
         "test_power_cuts.py::test_cut_at_every_flush[cutover-xfs]",
     ),
