@@ -153,7 +153,8 @@ def test_fish_completes(
     assert offered("cuto") == ["cutover"]
     assert offered("migrate --retry-") == ["--retry-failed"]
     assert offered(f"show {chosen[:8]}") == [chosen]
-    assert offered("show ") == sorted(plain_store)
+    # fish puts digits in the order of the numbers they write
+    assert sorted(offered("show ")) == sorted(plain_store)
     assert "jobs=" in offered("set ")
 
 
