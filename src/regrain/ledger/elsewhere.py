@@ -27,6 +27,7 @@ from regrain.model.whereabouts import server_of
 _SCHEMA = re.compile(r"\Aregrain_[0-9a-f]{32}\Z")
 _SET_IT = "Set [store] database, or $REGRAIN_STORE__DATABASE; docs/scale.md tells more."
 _REBUILD = "Run 'regrain doctor --rebuild-ledger'."
+_FOLDER, _, _MARK = layout.LEDGER_MARK.rpartition("/")
 
 
 class Place(NamedTuple):
@@ -153,21 +154,24 @@ def fresh_place(store_path: str) -> Place | None:
 
 def mark(store_path: str, schema: str) -> None:
     """Write down which schema the ledger of a store is in: from now on it is."""
-    folder, _, name = layout.LEDGER_MARK.rpartition("/")
-    with disk.Closing(disk.open_directory(os.path.join(store_path, folder))) as at:
-        disk.write_atomic(name, _text(schema), at)
+    with _folder(store_path) as at:
+        disk.write_atomic(_MARK, _text(schema), at)
 
 
 def _first_mark(store_path: str) -> str:
     """Choose a schema for a store that has none, or take what another machine chose meanwhile."""
     schema = _new_schema()
-    folder, _, name = layout.LEDGER_MARK.rpartition("/")
-    with disk.Closing(disk.open_directory(os.path.join(store_path, folder))) as at:
+    with _folder(store_path) as at:
         try:
-            disk.write_new(name, _text(schema), at, via=at)
+            disk.write_new(_MARK, _text(schema), at, via=at)
         except FileExistsError:
             return schema_of(store_path) or _first_mark(store_path)
     return schema
+
+
+def _folder(store_path: str) -> disk.Closing:
+    """Open the directory that the mark is in."""
+    return disk.Closing(disk.open_directory(os.path.join(store_path, _FOLDER)))
 
 
 def _new_schema() -> str:
