@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import floor as floor_
 from bench.trees import digest, usage
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ def b3sum(job: Job) -> None:
     facts = job.corpus.facts
     job.prove("lines", len(hashes), facts.files)
     job.prove("hashes", len(set(hashes)), facts.contents + bool(facts.empty))
+
+
+def floor(job: Job) -> None:
+    """Do with every file what a migration must, and nothing else, a little more each time."""
+    for stage, name in enumerate(floor_.STAGES):
+        place = job.place / str(stage)
+        command: Command = [sys.executable, floor_.__file__, job.corpus.path, place, str(stage)]
+        job.step(f"floor: {'+ ' if stage else ''}{name}", command, reads=job.corpus.path)
+    job.prove("links", len(list(place.glob("objects/*/*"))), job.corpus.facts.carriers)
 
 
 def link_copy(job: Job) -> None:
