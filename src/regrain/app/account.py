@@ -9,7 +9,7 @@ from regrain.app.health import last_trigger
 from regrain.app.integrity import PROVEN
 from regrain.app.naming import known_hash
 from regrain.errors import UnknownPackageError
-from regrain.ledger import LEGACY_CHANGED, Concern, Event, Ledger, PackageRow, Standing, open_ledger
+from regrain.ledger import Concern, Event, Ledger, PackageRow, Standing, open_ledger
 from regrain.maintain.need import cost_of_undoing
 from regrain.migrate.backed_up import (
     BACKUP_DAMAGED,
@@ -19,7 +19,7 @@ from regrain.migrate.backed_up import (
     path_in,
 )
 from regrain.model.phase import Layout, Phase
-from regrain.model.status import Status
+from regrain.model.status import LEGACY_CHANGED, Status
 from regrain.store import dual
 from regrain.store.root import legacy_names
 

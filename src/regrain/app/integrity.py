@@ -6,10 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 from regrain.errors import RegrainError
-from regrain.ledger import LEGACY_CHANGED, open_ledger
+from regrain.ledger import open_ledger
 from regrain.maintain.audit import Audit, Level
 from regrain.migrate.parting import Change
 from regrain.model.digest import is_package_hash
+from regrain.model.status import LEGACY_CHANGED
 from regrain.store.locks import publish_lock
 from regrain.store.packages import is_published
 

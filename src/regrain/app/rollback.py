@@ -21,7 +21,6 @@ from regrain.errors import (
     LockedError,
     RegrainError,
 )
-from regrain.ledger import LEGACY_CHANGED
 from regrain.maintain import need as needing
 from regrain.maintain import purge as purging
 from regrain.maintain import restore as restoring
@@ -29,6 +28,7 @@ from regrain.maintain import rollback as rolling
 from regrain.migrate.phases import catch_up, switch
 from regrain.model import layout
 from regrain.model.phase import Phase
+from regrain.model.status import LEGACY_CHANGED
 from regrain.store.locks import RunDirectory, StoreLock, is_running
 from regrain.store.trash import take_back_right
 

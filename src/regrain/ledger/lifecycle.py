@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from regrain.ledger.recording import remember
 from regrain.ledger.schema import history, integrity, packages, store_migration
 from regrain.model import clock
-from regrain.model.status import Status
+from regrain.model.status import LEGACY_CHANGED, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from regrain.ledger.rows import Scanned
 
 _m = store_migration.c
-
-LEGACY_CHANGED = "legacy directory: "
-"""How the words begin that only a deep verification, which looks at that directory, takes back."""
 
 VANISHED = "source vanished: its legacy directory is gone and it was not published"
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from regrain import disk
 from regrain.errors import PackageError, path_of, reason, shown
-from regrain.ledger import LEGACY_CHANGED
 from regrain.ledger.keeping import Intent
 from regrain.model import layout
 from regrain.model.phase import Layout
-from regrain.model.status import Status
+from regrain.model.status import LEGACY_CHANGED, Status
 from regrain.store.legacy import freed_with
 from regrain.store.packages import is_published
 from regrain.store.trash import (

@@ -18,7 +18,7 @@ from regrain.errors import (
     UnknownFormatError,
     reason,
 )
-from regrain.ledger import LEGACY_CHANGED
+from regrain.model.status import LEGACY_CHANGED
 from regrain.store.compare import first_difference
 from regrain.store.glance import first_change
 from regrain.store.legacy import LegacyPackage, SpecialFileError

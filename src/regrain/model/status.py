@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+LEGACY_CHANGED = "legacy directory: "
+"""How the words begin that only a deep verification, which looks at that directory, takes back."""
+
 
 class Status(StrEnum):
     """Where the migration of a package stands."""
