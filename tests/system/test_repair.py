@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 
 from regrain import disk
+from regrain.app import repairing
 from regrain.app.store import PackageStore
+from regrain.errors import LockedError
 from regrain.ledger import open_ledger
 from regrain.migrate.backed_up import BACKUP_CREATED, detail_of
+from regrain.settings import Settings
+from regrain.store.locks import run_lock
 from tests.command import Regrain
 from tests.compare import differences, snapshot
 from tests.conftest import remove
@@ -394,3 +399,27 @@ def test_beside_a_run_it_ends_with_11(scene: Scene) -> None:
     regrain = Regrain(scene.path)
     with run_lock(root_of(scene.path), "a test"):
         assert "a test" in regrain("verify", "--repair", code=11).stderr
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_run_that_began_during_the_look(scene: Scene, is_damaged: bool) -> None:
+    """It is in the way only of what is to be healed, not of saying that there is nothing."""
+    if is_damaged:
+        lose(carrier(scene, object_of_one(scene)[2]))
+    root = PackageStore.open(scene.path).root
+    with ExitStack() as another:
+
+        def begin(_: object) -> None:
+            if not took_place:
+                another.enter_context(run_lock(root, "regrain migrate"))
+                took_place.append(True)
+
+        took_place: list[bool] = []
+        if is_damaged:
+            with pytest.raises(LockedError, match="regrain migrate"):
+                repairing.repair(root, Settings(), repairing.Order(), on_result=begin)
+        else:
+            done = repairing.repair(root, Settings(), repairing.Order(), on_result=begin)
+            assert not done.is_damaged
+            assert done.report.repairs == []
+        assert took_place

@@ -56,7 +56,10 @@ ACTORS = "tests.system.together_actors"
 
 def make_items(place: Path, store: Path, seed: int) -> list[Item]:
     """Make packages that share most of their files, and modes that do not always agree."""
-    common = [Random(f"{seed}:common:{n}").randbytes(200 + 997 * n % 20_000) for n in range(40)]
+    common = [  # of digits, so that compressing pays
+        Random(f"{seed}:common:{n}").randbytes(200 + 997 * n % 20_000).hex().encode()
+        for n in range(40)
+    ]
     makers = [("directory", 10), ("archive", 8), ("legacy", 6), ("lasting", 4)]
     return [
         make_item(place, store, seed, kind, number, common)
@@ -287,6 +290,20 @@ def test_eight_processes(workplace: Path, seed: int) -> None:
 def test_eight_processes_for_a_minute(workplace: Path, seed: int) -> None:
     counted = run_together(workplace, seed + 1, 60, dict.fromkeys(ROLES, 1_000_000))
     assert sum(counted.values()) >= 2 * sum(QUOTA.values()), counted
+
+
+PACKERS = "tests.system.packed_actors"
+PACKED_QUOTA = {**QUOTA, "add-2": 0, "repack": 9, "repair": 4, "remote": 40}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ten_processes_while_objects_change_their_form(workplace: Path, seed: int) -> None:
+    """Migration and additions compress; ``repack`` goes back and forth; ``repair`` looks on."""
+    counted = run_together(workplace, seed + 2, 200, PACKED_QUOTA, actors=PACKERS)
+    for verb, times in {"repair": 4, "push": 5, "pull": 5, "migrate": 3}.items():
+        assert counted[verb] >= times, counted
+    assert sum(counted[f"repack {choice}"] for choice in ("all", "cold", "none")) >= 9, counted
 
 
 def test_the_judge_of_moments() -> None:

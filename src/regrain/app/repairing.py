@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from regrain.app.floors import floors_of
@@ -143,21 +143,28 @@ def repair(
     report = Report(list(mended), stopped=first.audit.stopped)
     if report.stopped or (order.dry_run and mended):
         return Repaired(first, report, first)
+    ledger = open_ledger(root.path, read_only=True)
+    try:
+        seen = replace(first, books=_books(root, order, ledger))
+        task = _task(root, settings, order, seen, ledger, backups)
+        foreseen = repairing.foresee(root, ledger, task).repairs
+    finally:
+        ledger.close()
     if order.dry_run:
-        ledger = open_ledger(root.path, read_only=True)
-        try:
-            task = _task(root, settings, order, first, ledger, backups)
-            report.repairs += repairing.foresee(root, ledger, task).repairs
-        finally:
-            ledger.close()
+        report.repairs += foreseen
         return Repaired(first, report, first)
+    if not (foreseen or task.digests or task.legacy or _part(seen)):
+        # The look may have taken hours: whoever holds the store by now is not in its way.
+        return Repaired(first, report, _look_again(root, look, order, seen, report))
     with _told_as_repair(), single_run(root, COMMAND) as ledger:
-        task = _task(root, settings, order, first, ledger, backups)
+        seen = replace(first, books=_books(root, order, ledger))
+        task = _task(root, settings, order, seen, ledger, backups)
         done = repairing.repair(root, ledger, task, on_repair=on_repair, stopping=stopping)
         report.repairs += done.repairs
         report.stopped = done.stopped
-        books = None if order.texts else _mend_books(root, ledger)
-    return Repaired(first, report, _look_again(root, look, order, first, report, books))
+        if not order.texts:
+            seen = replace(seen, books=_mend_books(root, ledger))
+    return Repaired(first, report, _look_again(root, look, order, seen, report))
 
 
 @contextlib.contextmanager
@@ -239,16 +246,15 @@ def _task(
     root: StoreRoot,
     settings: Settings,
     order: Order,
-    first: Verdict,
+    seen: Verdict,
     ledger: Ledger,
     backups: list[Vault],
 ) -> repairing.Task:
     store, floors = settings.store, floors_of(root.fd, settings)
-    books = Books() if order.texts else check_books(root, ledger)
     return repairing.Task(
-        digests=sorted(_digests(first.audit, books)),
+        digests=sorted(_digests(seen.audit, seen.books or Books())),
         packages=_packages(root, order, ledger),
-        legacy=sorted({change.package_hash for change in first.audit.changes}),
+        legacy=sorted({change.package_hash for change in seen.audit.changes}),
         ways=ways_of(root, store.ingest, link_outside=store.link_outside),
         backups=[*backups, *_known_backup(root, ledger, order.places)],
         jobs=store.migration_parallel_files,
@@ -267,6 +273,16 @@ def _known_backup(root: StoreRoot, ledger: Ledger, given: tuple[str, ...]) -> li
         return [Vault(path, root)]
     except RegrainError:
         return []
+
+
+def _books(root: StoreRoot, order: Order, ledger: Ledger) -> Books | None:
+    """Compare ledger and disk, unless some packages alone are looked at."""
+    return None if order.texts else check_books(root, ledger)
+
+
+def _part(seen: Verdict) -> bool:
+    """Tell whether anything is not what was stored, or ledger and disk part."""
+    return seen.is_damaged or (seen.books is not None and seen.books.disagree)
 
 
 def _digests(found: Audit, books: Books) -> set[str]:
@@ -321,18 +337,17 @@ def _look_again(
     root: StoreRoot,
     look: Callable[[list[str], Level], Verdict],
     order: Order,
-    first: Verdict,
+    seen: Verdict,
     report: Report,
-    books: Books | None,
 ) -> Verdict:
     """Verify what was concerned, which takes back what no longer stands against it."""
-    names = {*report.packages, *_named(first.audit)}
+    names = {*report.packages, *_named(seen.audit)}
     there = [n for n in sorted(names) if is_package_hash(n) and dual.has_package(root, n)]
     found = Audit()
     if there:
         level = Level.FULL if order.level is Level.QUICK else order.level
         found = look(there, level).audit
-    return Verdict(found, books, "", first.not_migrated)
+    return Verdict(found, seen.books, "", seen.not_migrated)
 
 
 def _named(found: Audit) -> Iterable[str]:
