@@ -9,7 +9,13 @@ from pathlib import Path
 
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from regrain.app.initialising import initialise
 from regrain.app.store import Package, PackageStore
@@ -25,6 +31,7 @@ from tests.model.commands import (
     Chance,
     Choice,
     Command,
+    about,
     caring,
     chances,
     keeping,
@@ -152,6 +159,16 @@ class Life(RuleBasedStateMachine):
     def keep(self, who: str, chosen: Choice) -> None:
         """Packages come and go."""
         self.give(who, chosen(self.sources))
+
+    def _set_aside(self) -> list[str]:
+        return sorted(name for name, one in self.model.known.items() if one.excluded)
+
+    @precondition(lambda self: bool(self._set_aside()))
+    @rule(who=actors, number=numbers)
+    def include(self, who: str, number: int) -> None:
+        """Somebody takes back one of those that are set aside: chance alone hits them seldom."""
+        names = self._set_aside()
+        self.give(who, about("include", names[number % len(names)]))
 
     @rule(who=actors, command=caring)
     def care(self, who: str, command: Command) -> None:
