@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from regrain.cli import main
+from regrain.cli import main, run
 from regrain.cli.context import Context
 from tests.conftest import remove
 from tests.system.calling import call, judge, state
@@ -184,3 +184,18 @@ def _all_of(fd: int) -> Iterator[bytes]:
     with contextlib.suppress(OSError):  # the other end is closed
         while piece := os.read(fd, 1 << 16):
             yield piece
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["migrate", "--quiet"], "Write 'regrain --quiet migrate'."),
+        (["migrate", "-v"], "Write 'regrain -v migrate'."),
+        (["remote", "list", "--store", "x"], "Write 'regrain --store … remote list'."),
+    ],
+)
+def test_where_an_option_of_all_commands_belongs(
+    words: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert advice in capsys.readouterr().err

@@ -159,6 +159,8 @@ def _in_our_words(error: Exception) -> RegrainError:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = "regrain" if context is None else context.command_path
+        if misplaced := _misplaced(error, command):
+            return misplaced
         what = error.format_message().rstrip(".")
         if isinstance(error, click.MissingParameter):  # its choices come on lines of their own
             what = " ".join(what.split())
@@ -175,6 +177,21 @@ def _in_our_words(error: Exception) -> RegrainError:
         why=f"{type(error).__name__}: {error}",
         advice="Run the command again with -vv before it for the details, and report them.",
     )
+
+
+def _misplaced(error: click.ClickException, command: str) -> UsageError | None:
+    """Return what to say of an option that all commands share, given after one of them."""
+    if not isinstance(error, click.NoSuchOption):
+        return None
+    for option in main.params:
+        if error.option_name in option.opts and isinstance(option, click.Option):
+            value = "" if option.is_flag or option.count else " …"
+            words = command.removeprefix("regrain").strip()
+            return UsageError(
+                f"'{error.option_name}' goes before the command",
+                advice=f"Write 'regrain {error.option_name}{value} {words}'.",
+            )
+    return None
 
 
 def _verbosity(arguments: list[str]) -> int:
