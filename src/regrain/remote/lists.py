@@ -33,10 +33,6 @@ LIST_BYTES_MAX = 4 << 30
 _FORMAT_BYTES_MAX = 4096
 
 
-class _Form(msgspec.Struct):
-    format: int
-
-
 def frame_bytes_max(size: int) -> int:
     """Return what the frame of so many bytes takes at the most, if it is honest."""
     return size + size // 64 + 4096
@@ -71,28 +67,39 @@ def write_form(remote: Remote) -> None:
 
 
 def _has_form(remote: Remote) -> bool:
-    with tempfile.TemporaryFile() as target:
-        if not remote.fetch(keys.FORMAT_KEY, target.fileno(), _FORMAT_BYTES_MAX):
-            return False
-        target.seek(0)
-        raw = target.read()
-    try:
-        form = msgspec.json.decode(raw, type=_Form)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptionError(
-            "what lies there is damaged",
-            path=f"{remote.url}/{keys.FORMAT_KEY}",
-            why=str(error),
-            advice="Delete this key; the next push writes it anew.",
-        ) from error
-    if form.format != FORMAT:
+    form = read_form(remote, keys.FORMAT_KEY)
+    if form is None:
+        return False
+    if form.get("format") != FORMAT:
         raise UnknownFormatError(
-            f"packages of format {form.format} lie there",
+            f"packages of format {form.get('format')!r} lie there",
             path=remote.url,
             why=f"this version knows format {FORMAT}",
             advice="Use a newer regrain.",
         )
     return True
+
+
+def read_form(remote: Remote, key: str) -> dict[str, object] | None:
+    """Read a small key that describes the place; None where there is none.
+
+    Raises:
+        CorruptionError: It is no JSON object.
+    """
+    with tempfile.TemporaryFile() as target:
+        if not remote.fetch(key, target.fileno(), _FORMAT_BYTES_MAX):
+            return None
+        target.seek(0)
+        raw = target.read()
+    try:
+        return msgspec.json.decode(raw, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptionError(
+            "what lies there is damaged",
+            path=f"{remote.url}/{key}",
+            why=str(error),
+            advice="Delete this key; the next push or backup writes it anew.",
+        ) from error
 
 
 def listed(remote: Remote) -> list[PackageHash]:
