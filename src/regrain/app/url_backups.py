@@ -67,7 +67,7 @@ def foresee(root: StoreRoot, url: str) -> Backup:
         remote = Remote(url)
         there = {str(name) for name in listed(remote)}
         objects = {digest_of(one.key) for one in remote.listing(keys.OBJECTS)}
-        if keys.BACKUP_KEY in {one.key for one in remote.listing("")}:
+        if remote.head(keys.BACKUP_KEY) is not None:
             check_of(read_marker(remote).backup_of, root.store_id, remote.url)
     except RemoteError as error:
         if not isinstance(error.__cause__, FileNotFoundError):

@@ -31,6 +31,12 @@ LIST_BYTES_MAX = 4 << 30
 """A longer file list is refused: that of a million files has a fifteenth of it."""
 
 _FORMAT_BYTES_MAX = 4096
+_PLAIN_BYTES = 64 << 20
+_RATIO_MAX = 1000
+"""A longer list that was packed tighter than this is a bomb: a list is mostly digests."""
+
+PACKAGES_MAX = 2_000_000
+"""Who lists more packages has no end."""
 
 
 def frame_bytes_max(size: int) -> int:
@@ -104,7 +110,8 @@ def read_form(remote: Remote, key: str) -> dict[str, object] | None:
 
 def listed(remote: Remote) -> list[PackageHash]:
     """Return the packages that are listed there, sorted."""
-    found = (keys.package_of(one.key) for one in remote.listing(keys.PACKAGES))
+    there = remote.listing(keys.PACKAGES, PACKAGES_MAX)
+    found = (keys.package_of(one.key) for one in there)
     return [PackageHash(name) for name in sorted(name for name in found if name)]
 
 
@@ -161,7 +168,8 @@ def fetch_list(remote: Remote, package_hash: str, packages: int) -> bool:
             return False
         with disk.Closing(disk.create("files.json", directory)) as target:
             try:
-                if content_size(raw.fileno()) > LIST_BYTES_MAX:
+                size, packed = content_size(raw.fileno()), os.fstat(raw.fileno()).st_size
+                if size > min(LIST_BYTES_MAX, max(_PLAIN_BYTES, _RATIO_MAX * packed)):
                     raise damaged(remote.url, key, "a file list that is too long")
                 pour(raw.fileno(), target)
             except (disk.SourceReadError, FrameError) as error:

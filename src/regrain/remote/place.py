@@ -21,6 +21,7 @@ from regrain.errors import (
     UsageError,
     reason,
 )
+from regrain.remote.crew import within
 from regrain.remote.failures import check_url, failure
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ _SILENCE_SECONDS = 30
 _REQUEST_SECONDS = 600
 _PAGE = 1000
 _STREAM = 1 << 20
-_KEYS_MAX = 200_000_000
-"""Who lists more has no end: as many objects are more than the largest store has."""
+KEYS_MAX = 50_000_000
+"""Who lists more has no end; what is listed may have to be held in memory."""
 
 
 class Found(NamedTuple):
@@ -212,21 +213,25 @@ class Remote:
             raise failure(self.url, key, "fetch it", error) from error
         return wanted == 0
 
-    def listing(self, prefix: str) -> Iterator[Found]:
-        """Yield all that lies below a prefix, in no order."""
+    def listing(self, prefix: str, keys_max: int = KEYS_MAX) -> Iterator[Found]:
+        """Yield all that lies below a prefix, in no order.
+
+        Raises:
+            RemoteError: The service refused, did not answer, or lists over ``keys_max`` keys.
+        """
         count = 0
         try:
-            for page in self._library.list(self._store, prefix, chunk_size=_PAGE):
+            pages = iter(self._library.list(self._store, prefix, chunk_size=_PAGE))
+            while page := within(_REQUEST_SECONDS, lambda: next(pages, None)):
                 count += len(page)
-                if count > _KEYS_MAX:
-                    raise RemoteError(
-                        "the listing does not end",
-                        path=f"{self.url}/{prefix}",
-                        why=f"over {_KEYS_MAX:,} keys were listed",
-                        advice="See what that service does; it is not to be relied upon.",
-                    )
+                if count > keys_max:
+                    raise _endless(f"{self.url}/{prefix}", f"over {keys_max:,} keys were listed")
                 for meta in page:
                     yield _found(meta)
+        except TimeoutError as error:
+            # The library asks on as long as pages come, be they empty.
+            why = f"no key came within {_REQUEST_SECONDS} s"
+            raise _endless(f"{self.url}/{prefix}", why) from error
         except self._absent as error:
             self._check_bucket(prefix, error)
         except self._errors as error:
@@ -290,6 +295,15 @@ class Remote:
                     self._library.delete(self._store, key)
             except self._errors as error:
                 raise failure(self.url, key, "delete it", error) from error
+
+
+def _endless(path: str, why: str) -> RemoteError:
+    return RemoteError(
+        "the listing does not end",
+        path=path,
+        why=why,
+        advice="See what that service does; it is not to be relied upon.",
+    )
 
 
 def _check_room(fd: int, size: int) -> None:
