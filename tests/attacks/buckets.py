@@ -93,8 +93,8 @@ class Honest(BaseHTTPRequestHandler):
             prefix = query.get("prefix", [""])[0]
             page, more = [key for key in found if key.startswith(prefix)], False
         else:
-            page = next(self.server.listed, None)
-            page, more = page or [], page is not None
+            told = next(self.server.listed, None)
+            page, more = told or [], told is not None
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>2024-01-01T00:00:00.000Z"
             "</LastModified><ETag>&quot;x&quot;</ETag><Size>5</Size></Contents>"

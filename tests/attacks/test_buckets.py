@@ -14,7 +14,7 @@ import zstandard
 
 from regrain import disk
 from regrain.app import remote as app
-from regrain.app.remote import Pulled, Pushed
+from regrain.app.remote import Pulled
 from regrain.app.remote_care import verify
 from regrain.errors import CorruptionError, RegrainError, RemoteError
 from regrain.model.file_list import FOOTER
@@ -22,6 +22,7 @@ from regrain.remote import place
 from regrain.remote.keys import list_key
 from regrain.remote.lists import fetch_list, listed
 from regrain.remote.place import Remote
+from regrain.remote.pushing import Pushed
 from regrain.settings import Settings
 from regrain.store.root import StoreRoot
 from tests.attacks.buckets import Honest, lying
