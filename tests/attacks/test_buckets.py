@@ -102,6 +102,19 @@ def test_answers_of_another_length(
     assert os.listdir(Path(root.path) / "packages") == []
 
 
+@pytest.mark.parametrize("liar", [More, Less])
+def test_what_comes_is_counted_as_it_comes(
+    bucket: Path, tmp_path: Path, liar: type[Honest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends there, and not only once a hash was found wrong."""
+    monkeypatch.setattr(place, "_RETRIES_MAX", 0)
+    wanted = (bucket / list_key(PACKAGE)).stat().st_size
+    with lying(bucket, liar, monkeypatch), (tmp_path / "target").open("wb") as target:
+        with pytest.raises((CorruptionError, RemoteError)):
+            Remote(URL).fetch(list_key(PACKAGE), target.fileno(), 1 << 20)
+        assert os.fstat(target.fileno()).st_size <= wanted
+
+
 class Drip(Honest):
     """Sends a byte now and then, for ever."""
 
