@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from regrain.app import backing_up, restoring
+from regrain.app import backing_up, backups, restoring
 from regrain.app.store import PackageStore
 from regrain.migrate import replica_objects
 from regrain.migrate.replica_objects import Route
@@ -44,14 +44,14 @@ def inline_copies() -> Iterator[None]:
         replica_objects.make_executor = original
 
 
-def create(store: Path, destination: Path) -> backing_up.Backup:
+def create(store: Path, destination: Path) -> backups.Backup:
     """Make a backup."""
     with inline_copies():
         root = PackageStore.open(store).root
         return backing_up.create_backup(root, Settings(), str(destination))
 
 
-def restore(store: Path, destination: Path) -> restoring.Restored:
+def restore(store: Path, destination: Path) -> backups.Restored:
     """Restore a store."""
     with inline_copies():
         return restoring.restore_backup(str(store), Settings(), str(destination), everything=True)

@@ -319,9 +319,3 @@ def test_an_endpoint_that_is_away_ends_soon_and_tells_no_secret(two: Two) -> Non
     assert gone.of_type("exit_error")[0]["advice"]
     for secret in ("hunter2", "the-key-of-nobody"):
         assert secret not in gone.stderr + gone.text
-
-
-def test_a_backup_at_a_url_is_refused_with_the_way_to_do_it(two: Two) -> None:
-    refused = two.here("backup", "create", "s3://bucket/x", code=2)
-    assert "push --all" in refused.stderr
-    assert not Path("s3:").exists()

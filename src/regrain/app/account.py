@@ -12,8 +12,8 @@ from regrain.errors import UnknownPackageError
 from regrain.ledger import Concern, Event, Ledger, PackageRow, Standing, open_ledger
 from regrain.maintain.need import cost_of_undoing
 from regrain.migrate.backed_up import (
-    BACKUP_DAMAGED,
     BACKUP_MARKED,
+    is_checked,
     is_fresh,
     last_backup,
     path_in,
@@ -77,7 +77,7 @@ class Matters:
         if self.marked_at is not None and is_fresh(self.marked_at):
             return True
         made = self.backup
-        return made is not None and made.event != BACKUP_DAMAGED and made.at >= self.completed_at
+        return made is not None and is_checked(made) and made.at >= self.completed_at
 
     @property
     def backup_path(self) -> str | None:

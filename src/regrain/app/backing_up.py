@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from regrain.app import url_backups
 from regrain.app.backup_places import (
     check_apart,
     check_room,
@@ -19,8 +19,10 @@ from regrain.app.backup_places import (
     is_to_be_made,
     make_store,
     open_backup,
+    owner_of,
     told_as_copying,
 )
+from regrain.app.backups import COMMAND, Backup, Checked
 from regrain.app.logs import limits_of
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
@@ -50,6 +52,7 @@ from regrain.migrate.replica import Replicated, Replicator, read_back
 from regrain.migrate.replica_plan import Manifest, damaged_lists, prepare
 from regrain.model.digest import is_package_hash
 from regrain.model.events import PackageCompleted, PackageFailed
+from regrain.model.place import is_url
 from regrain.store import dual
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock
@@ -62,37 +65,6 @@ if TYPE_CHECKING:
     from regrain.ledger import Ledger
     from regrain.model.events import Event
     from regrain.settings import Settings
-
-COMMAND = "regrain backup create"
-
-
-@dataclass(slots=True)
-class Backup:
-    """What a backup did, or would do.
-
-    Attributes:
-        path: Where it is.
-        packages: Packages that were copied.
-        present: Packages that were there before.
-        objects: Objects that were copied.
-        size: Their bytes.
-        legacy: Of the packages copied, those that only had a legacy directory.
-        allocated: What it takes on disk at the most; only where nothing was copied yet.
-        inodes: Likewise.
-        failed: Packages that could not be copied, each with the reason.
-        stopped: Whether it was ended early.
-    """
-
-    path: str
-    packages: int = 0
-    present: int = 0
-    objects: int = 0
-    size: int = 0
-    legacy: int = 0
-    allocated: int = 0
-    inodes: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    stopped: bool = False
 
 
 class _Wanted(NamedTuple):
@@ -140,6 +112,8 @@ def _legacy_sizes(root: StoreRoot) -> dict[str, tuple[int, int]]:
 
 def foresee_backup(root: StoreRoot, place: str) -> Backup:
     """Say what ``create_backup`` would copy; write nothing."""
+    if is_url(place):
+        return url_backups.foresee(root, place)
     check_apart(root.path, place)
     target = None if is_to_be_made(place) else open_backup(place)
     if target is not None:
@@ -168,6 +142,8 @@ def create_backup(
 ) -> Backup:
     """Copy all that a backup lacks into it, verified by reading it back from the disk.
 
+    A backup at a URL is verified by ``check_backup``.
+
     Packages that only have a legacy directory are brought in from there. What the store does
     not have any more stays in the backup.
 
@@ -178,10 +154,12 @@ def create_backup(
         NoSpaceError: It is full.
         HaltedError: A disk failed.
     """
+    if is_url(place):
+        return url_backups.create(root, settings, place, on_event=on_event, stopping=stopping)
     check_apart(root.path, place)
     with told_as_copying(), _reading(root) as (ledger, lock):
         if is_to_be_made(place):
-            make_store(place, root, store_root.new_id(), root.store_id)
+            make_store(place, owner_of(root), store_root.new_id(), root.store_id)
         target = open_backup(place)
         check_same(target, root.store_id)
         lost = _heal_from(target, root, settings, stopping)
@@ -311,21 +289,6 @@ class _Bringer:
 # check
 
 
-@dataclass(slots=True)
-class Checked:
-    """What was found of a backup.
-
-    Attributes:
-        verdict: What every byte of it says.
-        store: The store that was compared with it; empty where none was.
-        absent: Packages of that store that the backup lacks.
-    """
-
-    verdict: Verdict
-    store: str = ""
-    absent: list[str] = field(default_factory=list)
-
-
 def check_backup(
     root: StoreRoot | None,
     settings: Settings,
@@ -342,6 +305,11 @@ def check_backup(
     Raises:
         RefusedError: It is the backup of another store.
     """
+    if is_url(place):
+        found = url_backups.check(root, place, on_result=on_result, stopping=stopping)
+        if root is not None and not found.verdict.audit.stopped:
+            _remember(root, place.rstrip("/"), found.verdict)
+        return found
     backup = open_backup(place)
     if root is not None:
         check_same(backup, root.store_id)
@@ -356,12 +324,13 @@ def check_backup(
     )
     if root is None or verdict.audit.stopped:
         return Checked(verdict)
-    _remember(root, backup, verdict)
-    absent = [str(name) for name in dual.package_hashes(root) if not covers(root, backup, name)]
+    _remember(root, os.path.abspath(backup.path), verdict)
+    names = dual.package_hashes(root)
+    absent = [str(name) for name in names if not covers(root, backup.packages, name)]
     return Checked(verdict, root.path, absent)
 
 
-def _remember(root: StoreRoot, backup: StoreRoot, verdict: Verdict) -> None:
+def _remember(root: StoreRoot, place: str, verdict: Verdict) -> None:
     """Tell the store's history what a check found; one who may not write there only reads."""
     if os.geteuid() not in (0, root.owner.uid):
         return
@@ -369,8 +338,7 @@ def _remember(root: StoreRoot, backup: StoreRoot, verdict: Verdict) -> None:
     with contextlib.suppress(RegrainError):  # it concerns the backup, not this ledger
         ledger = open_ledger(root.path)
         try:
-            detail = detail_of(os.path.abspath(backup.path), verdict.audit.packages)
-            ledger.remember(event, detail=detail)
+            ledger.remember(event, detail=detail_of(place, verdict.audit.packages))
         finally:
             ledger.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from regrain import disk
@@ -34,14 +35,8 @@ def check_apart(store: str, place: str) -> None:
     """Refuse a backup inside its store, or a store inside its backup.
 
     Raises:
-        UsageError: They are not apart, or the place is a URL.
+        UsageError: They are not apart.
     """
-    if "://" in place:
-        raise UsageError(
-            "a backup is made in a directory",
-            path=place,
-            advice="'regrain push --all URL' sends all packages to object storage.",
-        )
     here, there = os.path.realpath(store), os.path.realpath(place)
     if os.path.commonpath((here, there)) in (here, there):
         raise UsageError(
@@ -81,21 +76,36 @@ def check_same(backup: StoreRoot, store_id: str) -> None:
     Raises:
         RefusedError: It is that.
     """
-    if backup.backup_of != store_id:
+    check_of(backup.backup_of, store_id, backup.path)
+
+
+def check_of(backup_of: str, store_id: str, place: str) -> None:
+    """Refuse the backup of another store, wherever it lies.
+
+    Raises:
+        RefusedError: It is that.
+    """
+    if backup_of != store_id:
         raise RefusedError(
             "the backup of another store",
-            path=backup.path,
-            why=f"it is of the store {backup.backup_of}, this one is {store_id}",
-            advice="Name the backup of this store, or another directory.",
+            path=place,
+            why=f"it is of the store {backup_of}, this one is {store_id}",
+            advice="Name the backup of this store, or another place.",
         )
 
 
-def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> StoreRoot:
+def owner_of(root: StoreRoot) -> tuple[int, int, int]:
+    """Return user, group and mode of a store's top directory."""
+    status = os.fstat(root.fd)
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+def make_store(path: str, owner: tuple[int, int, int], store_id: str, backup_of: str) -> StoreRoot:
     """Make an empty store, at the file level, of an absent or empty directory.
 
     Args:
         path: The directory.
-        like: The store whose owner and mode it gets.
+        owner: User, group and mode of the store it is made after.
         store_id: Its id.
         backup_of: Of which store it is a backup; empty for none.
 
@@ -107,10 +117,10 @@ def make_store(path: str, like: StoreRoot, store_id: str, backup_of: str) -> Sto
         if not os.path.lexists(path):
             os.mkdir(path, 0o700)
         with disk.Closing(store_root.open_top(path)) as fd:
-            status = os.fstat(like.fd)
+            uid, gid, mode = owner
             if os.geteuid() == 0:
-                os.fchown(fd, status.st_uid, status.st_gid)
-            os.fchmod(fd, status.st_mode & 0o755 | 0o700)
+                os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode & 0o755 | 0o700)
             store_root.prepare(fd)
             open_ledger(path, create=True).close()
             own_ledger(fd)

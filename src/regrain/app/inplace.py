@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from regrain.app.steering import told
+from regrain.app.url_backups import why_not_covered
 from regrain.errors import RefusedError, RegrainError, UsageError, path_of, shown
 from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
@@ -77,7 +78,7 @@ def check(root: StoreRoot, settings: Settings, *, delete_legacy: bool, no_backup
 def _check_backup(root: StoreRoot) -> None:
     ledger = open_ledger(root.path, read_only=True)
     try:
-        lacking = lacking_backup(why_not_backed_up(root, ledger))
+        lacking = lacking_backup(why_not_backed_up(root, ledger, why_not_covered))
     finally:
         ledger.close()
     if lacking:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from regrain.app import integrity
 from regrain.app.health import critical_issues
 from regrain.app.recovery import check_owner, finish_begun
+from regrain.app.url_backups import why_not_covered
 from regrain.errors import LockedError, RefusedError, path_of
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
@@ -212,7 +213,7 @@ def _evidence(
         concerns={name: concern.what for name, concern in ledger.concerns().items()},
         found=found,
         unverified=frozenset(unverified),
-        unprotected="" if no_backup else why_not_backed_up(root, ledger),
+        unprotected="" if no_backup else why_not_backed_up(root, ledger, why_not_covered),
         critical=critical_issues(root, settings),
         comparison=compare(root, both, root.store_id),
     )

@@ -87,28 +87,35 @@ def push(
     write_form(remote)
     with Lease(remote, "push") as lease:
         pusher = Pusher(remote, lease, jobs, again=again, stopping=stopping)
-        for name in names:
-            if stopping():
-                return
-            try:
-                yield _pushed(pusher, root, name)
-            except StoppedError:
-                return
-            except OSError as error:
-                yield PackageError(
-                    "cannot read the package",
-                    package=name,
-                    why=reason(error),
-                    advice="Push it again.",
-                )
-            except (
-                PackageError,
-                CorruptionError,
-                UnknownPackageError,
-                UnknownFormatError,
-            ) as error:
-                error.package = error.package or name
-                yield error
+        yield from each_pushed(pusher, root, names, stopping)
+
+
+def each_pushed(
+    pusher: Pusher, root: StoreRoot, names: Iterable[str], stopping: Callable[[], bool]
+) -> Iterator[Pushed | RegrainError]:
+    """Push packages one after the other; yield what became of each until it is stopped."""
+    for name in names:
+        if stopping():
+            return
+        try:
+            yield _pushed(pusher, root, name)
+        except StoppedError:
+            return
+        except OSError as error:
+            yield PackageError(
+                "cannot read the package",
+                package=name,
+                why=reason(error),
+                advice="Push it again.",
+            )
+        except (
+            PackageError,
+            CorruptionError,
+            UnknownPackageError,
+            UnknownFormatError,
+        ) as error:
+            error.package = error.package or name
+            yield error
 
 
 def _pushed(pusher: Pusher, root: StoreRoot, name: str) -> Pushed:
@@ -199,7 +206,21 @@ def pull(
     check_form(remote)
     with writing(root):
         pass  # a ledger that cannot be written to ends it before anything is fetched
-    for name in listed(remote) if words is None else chosen(remote, words):
+    names = listed(remote) if words is None else chosen(remote, words)
+    yield from each_pulled(root, settings, remote, names, jobs=jobs, stopping=stopping)
+
+
+def each_pulled(
+    root: StoreRoot,
+    settings: Settings,
+    remote: Remote,
+    names: Iterable[str],
+    *,
+    jobs: int,
+    stopping: Callable[[], bool],
+) -> Iterator[Pulled | RegrainError]:
+    """Pull packages one after the other; yield what became of each until it is stopped."""
+    for name in names:
         if stopping():
             return
         try:

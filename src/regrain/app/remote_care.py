@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from regrain.errors import CorruptionError
 from regrain.model.clock import now
-from regrain.remote.crew import StoppedError
+from regrain.remote.crew import StoppedError, side_by_side
+from regrain.remote.keys import list_key
 from regrain.remote.lease import Lease
 from regrain.remote.lists import check_form, chosen, fetch_list, listed, scratch
-from regrain.remote.place import Remote
+from regrain.remote.place import Remote, damaged
 from regrain.remote.pulling import check_objects
 from regrain.remote.sweeping import Swept, sweep
 from regrain.store.packages import FileLevelPackage
@@ -40,13 +41,17 @@ class Checked:
     Attributes:
         packages: Whose file list was read.
         objects: That were checked.
+        size: Their bytes.
         damaged: What is wrong, by package hash or digest.
+        needed_by: Of each object, a package that needs it.
         stopped: Whether it was stopped before its end.
     """
 
     packages: int = 0
     objects: int = 0
+    size: int = 0
     damaged: dict[str, CorruptionError] = field(default_factory=dict)
+    needed_by: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
 
 
@@ -67,29 +72,77 @@ def verify(
         stopping: Tells whether a stop was asked for.
         on_object: Called after each object.
     """
-    remote = Remote(url)
+    remote = Remote(url, cold=True)
     check_form(remote)
     asked = list(words)
+    names = chosen(remote, asked) if asked else listed(remote)
+    return look(remote, names, jobs=jobs, stopping=stopping, on_object=on_object)
+
+
+def look(
+    remote: Remote,
+    names: Iterable[str],
+    *,
+    jobs: int = JOBS,
+    stopping: Callable[[], bool] = _never,
+    on_object: Callable[[Checked], None] = lambda _: None,
+    on_list: Callable[[str, int], None] = lambda *_: None,
+) -> Checked:
+    """Fetch the file lists of packages, and fetch and hash every object that they name.
+
+    Args:
+        remote: Where.
+        names: The packages; those that are not listed any more are left out.
+        jobs: Requests at once.
+        stopping: Tells whether a stop was asked for.
+        on_object: Called after each object.
+        on_list: Called with a package and an open directory that has its list, in any thread.
+    """
     found = Checked()
-    sizes: dict[str, int] = {}
-    for name in chosen(remote, asked) if asked else listed(remote):
+
+    def read(name: str) -> tuple[str, dict[str, int] | CorruptionError | None]:
         with scratch() as directory:
             try:
-                if fetch_list(remote, name, directory):
-                    found.packages += 1
-                    package = FileLevelPackage(directory, directory, name)
-                    sizes.update(package.contents().sizes)
+                if not fetch_list(remote, name, directory):
+                    return name, None
+                package = FileLevelPackage(directory, directory, name)
+                sizes = package.contents().sizes
             except CorruptionError as error:
-                found.damaged[name] = error
+                return name, error
+            on_list(name, directory)
+            return name, sizes
+
+    wanted: dict[str, int] = {}
     try:
-        for digest, flaw in check_objects(remote, sizes.items(), jobs, stopping):
+        for name, sizes in side_by_side(read, names, jobs, stopping):
+            if isinstance(sizes, CorruptionError):
+                found.damaged[name] = sizes
+            elif sizes is not None:
+                found.packages += 1
+                _take(remote, name, sizes, wanted, found)
+        for digest, flaw in check_objects(remote, wanted.items(), jobs, stopping):
             found.objects += 1
+            found.size += wanted[digest]
             if flaw is not None:
                 found.damaged[digest] = flaw
             on_object(found)
     except StoppedError:
         found.stopped = True
     return found
+
+
+def _take(
+    remote: Remote, name: str, sizes: dict[str, int], wanted: dict[str, int], found: Checked
+) -> None:
+    """Take note of what a package needs; no object has two sizes."""
+    for digest, size in sizes.items():
+        if wanted.setdefault(digest, size) != size:
+            found.damaged[name] = damaged(
+                remote.url,
+                list_key(name),
+                f"it says that object {digest} has {size} bytes, another that {wanted[digest]}",
+            )
+        found.needed_by.setdefault(digest, name)
 
 
 def collect(

@@ -34,6 +34,8 @@ from regrain.migrate.recover import adopt_strangers, whole
 from regrain.model import layout
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import parse_carrier
+from regrain.model.place import is_url
+from regrain.remote.vault import UrlVault
 from regrain.store import dual
 from regrain.store.locks import StoreLock, publish_lock, run_lock
 from regrain.store.packages import is_published, published
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from regrain.ledger import Ledger
+    from regrain.maintain.sources import Backup
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
 
@@ -57,7 +60,7 @@ class Order:
         texts: Packages, by hash or prefix; all of them where there are none.
         level: How closely to look.
         subset: Which part of the objects, as ``verify`` takes it.
-        places: Directories of backups, beside the last one that regrain made.
+        places: Directories or URLs of backups, beside the last one that regrain made.
         dry_run: Say what would be done; change nothing.
     """
 
@@ -119,7 +122,7 @@ def repair(
         UnknownPackageError: A package that was named is not there.
         CorruptionError: The ledger is in a database server, and cannot be used.
     """
-    backups = [Vault(place, root) for place in order.places]
+    backups = [_vault(root, place) for place in order.places]
     if not order.dry_run:
         check_owner(root)
         with run_lock(root, COMMAND):
@@ -248,7 +251,7 @@ def _task(
     order: Order,
     seen: Verdict,
     ledger: Ledger,
-    backups: list[Vault],
+    backups: list[Backup],
 ) -> repairing.Task:
     store, floors = settings.store, floors_of(root.fd, settings)
     return repairing.Task(
@@ -263,14 +266,29 @@ def _task(
     )
 
 
-def _known_backup(root: StoreRoot, ledger: Ledger, given: tuple[str, ...]) -> list[Vault]:
+def _vault(root: StoreRoot, place: str) -> Backup:
+    """Open a backup that was named.
+
+    Raises:
+        UsageError: There is none.
+        RefusedError: It is the store itself.
+        RemoteError: The service does not answer.
+    """
+    if not is_url(place):
+        return Vault(place, root)
+    vault = UrlVault(place)
+    vault.check()
+    return vault
+
+
+def _known_backup(root: StoreRoot, ledger: Ledger, given: tuple[str, ...]) -> list[Backup]:
     """Return the last backup that regrain made, if it can be reached."""
     made = last_backup(ledger)
     path = "" if made is None else path_in(made)
-    if not path or path in given:
+    if not path or path in (place.rstrip("/") for place in given):
         return []
     try:
-        return [Vault(path, root)]
+        return [_vault(root, path)]
     except RegrainError:
         return []
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from regrain import disk
 from regrain.app.backup_places import (
     check_apart,
+    check_of,
     check_room,
-    check_same,
     is_to_be_made,
     make_store,
     open_backup,
+    owner_of,
     told_as_copying,
 )
+from regrain.app.backups import RESTORE_COMMAND, RESTORED, Restored
 from regrain.app.recovery import check_owner
 from regrain.app.undoing import ignore, single_run
+from regrain.app.url_restoring import UrlSource
 from regrain.errors import NotAStoreError, UsageError
 from regrain.ledger import open_ledger
 from regrain.migrate.replica import Replicator
 from regrain.migrate.replica_plan import prepare
 from regrain.model.digest import is_package_hash
+from regrain.model.place import is_url
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock, run_lock
 from regrain.store.packages import is_published, published
@@ -36,31 +39,28 @@ if TYPE_CHECKING:
     from regrain.settings import Settings
 
 
-@dataclass(slots=True)
-class Restored:
-    """What came back from a backup.
+class _Source(Protocol):
+    """A backup, wherever it lies."""
 
-    Attributes:
-        created: Whether the store was made for it.
-        copied: Packages that were missing.
-        healed: Damaged things that were healed.
-        lost: What could not be healed, in one clause each.
-        left: Packages of the backup that the store does not know, and that stay there.
-        failed: Packages that could not be copied, each with the reason.
-        objects: Objects that were copied.
-        size: Their bytes.
-        stopped: Whether it was ended early.
-    """
+    backup_of: str
+    owner: tuple[int, int, int]
 
-    created: bool = False
-    copied: int = 0
-    healed: int = 0
-    lost: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    objects: int = 0
-    size: int = 0
-    stopped: bool = False
+    def names(self) -> list[str]:
+        """Return the packages it has."""
+
+    def foresee(self, root: StoreRoot | None, names: list[str], done: Restored) -> None:
+        """Say what would be copied."""
+
+    def copy_back(
+        self,
+        root: StoreRoot,
+        names: list[str],
+        settings: Settings,
+        done: Restored,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Copy packages into a store that lacks them."""
 
 
 def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
@@ -94,18 +94,17 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         RefusedError: It is the backup of another store, or there is too little space.
         LockedError: Another run holds the store.
     """
-    check_apart(path, place)
-    backup = open_backup(place)
+    backup: _Source = UrlSource(place) if is_url(place) else _Directory(path, place)
     if _is_to_be_made(path):
         done = Restored(created=True)
-        names = [name for name in published(backup.packages) if is_package_hash(name)]
         if dry_run:
-            return _foreseen(backup, None, names, done)
-        root = make_store(path, backup, backup.backup_of, "")
-        _copy_back(root, backup, names, settings, done, on_event, stopping)
+            backup.foresee(None, backup.names(), done)
+            return done
+        root = make_store(path, backup.owner, backup.backup_of, "")
+        backup.copy_back(root, backup.names(), settings, done, on_event, stopping)
         return done
     root = _opened(path, dry_run=dry_run)
-    check_same(backup, root.store_id)
+    check_of(backup.backup_of, root.store_id, place)
     done = Restored()
     if not dry_run:
         check_owner(root)
@@ -114,17 +113,9 @@ def restore_backup(  # noqa: PLR0913 -- a facade: every option by its keyword
         return done
     names, done.left = _missing(root, backup, everything=everything)
     if dry_run:
-        return _foreseen(backup, root, names, done)
-    _copy_back(root, backup, names, settings, done, on_event, stopping)
-    return done
-
-
-def _foreseen(
-    backup: StoreRoot, root: StoreRoot | None, names: list[str], done: Restored
-) -> Restored:
-    """Say what would be copied of a backup."""
-    manifest = prepare(backup, root, names)
-    done.copied, done.objects, done.size = len(manifest.parcels), manifest.objects, manifest.size
+        backup.foresee(root, names, done)
+    elif names:
+        backup.copy_back(root, names, settings, done, on_event, stopping)
     return done
 
 
@@ -178,9 +169,7 @@ def _heal(
     done.lost = [f"{one.name}: {one.why}" for one in lost]
 
 
-def _missing(
-    root: StoreRoot, backup: StoreRoot, *, everything: bool
-) -> tuple[list[str], list[str]]:
+def _missing(root: StoreRoot, backup: _Source, *, everything: bool) -> tuple[list[str], list[str]]:
     """Return the packages of a backup that a store lacks: those to copy, those to leave."""
     ledger = open_ledger(root.path, read_only=True)
     try:
@@ -189,10 +178,8 @@ def _missing(
         ledger.close()
     nowhere = [
         name
-        for name in published(backup.packages)
-        if is_package_hash(name)
-        and not is_published(root.packages, name)
-        and not is_published(root.fd, name)
+        for name in backup.names()
+        if not is_published(root.packages, name) and not is_published(root.fd, name)
     ]
     if everything:
         return nowhere, []
@@ -206,31 +193,45 @@ def _held(backup: StoreRoot) -> contextlib.AbstractContextManager[object]:
     """Keep other runs out of a backup; on a disk that is read-only there are none."""
     if os.fstatvfs(backup.fd).f_flag & os.ST_RDONLY:
         return contextlib.nullcontext()
-    return run_lock(backup, "regrain backup restore")
+    return run_lock(backup, RESTORE_COMMAND)
 
 
-def _copy_back(  # noqa: PLR0913, PLR0917 -- all that a copy is told
-    root: StoreRoot,
-    backup: StoreRoot,
-    names: list[str],
-    settings: Settings,
-    done: Restored,
-    emit: Callable[[Event], None],
-    stopping: Callable[[], bool],
-) -> None:
-    if not names:
-        return
-    with (
-        told_as_copying(),
-        _held(backup),
-        single_run(root, "regrain backup restore") as ledger,
-        StoreLock(root, exclusive=False) as lock,
-    ):
-        manifest = prepare(backup, root, names)
-        check_room(root, manifest.allocated, manifest.inodes)
-        with RunDirectory(root) as run:
-            copier = Replicator(backup, root, run, ledger, [lock], emit, stopping)
-            copied = copier.copy(manifest, settings.store.migration_parallel_files)
-        ledger.remember("restored_from_backup", detail=f"{copied.packages} packages")
-    done.copied, done.objects, done.size = copied.packages, copied.objects, copied.size
-    done.failed, done.stopped = copied.failed, copied.stopped
+class _Directory:
+    """A backup in a directory."""
+
+    def __init__(self, path: str, place: str) -> None:
+        check_apart(path, place)
+        self._backup = open_backup(place)
+        self.backup_of = self._backup.backup_of
+        self.owner = owner_of(self._backup)
+
+    def names(self) -> list[str]:
+        return [name for name in published(self._backup.packages) if is_package_hash(name)]
+
+    def foresee(self, root: StoreRoot | None, names: list[str], done: Restored) -> None:
+        found = prepare(self._backup, root, names)
+        done.copied, done.objects, done.size = len(found.parcels), found.objects, found.size
+
+    def copy_back(
+        self,
+        root: StoreRoot,
+        names: list[str],
+        settings: Settings,
+        done: Restored,
+        emit: Callable[[Event], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        with (
+            told_as_copying(),
+            _held(self._backup),
+            single_run(root, RESTORE_COMMAND) as ledger,
+            StoreLock(root, exclusive=False) as lock,
+        ):
+            manifest = prepare(self._backup, root, names)
+            check_room(root, manifest.allocated, manifest.inodes)
+            with RunDirectory(root) as run:
+                copier = Replicator(self._backup, root, run, ledger, [lock], emit, stopping)
+                copied = copier.copy(manifest, settings.store.migration_parallel_files)
+            ledger.remember(RESTORED, detail=f"{copied.packages} packages")
+        done.copied, done.objects, done.size = copied.packages, copied.objects, copied.size
+        done.failed, done.stopped = copied.failed, copied.stopped

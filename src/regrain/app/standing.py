@@ -12,6 +12,7 @@ from regrain.app.foretold import beside_outcome
 from regrain.app.health import Health, gather, judge
 from regrain.app.steering import MIGRATION, Told
 from regrain.errors import RegrainError
+from regrain.migrate.backed_up import BACKUP_CREATED, is_checked, path_in
 from regrain.migrate.control import Control
 from regrain.model.events import Progress
 from regrain.model.phase import Phase
@@ -132,7 +133,12 @@ def _before_cutover(state: State) -> str:
     matters = state.matters
     if matters.unverified or not matters.is_proven:
         return "regrain verify --level deep"
-    return "regrain cutover" if matters.is_backed_up else "regrain backup create DEST"
+    if matters.is_backed_up:
+        return "regrain cutover"
+    made = matters.backup
+    if made is not None and made.event == BACKUP_CREATED and not is_checked(made):
+        return f"regrain backup check {path_in(made)}"
+    return "regrain backup create DEST"
 
 
 def progress(state: State) -> Progress:

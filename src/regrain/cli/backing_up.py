@@ -13,8 +13,7 @@ from regrain.cli.telling import next_command
 from regrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from regrain.app.backing_up import Backup, Checked
-    from regrain.app.restoring import Restored
+    from regrain.app.backups import Backup, Checked, Restored
     from regrain.model.events import PackageCompleted
 
 EXIT_FAILED_SOME = 3
@@ -50,7 +49,8 @@ def backup() -> None:
     """Make backups, check them, bring back from them what was lost.
 
     A backup is a store of its own: 'list', 'verify', 'checkout' and all the rest work on it.
-    Best on another disk; nothing of it is shared with the store.
+    Best on another disk; nothing of it is shared with the store. At a URL (s3://, gs://, az://,
+    file://) it is what 'push' leaves there, with a key that says of which store it is.
 
     Example: regrain --store /opt/pm/store backup create /mnt/backup/store
     """
@@ -64,7 +64,8 @@ def backup() -> None:
 def create(context: Context, dest: str, *, dry_run: bool, as_json: bool) -> int:
     """Copy into DEST all that it lacks of the store, and read it back from its disk.
 
-    DEST is absent, empty or a backup of this store. What it has is not copied again, and
+    DEST is a directory, absent, empty or a backup of this store; or a URL, where 'backup check'
+    reads back: only then does it count. What it has is not copied again, and
     nothing in it is deleted: packages that were removed from the store stay there. What
     'backup check' found damaged is copied anew. Packages that only have a legacy directory
     are brought in from it, that directory is only read.
@@ -144,7 +145,8 @@ def check(context: Context, dest: str, *, as_json: bool) -> int:
     """Read every byte of the backup DEST, and compare it with the store's packages.
 
     Where a store is named (--store, or the configuration), the packages that DEST lacks are
-    listed, exit code 3. Damage: exit code 4; the next 'backup create' heals it.
+    listed, exit code 3. Damage: exit code 4; the next 'backup create' heals it. From a URL every
+    object is fetched and hashed.
 
     Example: regrain --store /opt/pm/store backup check /mnt/backup/store
     """

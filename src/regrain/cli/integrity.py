@@ -42,7 +42,7 @@ _SHOWN_MAX = 50
     "places",
     metavar="DEST",
     multiple=True,
-    help="With --repair: a backup to heal from.",
+    help="With --repair: a backup to heal from, a directory or a URL.",
 )
 @dry_run_option
 @json_option

@@ -86,6 +86,15 @@ class Lifecycle:
             ).first()
             return None if row is None else Event(row.at, row.event, row.detail)
 
+    def events(self, *kinds: str) -> list[Event]:
+        """Return all lines of the history that are of these kinds, the latest first."""
+        query = sa.select(history.c.at, history.c.event, history.c.detail)
+        with self._transaction() as connection:
+            rows = connection.execute(
+                query.where(history.c.event.in_(kinds)).order_by(history.c.id.desc())
+            )
+            return [Event(row.at, row.event, row.detail) for row in rows]
+
     def history_of(self, package_hash: str) -> list[Event]:
         """Return the history of one package, the oldest line first."""
         query = sa.select(history.c.at, history.c.event, history.c.detail)

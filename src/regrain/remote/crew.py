@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -48,3 +49,21 @@ def side_by_side(
         finally:
             for one in hands:
                 one.cancel()
+
+
+def within(seconds: float, work: Callable[[], _Result]) -> _Result:
+    """Return what ``work`` makes, or leave it to itself, in a thread that holds up no exit.
+
+    Raises:
+        TimeoutError: It took too long.
+    """
+    made: Future[_Result] = Future()
+
+    def do() -> None:
+        try:
+            made.set_result(work())
+        except BaseException as error:  # noqa: BLE001 -- told to who waits
+            made.set_exception(error)
+
+    Thread(target=do, name="within", daemon=True).start()
+    return made.result(seconds)

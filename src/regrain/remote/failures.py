@@ -50,7 +50,7 @@ def check_url(url: str) -> str:
         bad = True
     if bad:
         raise UsageError("not a URL", advice="Write s3://bucket/path or file:///path.")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if set("@:") & set(parts.netloc) or parts.query or parts.fragment:
         raise UsageError(
             "a URL with a user, a query or a fragment",
             why="what is in a URL ends up in logs",

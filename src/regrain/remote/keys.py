@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 FORMAT_KEY = "regrain.json"
+BACKUP_KEY = "backup.json"
 OBJECTS = "objects"
 PACKAGES = "packages"
 LEASES = "leases"

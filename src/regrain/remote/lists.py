@@ -31,10 +31,12 @@ LIST_BYTES_MAX = 4 << 30
 """A longer file list is refused: that of a million files has a fifteenth of it."""
 
 _FORMAT_BYTES_MAX = 4096
+_PLAIN_BYTES = 64 << 20
+_RATIO_MAX = 1000
+"""A longer list that was packed tighter than this is a bomb: a list is mostly digests."""
 
-
-class _Form(msgspec.Struct):
-    format: int
+PACKAGES_MAX = 2_000_000
+"""Who lists more packages has no end."""
 
 
 def frame_bytes_max(size: int) -> int:
@@ -71,23 +73,12 @@ def write_form(remote: Remote) -> None:
 
 
 def _has_form(remote: Remote) -> bool:
-    with tempfile.TemporaryFile() as target:
-        if not remote.fetch(keys.FORMAT_KEY, target.fileno(), _FORMAT_BYTES_MAX):
-            return False
-        target.seek(0)
-        raw = target.read()
-    try:
-        form = msgspec.json.decode(raw, type=_Form)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptionError(
-            "what lies there is damaged",
-            path=f"{remote.url}/{keys.FORMAT_KEY}",
-            why=str(error),
-            advice="Delete this key; the next push writes it anew.",
-        ) from error
-    if form.format != FORMAT:
+    form = read_form(remote, keys.FORMAT_KEY)
+    if form is None:
+        return False
+    if form.get("format") != FORMAT:
         raise UnknownFormatError(
-            f"packages of format {form.format} lie there",
+            f"packages of format {form.get('format')!r} lie there",
             path=remote.url,
             why=f"this version knows format {FORMAT}",
             advice="Use a newer regrain.",
@@ -95,9 +86,32 @@ def _has_form(remote: Remote) -> bool:
     return True
 
 
+def read_form(remote: Remote, key: str) -> dict[str, object] | None:
+    """Read a small key that describes the place; None where there is none.
+
+    Raises:
+        CorruptionError: It is no JSON object.
+    """
+    with tempfile.TemporaryFile() as target:
+        if not remote.fetch(key, target.fileno(), _FORMAT_BYTES_MAX):
+            return None
+        target.seek(0)
+        raw = target.read()
+    try:
+        return msgspec.json.decode(raw, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptionError(
+            "what lies there is damaged",
+            path=f"{remote.url}/{key}",
+            why=str(error),
+            advice="Delete this key; the next push or backup writes it anew.",
+        ) from error
+
+
 def listed(remote: Remote) -> list[PackageHash]:
     """Return the packages that are listed there, sorted."""
-    found = (keys.package_of(one.key) for one in remote.listing(keys.PACKAGES))
+    there = remote.listing(keys.PACKAGES, PACKAGES_MAX)
+    found = (keys.package_of(one.key) for one in there)
     return [PackageHash(name) for name in sorted(name for name in found if name)]
 
 
@@ -154,7 +168,8 @@ def fetch_list(remote: Remote, package_hash: str, packages: int) -> bool:
             return False
         with disk.Closing(disk.create("files.json", directory)) as target:
             try:
-                if content_size(raw.fileno()) > LIST_BYTES_MAX:
+                size, packed = content_size(raw.fileno()), os.fstat(raw.fileno()).st_size
+                if size > min(LIST_BYTES_MAX, max(_PLAIN_BYTES, _RATIO_MAX * packed)):
                     raise damaged(remote.url, key, "a file list that is too long")
                 pour(raw.fileno(), target)
             except (disk.SourceReadError, FrameError) as error:

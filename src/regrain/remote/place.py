@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from regrain import disk
-from regrain.errors import CorruptionError, HaltedError, RemoteError, UsageError, reason
+from regrain.errors import (
+    CorruptionError,
+    HaltedError,
+    NoSpaceError,
+    RemoteError,
+    UsageError,
+    reason,
+)
+from regrain.remote.crew import within
 from regrain.remote.failures import check_url, failure
 
 if TYPE_CHECKING:
@@ -28,6 +36,9 @@ _CONNECT_SECONDS = 5
 _SILENCE_SECONDS = 30
 _REQUEST_SECONDS = 600
 _PAGE = 1000
+_STREAM = 1 << 20
+KEYS_MAX = 50_000_000
+"""Who lists more has no end; what is listed may have to be held in memory."""
 
 
 class Found(NamedTuple):
@@ -50,6 +61,7 @@ class Remote:
     Args:
         url: ``s3://``, ``gs://``, ``az://`` or ``file://``.
         makes: Whether a ``file://`` directory is made where there is none.
+        cold: Read a ``file://`` place from its disk, not from memory.
 
     Attributes:
         url: It, without a slash at its end.
@@ -59,8 +71,9 @@ class Remote:
         RemoteError: It cannot be used.
     """
 
-    def __init__(self, url: str, *, makes: bool = False) -> None:
+    def __init__(self, url: str, *, makes: bool = False, cold: bool = False) -> None:
         self.url = check_url(url)
+        self._is_cold = cold
         try:
             import obstore
             from obstore import exceptions
@@ -153,7 +166,9 @@ class Remote:
         """Write what lies under a key into an open file; False if nothing does.
 
         Raises:
-            CorruptionError: It has more than ``size_max`` bytes, or fewer than the service said.
+            CorruptionError: It has more than ``size_max`` bytes, or another number of them than
+                the service said.
+            NoSpaceError: It does not fit where the open file is.
             RemoteError: The service refused, or did not answer.
         """
         found = self.head(key)
@@ -161,30 +176,62 @@ class Remote:
             return False
         if found.size > size_max:
             raise damaged(self.url, key, f"it has {found.size} bytes, {size_max} at the most")
-        position = 0
-        while position < found.size:
-            length = min(PIECE, found.size - position)
-            piece = self._range(key, position, length)
-            if piece is None or len(piece) != length:
+        if found.size > PIECE:
+            _check_room(target, found.size)
+        if self._is_cold:
+            self._forget(key)
+        for start in range(0, found.size, PIECE):
+            if not self._range(key, start, min(start + PIECE, found.size), target):
                 raise damaged(self.url, key, "it changed while it was fetched")
-            disk.write_all(target, piece)
-            position += length
         return True
 
-    def _range(self, key: str, start: int, length: int) -> memoryview | None:
+    def _forget(self, key: str) -> None:
+        """Have the next read of a key come from the disk; where that is no use, do nothing."""
+        if self._directory is None:
+            return
+        with contextlib.suppress(OSError):
+            fd = os.open(key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._directory.fd)
+            with disk.Closing(fd):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _range(self, key: str, start: int, end: int, target: int) -> bool:
+        """Write a range into an open file; False if it is not there, or of another length.
+
+        It is taken as it comes and counted: a service that does not stop sending is left.
+        """
+        wanted = end - start
         try:
-            return memoryview(self._library.get_range(self._store, key, start=start, length=length))
+            options = {"range": (start, end)}
+            for piece in self._library.get(self._store, key, options=options).stream(_STREAM):
+                wanted -= len(piece)
+                if wanted < 0:
+                    return False
+                disk.write_all(target, memoryview(piece))
         except self._absent:
-            return None
+            return False
         except self._errors as error:
             raise failure(self.url, key, "fetch it", error) from error
+        return wanted == 0
 
-    def listing(self, prefix: str) -> Iterator[Found]:
-        """Yield all that lies below a prefix, in no order."""
+    def listing(self, prefix: str, keys_max: int = KEYS_MAX) -> Iterator[Found]:
+        """Yield all that lies below a prefix, in no order.
+
+        Raises:
+            RemoteError: The service refused, did not answer, or lists over ``keys_max`` keys.
+        """
+        count = 0
         try:
-            for page in self._library.list(self._store, prefix, chunk_size=_PAGE):
+            pages = iter(self._library.list(self._store, prefix, chunk_size=_PAGE))
+            while page := within(_REQUEST_SECONDS, lambda: next(pages, None)):
+                count += len(page)
+                if count > keys_max:
+                    raise _endless(f"{self.url}/{prefix}", f"over {keys_max:,} keys were listed")
                 for meta in page:
                     yield _found(meta)
+        except TimeoutError as error:
+            # The library asks on as long as pages come, be they empty.
+            why = f"no key came within {_REQUEST_SECONDS} s"
+            raise _endless(f"{self.url}/{prefix}", why) from error
         except self._absent as error:
             self._check_bucket(prefix, error)
         except self._errors as error:
@@ -248,6 +295,26 @@ class Remote:
                     self._library.delete(self._store, key)
             except self._errors as error:
                 raise failure(self.url, key, "delete it", error) from error
+
+
+def _endless(path: str, why: str) -> RemoteError:
+    return RemoteError(
+        "the listing does not end",
+        path=path,
+        why=why,
+        advice="See what that service does; it is not to be relied upon.",
+    )
+
+
+def _check_room(fd: int, size: int) -> None:
+    space = os.fstatvfs(fd)
+    free = space.f_bavail * space.f_frsize
+    if space.f_blocks and size > free:
+        raise NoSpaceError(
+            "too little space for what is to be fetched",
+            why=f"{size} bytes, {free} are free",
+            advice="Free space, or set TMPDIR to where there is some, then run the command again.",
+        )
 
 
 def damaged(url: str, key: str, why: str) -> CorruptionError:

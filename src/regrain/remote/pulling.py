@@ -15,7 +15,7 @@ from regrain.remote import keys
 from regrain.remote.crew import side_by_side
 from regrain.remote.lists import frame_bytes_max
 from regrain.remote.place import Remote, damaged
-from regrain.store.frames import FrameError, content_size, hash_frame, pour
+from regrain.store.frames import FrameError, content_size, hash_frame, pour, unpacked
 from regrain.store.objects import object_path, open_stored
 from regrain.store.packages import FileLevelPackage
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from regrain.store.objects import Stored
 
 _IN_MEMORY_BYTES_MAX = 16 << 20
+_UNKNOWN = 1 << 62
 
 
 class Arrival(FileLevelPackage):
@@ -137,6 +138,26 @@ def is_whole(remote: Remote, digest: str, size: int) -> bool:
     except CorruptionError:
         return False
     return True
+
+
+def fetch_unsized(remote: Remote, digest: str) -> int:
+    """Fetch an object of whose size nothing is known; return it open for reading, decompressed.
+
+    It is hashed first and unpacked then, so that a frame that holds too much fills no disk.
+
+    Raises:
+        CorruptionError: It is not there, or is not what its name says.
+    """
+    key = keys.object_key(digest)
+    with disk.Closing(_nowhere(_UNKNOWN)) as raw:
+        if not remote.fetch(key, raw, _UNKNOWN):
+            raise damaged(remote.url, key, "it is not there")
+        try:
+            if hash_frame(raw)[0] != digest:
+                raise damaged(remote.url, key, "its content has another hash than its name says")
+            return unpacked(raw)[0]
+        except FrameError as error:
+            raise damaged(remote.url, key, error.strerror or str(error)) from error
 
 
 def _fetch(remote: Remote, digest: str, size: int, unpack: Callable[[int], tuple[str, int]]) -> int:

@@ -71,6 +71,7 @@ class Pusher:
         lease: By which collections there know of it.
         jobs: Requests at once.
         again: Put everything anew, whatever is there: this mends what is damaged.
+        proves: Fetch and hash what is there, and put anew what is damaged.
         stopping: Tells whether a stop was asked for.
     """
 
@@ -81,12 +82,16 @@ class Pusher:
         jobs: int,
         *,
         again: bool,
+        proves: bool = False,
         stopping: Callable[[], bool],
     ) -> None:
         self._remote = remote
         self._lease = lease
         self._jobs = jobs
         self._again = again
+        # A directory's names may outlive a power cut that their bytes did not.
+        self._proves = proves or remote.is_directory
+        self._proves_listed = proves
         self._stopping = stopping
         self._known: set[str] = set()
 
@@ -101,8 +106,8 @@ class Pusher:
         with tempfile.TemporaryFile() as content:
             written = _write_list(source, content)
             result = Pushed(source.hash, files=written.files, size=written.size)
-            if self._is_there(source.hash, written):
-                result.already_present = True
+            result.already_present = is_listed = self._is_there(source.hash, written)
+            if is_listed and not self._proves_listed:
                 return result
 
             def send(entry: Entry) -> int:
@@ -114,7 +119,8 @@ class Pusher:
                 result.sent_bytes += sent
             self._remote.flush()
             self._lease.check()  # else a collection may have begun meanwhile
-            self._list(source.hash, written)
+            if not is_listed:
+                self._list(source.hash, written)
             self._known.update(written.objects)
         return result
 
@@ -123,18 +129,18 @@ class Pusher:
         key = keys.list_key(package_hash)
         with tempfile.TemporaryFile() as frame:
             _compress(written.content.fileno(), frame.fileno())
-            if self._again:
+            if self._again or self._proves_listed:
                 self._remote.put(key, frame.fileno())
             elif not self._remote.put_new(key, frame.fileno()):
                 self._is_listed(package_hash, written)  # another push was faster
         self._remote.flush()
 
     def _is_there(self, package_hash: str, written: _Written) -> bool:
-        """Tell whether there is nothing to do; to put it again its list there may be damaged."""
-        if not self._again:
+        """Tell whether its list is there; one to be mended may be damaged."""
+        if not self._again and not self._proves_listed:
             return self._is_listed(package_hash, written)
         with contextlib.suppress(CorruptionError):
-            self._is_listed(package_hash, written)
+            return self._is_listed(package_hash, written) and not self._again
         return False
 
     def _is_listed(self, package_hash: str, written: _Written) -> bool:
@@ -162,8 +168,7 @@ class Pusher:
         key = keys.object_key(entry.digest)
         anew = self._again
         if not anew and self._remote.head(key) is not None:
-            # A directory's names may outlive a power cut that their bytes did not.
-            if not self._remote.is_directory or is_whole(self._remote, entry.digest, entry.size):
+            if not self._proves or is_whole(self._remote, entry.digest, entry.size):
                 return 0
             anew = True
         with tempfile.TemporaryFile() as frame:

@@ -117,7 +117,10 @@ class FileLevelPackage:
                 found.size += entry.size
                 if entry.size:
                     found.named += 1
-                    found.sizes[entry.digest] = entry.size
+                    if found.sizes.setdefault(entry.digest, entry.size) != entry.size:
+                        raise CorruptionError(
+                            "a file list that gives one object two sizes", package=self.hash
+                        )
         return found
 
     def tree(self) -> Iterator[Entry]:
