@@ -51,6 +51,7 @@ def test_a_cluster_makes_the_same_store(
     assert not list((regrain.store / "temp").iterdir())
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_by_the_others(
     workplace: Path, regrain: Regrain, seed: int
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_worker_that_dies_is_replaced_by_the_others(
     assert regrain("verify", "--level", "deep", "--json").of_type("summary")[0]["orphans"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["scheduler", "coordinator"])
 def test_what_was_in_hand_is_resumed(
     victim: str, workplace: Path, regrain: Regrain, seed: int
@@ -116,6 +118,7 @@ def test_a_worker_of_another_version_is_refused(
         assert "has another version" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.parametrize("view", ["another", "copy"])
 def test_a_worker_that_sees_another_directory_is_refused(
