@@ -40,7 +40,7 @@ class Weed:
             )
         )
         names = ("master", "volume", "filer", "s3")
-        free = iter(_free_ports(2 * len(names)))
+        free = iter(free_ports(2 * len(names)))
         self._ports = [f"-{name}.port{kind}={next(free)}" for name in names for kind in _KINDS]
         self.port = int(self._ports[-2].rpartition("=")[2])
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +140,8 @@ class Weed:
 _KINDS = ("", ".grpc")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -75,6 +75,7 @@ class Migration(Steps):
         max_read: float | None = None,
         delete_legacy: bool = False,
         no_backup: bool = False,
+        executor: str | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Summary:
         """Migrate until nothing is pending; nothing at all where the store is paused.
@@ -95,6 +96,9 @@ class Migration(Steps):
             delete_legacy: Delete each legacy directory as soon as its package is verified;
                 together with ``keep_old_packages = false`` only.
             no_backup: Do that without a backup.
+            executor: Who has the workers: ``local`` (the default), ``dask:ADDRESS`` or ``mpi``.
+                ``jobs`` is then how many units of work are handed out at a time, by default two
+                for each that the engine does at a time.
             stopping: Asked often; True ends the run after the files in hand.
 
         Raises:
@@ -107,7 +111,10 @@ class Migration(Steps):
             UnknownPackageError: There is none to accept.
             LockedError: Another run holds the store.
             NoSpaceError: The disk stayed full for ``space_wait`` seconds.
-            HaltedError: The disk failed.
+            HaltedError: The disk failed, or a worker elsewhere has another version or another
+                view of the store.
+            UsageError: ``executor`` names none, or its extra is not installed.
+            EngineError: The engine does not answer, or went away.
         """
         request = Request(
             jobs=jobs,
@@ -120,6 +127,7 @@ class Migration(Steps):
             max_read=max_read,
             delete_legacy=delete_legacy,
             no_backup=no_backup,
+            executor=executor,
         )
         return migrate(self._root, self._settings, request, on_event, stopping)
 

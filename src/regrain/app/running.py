@@ -32,7 +32,7 @@ from regrain.migrate.room import Room, check_room, wanted_for
 from regrain.migrate.run import Run
 from regrain.model.events import Remark
 from regrain.model.phase import Phase
-from regrain.store import dual
+from regrain.store import dual, engines
 from regrain.store.locks import RunDirectory, StoreLock, run_lock
 from regrain.store.workers import worth_starting
 
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from regrain.model.events import Event
     from regrain.settings import Settings
     from regrain.store.root import StoreRoot
+
+UNITS_A_SLOT = 2
+"""Units handed to an engine for each that it does at a time: one in hand, one that waits there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Request:
     max_read: float | None = None
     delete_legacy: bool = False
     no_backup: bool = False
+    executor: str | None = None
 
 
 def check_request(root: StoreRoot, settings: Settings, request: Request) -> None:
@@ -111,6 +115,18 @@ def migrate(
     """Carry out a run; see ``Migration.run``."""
     check_request(root, settings, request)
     check_owner(root)
+    with engines.connected(request.executor) as engine:
+        return _migrate(root, settings, request, engine, on_event, stopping)
+
+
+def _migrate(
+    root: StoreRoot,
+    settings: Settings,
+    request: Request,
+    engine: engines.Engine | None,
+    on_event: Callable[[Event], None],
+    stopping: Callable[[], bool],
+) -> Summary:
     accepted = None if request.accept is None else dual.find_hash(root, request.accept)
     if read_control(root).is_paused:  # perhaps with a run that waits, and holds the lock
         return Summary(0, 0, stopped=False, paused=True)
@@ -126,7 +142,7 @@ def migrate(
         ):
             watch = triggers.Watch(settings, ledger, tell, known)
             watch.remind()
-            run = _Running(root, settings, request, ledger, watch, lock, stopping)
+            run = _Running(root, settings, request, ledger, watch, lock, stopping, engine)
             run.prepare(accepted)
             summary = run.in_place() if request.delete_legacy else run.work(run.is_to_end, None)
     if watch.ended_by is not None:
@@ -180,8 +196,10 @@ class _Running:
         watch: triggers.Watch,
         lock: StoreLock,
         stopping: Callable[[], bool],
+        engine: engines.Engine | None,
     ) -> None:
         self._root, self._settings, self._request = root, settings, request
+        self._engine = engine
         self._ledger, self._watch, self._lock = ledger, watch, lock
         self._stopping = stopping
         self._readers = Readers()
@@ -274,17 +292,39 @@ class _Running:
                 idle_cpu=limits.cpu_priority == "idle",
                 io=limits.io_priority,
             )
-            summary = run.execute(lambda jobs: pool.make_executor(jobs, place))
+            summary = self._execute(run, directory, place)
             if run.may_leave_objects:
                 adopt_strangers(root, ledger)
             return summary
+
+    def _execute(self, run: Run, directory: RunDirectory, place: pool.Workplace) -> Summary:
+        """Let the workers of this host, or those of an engine, do the work."""
+        engine = self._engine
+        if engine is None:
+            return run.execute(lambda jobs: pool.make_executor(jobs, place))
+        words = "" if self._settings.store.sync == "fsync" else '; sync = "fsync" is enforced'
+        self._watch(
+            Remark(f"units of work go to {engine.name}, {engine.slots} at a time now{words}")
+        )
+        known = engine.workers().keys()
+        office = engines.Office(engine, self._root, directory)
+        try:
+            return run.execute(lambda _: office.dispatcher(pool.engage, (place,)))
+        except engines.EngineError:
+            directory.is_abandoned = True
+            raise
+        finally:
+            # What one that was lost had named, it could tell nobody.
+            run.may_leave_objects |= not known <= engine.workers().keys()
 
     def _values(self, pending: Pending) -> Values:
         """Return what the settings say of the tempo, with as many workers as pay."""
         store, migration = self._settings.store, self._settings.migration
         jobs_max = worth_starting(store.migration_parallel_files, pending.files, pending.size)
+        engine = self._engine
+        jobs = self._readers.of(jobs_max) if engine is None else UNITS_A_SLOT * engine.slots
         return Values(
-            self._readers.of(jobs_max),
+            jobs,
             store.migration_batch_size,
             migration.max_read,
             migration.pause_ms,
@@ -298,7 +338,9 @@ class _Running:
             can_reflink=disk.shares_extents(directory.pool),
             can_link=disk.can_link(directory.pool),
             link_outside=store.link_outside,
-            fsync_each=store.sync == "fsync",
+            # Nobody but a host itself makes durable what it wrote.
+            fsync_each=store.sync == "fsync" or self._engine is not None,
             verify=store.verify_after_migration,
             compression=ingest_compression(self._settings),
+            flush_names=self._engine is not None,
         )

@@ -11,7 +11,8 @@ from regrain.errors import CorruptionError, UsageError
 from regrain.maintain.audit import Audit, Level, Scope, audit
 from regrain.model.digest import is_package_hash
 from regrain.model.layout import FILE_LIST, SHARDS
-from regrain.store import dual
+from regrain.store import dual, engines
+from regrain.store.locks import RunDirectory
 from regrain.store.objects import all_carriers, size_of
 from regrain.store.packages import is_published, published
 from regrain.store.workers import worth_starting
@@ -85,10 +86,12 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     subset: str | None,
     on_result: Callable[[Audit], None],
     stopping: Callable[[], bool],
+    executor: str | None = None,
 ) -> Verdict:
     """Verify packages, all of them unless ``texts`` names some.
 
     Raises:
+        EngineError: The engine that ``executor`` names does not answer, or was lost.
         UnknownPackageError: One that was named is not there.
         UsageError: ``subset`` cannot be understood.
     """
@@ -98,13 +101,16 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     if not texts:
         there += [name for name in published(root.packages) if not is_package_hash(name)]
     scope = Scope(there, shards, level, whole=not texts)
-    found = audit(
-        root,
-        scope,
-        jobs=_jobs(root, scope, settings.store.migration_parallel_files),
-        on_result=on_result,
-        stopping=stopping,
-    )
+    jobs_max = settings.store.migration_parallel_files
+    with _engaged(root, executor) as (office, slots):
+        found = audit(
+            root,
+            scope,
+            jobs=slots or _jobs(root, scope, jobs_max),
+            on_result=on_result,
+            stopping=stopping,
+            office=office,
+        )
     _drop_what_went(root, found)
     if level is not Level.QUICK and subset is None and not found.stopped:
         from regrain.app.integrity import keep
@@ -114,6 +120,17 @@ def verify(  # noqa: PLR0913 -- a facade: every option by its keyword
     if level is Level.DEEP and not texts and not found.stopped:
         books, problem = _books(root)
     return Verdict(found, books, problem, len(names) - len(there))
+
+
+@contextlib.contextmanager
+def _engaged(root: StoreRoot, executor: str | None) -> Iterator[tuple[engines.Office | None, int]]:
+    """Give where units of work go, and how many are done there at a time; None for this host."""
+    with engines.connected(executor) as engine:
+        if engine is None:
+            yield None, 0
+            return
+        with RunDirectory(root, marks_errors=False) as directory:
+            yield engines.Office(engine, root, directory), engine.slots
 
 
 def _jobs(root: StoreRoot, scope: Scope, jobs_max: int) -> int:

@@ -25,6 +25,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 dry_run_option = click.option(
     "-n", "--dry-run", is_flag=True, help="Say what would be done; change nothing."
 )
+executor_option = click.option(
+    "--executor",
+    metavar="local|dask:ADDRESS|mpi",
+    help="Who has the workers: this host, a Dask scheduler, or MPI. --jobs is then how many units "
+    "of work are handed out at a time.",
+)
 
 
 class NotNegative(click.FloatRange):

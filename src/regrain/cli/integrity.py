@@ -8,7 +8,14 @@ import click
 
 from regrain.cli import output
 from regrain.cli.completing import package_hashes
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    Stop,
+    dry_run_option,
+    executor_option,
+    json_option,
+    pass_context,
+)
 from regrain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ _SHOWN_MAX = 50
     multiple=True,
     help="With --repair: a backup to heal from, a directory or a URL.",
 )
+@executor_option
 @dry_run_option
 @json_option
 @pass_context
@@ -55,6 +63,7 @@ def verify(
     *,
     is_repair: bool,
     places: tuple[str, ...],
+    executor: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -66,6 +75,12 @@ def verify(
     Example: regrain --store /opt/pm/store verify --level deep
     """
     if is_repair:
+        if executor is not None:
+            raise UsageError(
+                "'--executor' is not for a repair",
+                why="what is damaged is healed on this host",
+                advice="Leave one of the two out.",
+            )
         from regrain.cli.repairing import repair
 
         return repair(context, packages, level, subset, places, dry_run=dry_run, as_json=as_json)
@@ -92,6 +107,7 @@ def verify(
             subset=subset,
             on_result=progress,
             stopping=stop,
+            executor=executor,
         )
     found = verdict.audit
     code = EXIT_DAMAGED if verdict.is_damaged else EXIT_CHANGED if found.changes else 0

@@ -14,6 +14,7 @@ from regrain.cli.context import (
     NotNegative,
     Stop,
     dry_run_option,
+    executor_option,
     json_option,
     pass_context,
 )
@@ -203,6 +204,7 @@ def _show_init(done: Initialised, command: str, *, dry_run: bool) -> None:
     "With [store] keep_old_packages = false, and a backup or --no-backup.",
 )
 @click.option("--no-backup", is_flag=True, help="Delete them without asking for a backup.")
+@executor_option
 @dry_run_option
 @json_option
 @pass_context
@@ -219,6 +221,7 @@ def migrate(
     max_read: float | None,
     delete_legacy: bool,
     no_backup: bool,
+    executor: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -268,6 +271,7 @@ def migrate(
             max_read=max_read,
             delete_legacy=delete_legacy,
             no_backup=no_backup,
+            executor=executor,
             stopping=stop,
         )
     state = migration.state()

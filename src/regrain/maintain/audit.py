@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,8 +22,10 @@ from regrain.errors import (
     path_of,
     reason,
 )
+from regrain.maintain.listed import digests_of, entries_of
 from regrain.model.entry import Entry, Kind
 from regrain.model.layout import parse_carrier
+from regrain.store import errands
 from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage
 from regrain.store.locks import StoreLock
@@ -42,6 +44,8 @@ from regrain.store.workers import deaths_told, signals, spawn_executor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from regrain.store import engines
 
 _DIGESTS_REMEMBERED_MAX = 500_000
 _TICK_SECONDS = 0.2
@@ -116,6 +120,9 @@ class _Inspector:
         self.level = level
         self._stop = stop
         self._good: dict[str, int] = {}
+
+    def close(self) -> None:
+        del self.root
 
     def stopping(self) -> bool:
         return bool(self._stop.value)
@@ -238,13 +245,14 @@ def _start(path: str, level: Level, stop: Any) -> None:  # noqa: ANN401 -- a sha
 
 
 def _inspect(task: str, argument: Any) -> Audit:  # noqa: ANN401 -- a name or a list of them
-    if _inspector is None:
+    inspector: _Inspector | None = errands.at_work() or _inspector
+    if inspector is None:
         raise RegrainError("a worker process without its store")
     result = Audit()
     for item in argument:
-        if _inspector.stopping():
+        if inspector.stopping():
             break
-        _merge(result, getattr(_inspector, task)(item))
+        _merge(result, getattr(inspector, task)(item))
     return result
 
 
@@ -275,6 +283,7 @@ def audit(
     jobs: int,
     on_result: Callable[[Audit], None],
     stopping: Callable[[], bool],
+    office: engines.Office | None = None,
 ) -> Audit:
     """Look at packages and objects.
 
@@ -284,15 +293,14 @@ def audit(
         jobs: Worker processes.
         on_result: Told the findings so far, now and then.
         stopping: Tells whether to stop.
+        office: Hands out units of work where an engine has the workers.
 
     Returns:
         All findings; every damage names the packages and paths it concerns.
     """
     result = Audit()
-    stop = signals()
-    executor = spawn_executor(jobs, _start, root.path, scope.level, stop)
-    tasks = _tasks(root, scope)
-    tasks.reverse()
+    executor, stop = _workers(root, scope.level, jobs, office)
+    tasks = _tasks(root, scope)[::-1]
     running: set[Future[Audit]] = set()
     try:
         while (tasks or running) and not result.stopped:
@@ -313,6 +321,15 @@ def audit(
     result.damages = sorted(once.values())
     result.changes.sort()
     return result
+
+
+def _workers(
+    root: StoreRoot, level: Level, jobs: int, office: engines.Office | None
+) -> tuple[Executor, Any]:
+    if office is not None:
+        return office.dispatcher(_Inspector, (root.path, level))
+    stop = signals()
+    return spawn_executor(jobs, _start, root.path, level, stop), stop
 
 
 def _look_again(inspector: _Inspector, result: Audit) -> None:
@@ -343,7 +360,7 @@ def _tasks(root: StoreRoot, scope: Scope) -> list[tuple[str, list[str] | list[li
         return tasks
     if scope.whole:
         return tasks + [("shard", [shard]) for shard in scope.shards]
-    digests = sorted(_digests(root, names, set(scope.shards)))
+    digests = sorted(digests_of(root, names, set(scope.shards)))
     return tasks + [
         ("objects", [digests[at : at + OBJECTS_A_TASK]])
         for at in range(0, len(digests), OBJECTS_A_TASK)
@@ -357,23 +374,6 @@ def _merge(into: Audit, other: Audit) -> None:
     into.bytes_hashed += other.bytes_hashed
     into.damages += other.damages
     into.changes += other.changes
-
-
-def _digests(root: StoreRoot, package_hashes: list[str], shards: set[str]) -> set[str]:
-    return {
-        entry.digest
-        for name in package_hashes
-        for entry in _entries(root, name)
-        if entry.kind is Kind.FILE and entry.size and entry.digest[:2] in shards
-    }
-
-
-def _entries(root: StoreRoot, package_hash: str) -> Iterator[Entry]:
-    """Yield what can be read of a file list; its damage is reported elsewhere."""
-    try:
-        yield from FileLevelPackage(root.packages, root.objects, package_hash).entries()
-    except (CorruptionError, UnknownFormatError, OSError):
-        return
 
 
 def _concerned(
@@ -391,7 +391,7 @@ def _concerned(
         return
     named = set()
     for name in package_hashes:
-        for entry in _entries(root, name):
+        for entry in entries_of(root, name):
             why = reasons.get(entry.digest)
             if why is not None:
                 named.add(entry.digest)

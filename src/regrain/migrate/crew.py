@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain.migrate.pace import MIB, Tempo
 from regrain.model.clock import monotonic
+from regrain.store.engines import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
+
+TASKS_AHEAD = 6
+"""Tasks are handed out ahead for each worker, enough to outlast a commit."""
 
 SLOWED_SECONDS = 1.0
 """Who waited for his rate so short a time ago is still slowed by it."""
@@ -53,6 +57,24 @@ class Crew:
         """Hand out a task."""
         return self._executor.submit(timed, task, *arguments)
 
+    @property
+    def is_elastic(self) -> bool:
+        """Whether an engine has the workers: ``jobs`` is then how many units it is handed."""
+        return isinstance(self._executor, Dispatcher)
+
+    def ahead(self, jobs: int) -> int:
+        """Return how many tasks may be handed out while so many workers may be busy."""
+        return jobs if jobs < self.jobs or self.is_elastic else TASKS_AHEAD * jobs
+
+    def check(self, *, is_ending: bool) -> None:
+        """See that somebody can end what is in hand.
+
+        Raises:
+            EngineError: The run is to end, and its engine has no workers left.
+        """
+        if isinstance(self._executor, Dispatcher):
+            self._executor.check(is_ending=is_ending)
+
     def stop_files(self) -> None:
         """Have every worker stop after the file in hand, until ``go_on``."""
         self._signals.value = 1
@@ -69,6 +91,8 @@ class Crew:
         """Share the rates (0: no limit) among so many workers that are busy."""
         self._tempo = tempo
         among = max(1, min(busy, self.jobs))
+        if isinstance(self._executor, Dispatcher):
+            among = min(among, self._executor.engine.slots)
         rates = (tempo.max_read / among, tempo.max_files / among)
         if (self._signals.rate, self._signals.files_rate) != rates:
             self._signals.rate, self._signals.files_rate = rates
@@ -86,7 +110,10 @@ class Crew:
         return "; ".join(reasons)
 
     def renew(self, jobs: int) -> None:
-        """Have ``jobs`` workers from now on; only when nobody works."""
+        """Have ``jobs`` workers from now on; only when nobody works, unless an engine has them."""
+        if self.is_elastic:
+            self.jobs = jobs
+            return
         self.close()
         self.jobs = jobs
         self._executor, self._signals = self._make(jobs)

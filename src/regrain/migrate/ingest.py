@@ -49,6 +49,7 @@ class Ingester:
         self.stager = stager
         self._stopping = stopping
         self._throttle = throttle
+        self._device = 0
         self.begin()
 
     def begin(self) -> None:
@@ -67,9 +68,10 @@ class Ingester:
             NoSpaceError, HaltedError: Nothing can, for now or at all.
         """
         try:
+            self._device = os.fstat(root).st_dev
             if not start:
                 found = found_directory(root, b"")
-                yield _record(found.entry, found.status)
+                yield self._record(found.entry, found.status)
             for at, name, path, kind in disk.walk(root, start, stop):
                 if self._stopping():
                     raise StoppedError("stopped", path=path)
@@ -84,7 +86,7 @@ class Ingester:
             found = find(at, name, path, kind)
         except OSError as error:
             raise source_error(error, path) from error
-        return _record(found.entry, found.status)
+        return self._record(found.entry, found.status)
 
     def _file(self, at: int, name: bytes, path: bytes) -> Record:
         fd = disk.open_file(name, at)
@@ -113,9 +115,13 @@ class Ingester:
             )
             if size and before.st_nlink == 1:
                 self.stager.ensure(entry, fd, before, content)
-            return _record(entry, before)
+            return self._record(entry, before)
         finally:
             os.close(fd)
+
+    def _record(self, entry: Entry, status: os.stat_result) -> Record:
+        device = 0 if status.st_dev == self._device else status.st_dev
+        return Record(entry, device, status.st_ino, status.st_ctime_ns, status.st_nlink)
 
     def stage_group(self, root: int, records: list[Record]) -> None:
         """Stage the inode of a hard-link group, whose names in this package are all known."""
@@ -156,10 +162,6 @@ class Ingester:
         if found != size:
             raise changed(path)
         return None, digest
-
-
-def _record(entry: Entry, status: os.stat_result) -> Record:
-    return Record(entry, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_nlink)
 
 
 def _check_unchanged(before: os.stat_result, after: os.stat_result, path: bytes) -> None:

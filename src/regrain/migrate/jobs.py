@@ -38,6 +38,8 @@ class Options:
         fsync_each: Flush every staged file by itself instead of ``syncfs`` once a batch.
         verify: Compare with a fresh listing of the source.
         compression: How objects are compressed where that pays; None leaves them plain.
+        flush_names: Let workers flush the directories in which they gave names, too: they are on
+            other hosts, for which the coordinator cannot do it.
     """
 
     ingest: Ingest
@@ -47,6 +49,7 @@ class Options:
     fsync_each: bool
     verify: bool
     compression: Compression | None = None
+    flush_names: bool = False
 
     def without_links(self) -> Options:
         """Return the same for a tree that stays another's: its inodes are never linked."""
@@ -126,7 +129,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         entry: The entry; of hard-link groups without the group's first path.
-        device: Of the inode.
+        device: Of the inode; 0 where it is that of the package's root. Hosts number them as they
+            like, and a package may be read by one and finished by another.
         inode: Its number.
         ctime_ns: Its change time.
         links: Its names.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from regrain import disk
 from regrain.disk_linux import give_way
 from regrain.errors import HaltedError, NoSpaceError, PackageError, RegrainError, path_of, reason
-from regrain.migrate.disk_errors import staging_error
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.migrate.ingest import Ingester, StoppedError
 from regrain.migrate.jobs import (
     Failure,
@@ -31,6 +31,7 @@ from regrain.migrate.seal import Sealer
 from regrain.migrate.staging import Stager
 from regrain.migrate.throttle import Throttle
 from regrain.model import layout
+from regrain.store import errands
 from regrain.store.legacy import source_error
 from regrain.store.locks import RUN_DIRECTORY_LOCK
 from regrain.store.root import Owner
@@ -88,6 +89,14 @@ class _Worker:
         began_ns = os.stat(f"{run}/{RUN_DIRECTORY_LOCK}", dir_fd=self.store).st_ctime_ns
         self.sealer = Sealer(staging, self.ingester, place.owner, place.options, began_ns)
         self.objects = ObjectPublisher(places, place.owner, place.options, stager)
+        self._flushes_names = place.options.flush_names
+        self._staging, self._objects = staging, places.objects
+
+    def close(self) -> None:
+        """Let go of all; a process that ends need not."""
+        for fd in (self.store, *self._open):
+            os.close(fd)
+        self._open.clear()
 
     def begin(self) -> None:
         """Begin a package or a part of one; forget what may be true no more."""
@@ -99,6 +108,20 @@ class _Worker:
     def _below(self, path: str) -> int:
         self._open.append(disk.descend(path.encode(), self.store))
         return self._open[-1]
+
+    def sealed(self, result: PackageResult) -> PackageResult:
+        """Return what was sealed, its name flushed where nobody else can do that."""
+        if self._flushes_names:
+            _flush(self._staging, "temp")
+        return result
+
+    def flush_objects(self, wanted: list[Wanted]) -> None:
+        """Flush the names of objects, whoever gave them, where nobody else can do that."""
+        if not self._flushes_names:
+            return
+        for shard in sorted({one.digest[:1].hex() for one in wanted}):
+            with disk.Closing(disk.open_directory(shard, self._objects)) as fd:
+                _flush(fd, f"objects/{shard}")
 
     def source(self, package_hash: str) -> disk.Closing:
         try:
@@ -137,6 +160,13 @@ class _Worker:
         return _records(disk.read_all(_spill_name(piece), self.spills, bytes_max=1 << 40))
 
 
+def _flush(fd: int, what: str) -> None:
+    try:
+        disk.fsync(fd)
+    except OSError as error:
+        raise flush_error(what, error) from error
+
+
 def _spill_name(piece: Slice) -> str:
     return f"{piece.package_hash}.{piece.number}"
 
@@ -144,10 +174,17 @@ def _spill_name(piece: Slice) -> str:
 _worker: _Worker | HaltedError | None = None
 
 
+def _found() -> _Worker | HaltedError | None:
+    """Return the worker of an engine's unit, or else that of this process."""
+    engaged: _Worker | None = errands.at_work()
+    return engaged or _worker
+
+
 def _here() -> _Worker:
-    if isinstance(_worker, _Worker):
-        return _worker
-    raise _worker or HaltedError("a worker process without its workplace")
+    found = _found()
+    if isinstance(found, _Worker):
+        return found
+    raise found or HaltedError("a worker process without its workplace")
 
 
 def start(place: Workplace, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
@@ -172,6 +209,11 @@ def make_executor(jobs: int, place: Workplace) -> tuple[Executor, Any]:
     return spawn_executor(jobs, _start_process, place, stop), stop
 
 
+def engage(place: Workplace, board: Any) -> _Worker:  # noqa: ANN401 -- stands for a shared byte
+    """Return a worker of an engine; its process is others', so its priority is left alone."""
+    return _Worker(place, board)
+
+
 # what workers are asked to do
 
 
@@ -186,7 +228,7 @@ def _bring_in_one(package_hash: str) -> PackageResult:
         worker.begin()
         with worker.source(package_hash) as root:
             records = list(worker.ingester.ingest(root, b"", None))
-            return worker.sealer.seal(package_hash, root, lambda: iter(records))
+            return worker.sealed(worker.sealer.seal(package_hash, root, lambda: iter(records)))
     except (RegrainError, OSError) as error:
         return _failed(package_hash, error)
 
@@ -217,7 +259,7 @@ def finish(package_hash: str, slices: list[Slice]) -> PackageResult:
         worker = _here()
         worker.begin()
         with worker.source(package_hash) as root:
-            return worker.seal_slices(package_hash, root, slices)
+            return worker.sealed(worker.seal_slices(package_hash, root, slices))
     except (RegrainError, OSError) as error:
         return _failed(package_hash, error)
 
@@ -262,8 +304,10 @@ def _publish_objects(package_hash: str, wanted: bytes) -> ObjectsResult:
         worker.begin()
         worker.objects.damaged = damaged
         with worker.source(package_hash) as root:
-            for carrier in worker.objects.publish(root, _wanted(wanted)):
+            listed = _wanted(wanted)
+            for carrier in worker.objects.publish(root, listed):
                 new.append(carrier)  # noqa: PERF402 -- what came before an error counts
+            worker.flush_objects(listed)
     except (RegrainError, OSError) as error:
         failure = _failed(package_hash, error).failure
     carriers = pack(new) if new else b""
@@ -274,11 +318,12 @@ def _failed(package_hash: str, error: RegrainError | OSError) -> PackageResult:
     """Return the failure; errors of the source were told apart where they happened."""
     if isinstance(error, OSError):
         error = staging_error(error, path_of(error, package_hash))
-    if not isinstance(_worker, _Worker):
+    worker = _found()
+    if not isinstance(worker, _Worker):
         return PackageResult(package_hash, failure=failure_of(error))
     return PackageResult(
         package_hash,
-        bytes_read=_worker.ingester.bytes_read,
+        bytes_read=worker.ingester.bytes_read,
         failure=failure_of(error),
     )
 

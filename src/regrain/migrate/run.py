@@ -48,9 +48,7 @@ if TYPE_CHECKING:
 BATCH_FILES_MAX = 20_000
 """A batch is closed at so many files: the workers must not wait for a long commit."""
 
-BATCHES_OPEN_MAX, TASKS_AHEAD = 3, 6
-"""Tasks are handed out ahead for each worker, enough to outlast a commit."""
-
+BATCHES_OPEN_MAX = 3
 TICK_SECONDS = 0.2
 
 
@@ -156,6 +154,7 @@ class Run:
             self._fill(crew)
             if self._is_idle and (self._is_ending or not self._is_waiting):
                 return False
+            crew.check(is_ending=self._is_ending)
             self._collect()
         except BrokenExecutor as error:
             self._after_worker_death(error)
@@ -206,8 +205,7 @@ class Run:
         jobs = self._going.jobs or 1
         if crew.jobs != self._going.tempo.jobs and not self._hand_over(crew):
             return
-        ahead = jobs if jobs < crew.jobs else TASKS_AHEAD * jobs
-        while self._todo and len(self._running) < ahead:
+        while self._todo and len(self._running) < crew.ahead(jobs):
             task, arguments = self._todo.popleft()
             self._running[crew.submit(task, arguments)] = (task, arguments)
         crew.allow(self._going.tempo, min(jobs, len(self._running)))
@@ -227,9 +225,9 @@ class Run:
         """Let another number of workers take over, as soon as these have ended what they do."""
         for future in [future for future in self._running if future.cancel()]:
             self._todo.appendleft(self._running.pop(future))
-        if not self._running:
+        if not self._running or crew.is_elastic:
             crew.renew(self._going.tempo.jobs)
-        return not self._running
+        return not self._running or crew.is_elastic
 
     def _claim(self) -> bool:
         self._commit.settle()

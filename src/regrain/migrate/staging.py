@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,7 @@ class Stager:
         )
         self._copies_later = copies_later and self._may_link
         self._shards: set[str] = set()
+        self._token = secrets.token_hex(6)  # hosts share process ids, threads do anyway
         self._with_frames: dict[str, bool] = {}
         self._published: set[str] = set()
         self._seen: set[str] = set()
@@ -334,7 +336,7 @@ class Stager:
 
     def _private(self, name: str) -> str:
         """Return what a file is called in the pool until it is complete."""
-        return f"{staged_path(name)[:2]}.{os.getpid()}"
+        return f"{staged_path(name)[:2]}.{self._token}"
 
     def _create(self, private: str) -> int:
         """Make a file that only this worker knows of."""

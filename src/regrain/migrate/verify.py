@@ -48,13 +48,14 @@ def verify_unchanged(root: int, records: Iterator[Record], began_ns: int = 0) ->
     path = b""
     touched: dict[bytes, set[bytes]] = {}
     try:
+        own = os.fstat(root).st_dev
         with Cursor(root) as cursor:
             for record in records:
                 path = record.entry.path
                 parent, _, name = path.rpartition(b"/")
                 at = cursor.at(parent)
                 status = os.stat(name, dir_fd=at, follow_symlinks=False) if path else os.fstat(at)
-                _check(record, status, at, name or b".")
+                _check(record, status, at, name or b".", own)
                 if parent in touched and path:
                     touched[parent].add(name)
                 if record.entry.kind is _DIRECTORY and status.st_ctime_ns >= began_ns:
@@ -73,7 +74,7 @@ def _check_names(directory: int, path: bytes, names: set[bytes]) -> None:
         raise changed(b"/".join(filter(None, (path, min(appeared)))), "it appeared")
 
 
-def _check(record: Record, status: os.stat_result, at: int, name: bytes) -> None:
+def _check(record: Record, status: os.stat_result, at: int, name: bytes, own: int) -> None:
     entry = record.entry
     if (
         status.st_ino != record.inode
@@ -82,7 +83,7 @@ def _check(record: Record, status: os.stat_result, at: int, name: bytes) -> None
         or status.st_uid != entry.uid
         or status.st_gid != entry.gid
         or (status.st_size != entry.size and entry.kind is _FILE)
-        or status.st_dev != record.device
+        or status.st_dev != (record.device or own)
     ):
         raise changed(entry.path, "it is not the file that was read")
     if record.ctime_ns != status.st_ctime_ns:

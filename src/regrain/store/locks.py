@@ -229,10 +229,13 @@ class RunDirectory:
     Attributes:
         marks_errors: Whether an error leaves an empty directory behind, by which the next
             run knows that objects may have got names without a row in the ledger.
+        is_abandoned: Set where workers elsewhere may still write into it: it is left to the next
+            run, which sweeps it.
     """
 
     def __init__(self, root: StoreRoot, *, marks_errors: bool = True) -> None:
         self.marks_errors = marks_errors
+        self.is_abandoned = False
         self.name = secrets.token_hex(8)
         self._root = root
         self._held: list[disk.Held] = []
@@ -282,6 +285,8 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Remove it; what is left in it was not published."""
         try:
+            if self.is_abandoned:
+                return
             for name in os.listdir(self.fd):
                 if name != RUN_DIRECTORY_LOCK:
                     disk.remove_tree(name, self.fd)
