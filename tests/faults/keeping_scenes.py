@@ -95,7 +95,11 @@ def source_of(store: Path) -> Path:
 def gone(store: Path) -> str:
     """The hash of the package that goes; empty where it went."""
     for manifest in store.glob("*/manifest.toml"):
-        if tomllib.loads(manifest.read_text())["package"]["name"] == GONE:
+        try:
+            name = tomllib.loads(manifest.read_text())["package"]["name"]
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError):  # a test has damaged it
+            continue
+        if name == GONE:
             return manifest.parent.name
     return ""
 

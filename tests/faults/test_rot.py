@@ -34,6 +34,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {"turned": turn_over, "cut": cut, "
 TARGETS = ("object", "file list", "legacy file", "ledger")
 CASES = [*product(TARGETS, DAMAGES)]
 EVERY_DAY = 1
+DIGITS = 64
 MUST_NOTICE = {
     ("cleanup", "object"): {"K", "Q"},
     ("cleanup", "file list"): {"K", "Q"},
@@ -120,6 +121,7 @@ def damage(at: Arena, what: str, how: str, seed: int) -> list[str]:
         return []  # the legacy directory is the truth then, and shares its inodes with objects
     aside = scene.path.with_name("aside")
     subprocess.run(["cp", "-a", "--", file, aside], check=True)
+    has_others = len(list(file.parent.glob(f"{file.name[:DIGITS]}*"))) > 1
     DAMAGES[how](file)
     before = whole(scene)
     case = f"{at.name}: {what} {how}"
@@ -130,6 +132,8 @@ def damage(at: Arena, what: str, how: str, seed: int) -> list[str]:
     said += handed_on(scene)
     wanted = MUST_NOTICE.get((at.name, what))
     if what == "ledger" and at.name in LEDGER_IS_LEFT_ALONE:
+        wanted = None
+    if what == "object" and has_others:  # what it holds is still there, under another name
         wanted = None
     if wanted is not None and letter not in wanted:
         said.append(f"it ended with {letter}: {words}")
