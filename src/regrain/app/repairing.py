@@ -37,7 +37,7 @@ from regrain.model.layout import parse_carrier
 from regrain.model.place import is_url
 from regrain.remote.vault import UrlVault
 from regrain.store import dual
-from regrain.store.locks import StoreLock, publish_lock, run_lock
+from regrain.store.locks import StoreLock, dead_runs, publish_lock, run_lock
 from regrain.store.packages import is_published, published
 from regrain.store.vault import Vault
 
@@ -156,7 +156,7 @@ def repair(
     if order.dry_run:
         report.repairs += foreseen
         return Repaired(first, report, first)
-    if not (foreseen or task.digests or task.legacy or _part(seen)):
+    if not (foreseen or task.digests or task.legacy or _part(seen) or dead_runs(root)):
         # The look may have taken hours: whoever holds the store by now is not in its way.
         return Repaired(first, report, _look_again(root, look, order, seen, report))
     with _told_as_repair(), single_run(root, COMMAND) as ledger:

@@ -20,7 +20,7 @@ from regrain.store.compare import first_difference
 from regrain.store.legacy import LegacyPackage, freed_with
 from regrain.store.locks import StoreLock, publish_lock
 from regrain.store.objects import all_carriers, carriers_in, object_path
-from regrain.store.packages import FileLevelPackage, published
+from regrain.store.packages import FileLevelPackage, is_published, published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,11 @@ def _check_equal(root: StoreRoot, stopping: Callable[[], bool]) -> None:
     Raises:
         RefusedError: A legacy directory is not what is published.
     """
-    changed = [name for name in _published(root) if not stopping() and _differs(root, name)]
+    changed = [
+        name
+        for name in _published(root)
+        if not stopping() and _differs(root, name) and _differs_indeed(root, name)
+    ]
     if changed:
         raise RefusedError(
             f"{len(changed)} legacy directories are not what is published",
@@ -151,6 +155,12 @@ def _check_equal(root: StoreRoot, stopping: Callable[[], bool]) -> None:
             advice="'regrain verify --level deep' tells what is wrong, with --repair it makes anew "
             "what rotted; 'regrain migrate' takes in what was changed.",
         )
+
+
+def _differs_indeed(root: StoreRoot, name: str) -> bool:
+    """Look again while nothing comes or goes: somebody may have removed it under the first look."""
+    with publish_lock(root):
+        return is_published(root.packages, name) and _differs(root, name)
 
 
 def _differs(root: StoreRoot, name: str) -> bool:
