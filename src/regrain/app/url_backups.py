@@ -34,7 +34,6 @@ from regrain.remote.crew import side_by_side
 from regrain.remote.keys import digest_of
 from regrain.remote.lease import Lease
 from regrain.remote.lists import (
-    check_form,
     fetch_list,
     frame_bytes_max,
     listed,
@@ -241,6 +240,3 @@ def _is_covered(root: StoreRoot, remote: Remote, name: str, there: dict[str, int
         except CorruptionError:
             return False
     return all(0 < there.get(one, 0) <= frame_bytes_max(size) for one, size in sizes.items())
-
-
-__all__ = ["check", "check_form", "create", "foresee", "why_not_covered"]
