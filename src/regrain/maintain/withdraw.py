@@ -148,7 +148,8 @@ def _let_go(root: StoreRoot, ledger: Ledger, package_hash: str) -> None:
 def condemned(root: StoreRoot, ledger: Ledger) -> list[str]:
     """Return the packages whose legacy directory lies in the trash, not all unlinked yet."""
     waiting = discarded(root)
-    return [name for name in waiting if name in ledger.standings()] if waiting else []
+    known = ledger.standings() if waiting else {}
+    return [name for name in waiting if name in known]
 
 
 def unlink_rest(root: StoreRoot, ledger: Ledger) -> dict[str, str]:
