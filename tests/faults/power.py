@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from regrain.ledger import Ledger
 from tests.faults import tally
@@ -25,6 +25,13 @@ from tests.faults.disks import Disk, at_home, in_child
 from tests.faults.small import Scene
 
 TABLES = ("store_refs", "store_migration", "objects", "carriers", "object_owners", "packages")
+
+
+class Promise(NamedTuple):
+    """What a ledger held after a commit."""
+
+    ledger: str
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Recording:
         arena: The command.
         scene: The store.
         log: What the disk was told.
-        promised: What the ledger held after each commit, and where in the log that was.
+        promised: What a ledger held after each commit, and where in the log that was.
         letter: How the command ended.
     """
 
@@ -62,7 +69,7 @@ class Recording:
     arena: Arena
     scene: Scene
     log: list[Written]
-    promised: list[tuple[int, str]]
+    promised: list[tuple[int, Promise]]
     letter: str
 
     def cuts(self) -> list[Cut]:
@@ -95,7 +102,9 @@ def record_run(
     with disk.served(log):
         letter, promised = in_child(lambda: _run(at, log, before_run))
     kept.replace(disk.image)
-    return Recording(disk, at, at.before, [*events(log)], [(p, d) for p, d in promised], letter)
+    return Recording(
+        disk, at, at.before, [*events(log)], [(p, Promise(*d)) for p, d in promised], letter
+    )
 
 
 def _prepared(name: str, point: Path, seed: int) -> Iterator[Arena]:
@@ -106,7 +115,7 @@ def _prepared(name: str, point: Path, seed: int) -> Iterator[Arena]:
 
 
 def _run(at: Arena, log: Path, before_run: Callable[[], object]) -> tuple[str, list[Any]]:
-    promised: list[tuple[int, str]] = []
+    promised: list[tuple[int, Promise]] = []
     with promises(lambda: log.stat().st_size, lambda *promise: promised.append(promise)):
         before_run()
         letter, _ = outcome_of(at.command, at_home(at.before))
@@ -114,8 +123,8 @@ def _run(at: Arena, log: Path, before_run: Callable[[], object]) -> tuple[str, l
 
 
 @contextmanager
-def promises(now: Callable[[], int], note: Callable[[int, str], None]) -> Iterator[None]:
-    """Have it noted what the ledger holds after each commit, and when that was."""
+def promises(now: Callable[[], int], note: Callable[[int, Promise], None]) -> Iterator[None]:
+    """Have it noted what a ledger holds after each commit, and when that was."""
     original = Ledger._transaction
 
     @contextmanager
@@ -123,7 +132,8 @@ def promises(now: Callable[[], int], note: Callable[[int, str], None]) -> Iterat
         with original(ledger, *arguments, **named) as connection:
             yield connection
             held = _held(lambda query: connection.exec_driver_sql(query).fetchall())
-        note(now(), held)
+            ((_, _, path),) = connection.exec_driver_sql("PRAGMA database_list").fetchall()
+        note(now(), Promise(path, held))
 
     Ledger._transaction = transaction  # type: ignore[method-assign, assignment]
     try:
@@ -140,10 +150,15 @@ def _held(ask: Callable[[str], Sequence[Any]]) -> str:
     return json.dumps(tables)
 
 
-def ledger_of(scene: Scene) -> str:
-    """All that a store's ledger holds, to be compared with what was promised."""
-    with closing(sqlite3.connect(scene.path / "state.sqlite")) as connection:
-        return _held(lambda query: connection.execute(query).fetchall())
+def ledger_at(path: Path) -> str:
+    """All that a ledger holds, to be compared with what was promised; empty where it is not."""
+    if not path.exists():
+        return ""
+    with closing(sqlite3.connect(path)) as connection:
+        try:
+            return _held(lambda query: connection.execute(query).fetchall())
+        except sqlite3.DatabaseError as error:  # its tables are not there yet
+            return f"{error}"
 
 
 def copy_image(image: Path, to: Path) -> None:
@@ -203,11 +218,22 @@ def _looked_at(recording: Recording, cut: Cut) -> list[str]:
 
 def _broken_promises(recording: Recording, scene: Scene, cut: Cut) -> list[str]:
     """Whether the ledger has forgotten a commit that had been acknowledged when the power went."""
-    owed = [n for n, (position, _) in enumerate(recording.promised) if position <= cut.position]
-    if not owed:
-        return []
-    held = ledger_of(scene)
-    kept = [n for n, (_, promise) in enumerate(recording.promised) if promise == held]
-    if kept and kept[-1] >= owed[-1]:
-        return []
-    return [f"commit {owed[-1]} of {len(recording.promised)} was acknowledged; {kept} are there"]
+    said = []
+    for ledger in {promise.ledger for _, promise in recording.promised}:
+        path = Path(ledger)
+        if not path.is_relative_to(scene.path.parent):  # on another disk
+            continue
+        mine = [
+            (at, promise.held) for at, promise in recording.promised if promise.ledger == ledger
+        ]
+        owed = [n for n, (position, _) in enumerate(mine) if position <= cut.position]
+        if not owed:
+            continue
+        there = ledger_at(path)
+        kept = [n for n, (_, held) in enumerate(mine) if held == there]
+        if not kept or kept[-1] < owed[-1]:
+            name = path.parent.name
+            said.append(
+                f"{name}: commit {owed[-1]} of {len(mine)} was acknowledged; {kept} is there"
+            )
+    return said

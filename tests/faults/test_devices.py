@@ -27,7 +27,7 @@ from tests.conftest import remove
 from tests.faults import tally
 from tests.faults.commands import COMMANDS, Arena, arena, outcome_of
 from tests.faults.disks import DiedError, Disk, at_home, in_child, make_disk
-from tests.faults.power import copy_image, ledger_of, promises
+from tests.faults.power import Promise, copy_image, ledger_at, promises
 from tests.faults.small import Scene
 from tests.faults.sweeping import chosen
 from tests.faults.undoing import inline_audit
@@ -70,10 +70,10 @@ def kept(disk: Disk) -> Path:
     return disk.image.with_name("kept.img")
 
 
-def run(at: Arena) -> tuple[str, list[str]]:
+def run(at: Arena) -> tuple[str, list[Promise]]:
     """Run the command, in a process of its own; its letter, and what the ledger promised."""
-    promised: list[str] = []
-    with promises(lambda: 0, lambda _, held: promised.append(held)):
+    promised: list[Promise] = []
+    with promises(lambda: 0, lambda _, promise: promised.append(promise)):
         try:
             letter, _ = outcome_of(at.command, at.before)
         except OSError:  # the command says "the system refused", exit 1
@@ -81,7 +81,7 @@ def run(at: Arena) -> tuple[str, list[str]]:
     return letter, promised[-1:]
 
 
-def run_apart(at: Arena) -> tuple[str, list[str]]:
+def run_apart(at: Arena) -> tuple[str, list[Promise]]:
     """Run the command in a process of its own.
 
     SQLite maps a file of shared memory that lies on that disk: where a page of it can be neither
@@ -92,15 +92,15 @@ def run_apart(at: Arena) -> tuple[str, list[str]]:
     except DiedError as death:
         assert death.signal == signal.SIGBUS, death  # noqa: PT017 -- any other is a failure
         return "killed", []
-    return letter, promised
+    return letter, [Promise(*one) for one in promised]
 
 
-def looked_at(at: Arena, promised: list[str], *, complete: bool) -> list[str]:
+def looked_at(at: Arena, promised: list[Promise], *, complete: bool) -> list[str]:
     """What is wrong with the store on a disk that is well again."""
     scene = at_home(at.before)
     try:
         said = [f"then {line}" for line in at.command.any_time(scene)]
-        if complete and promised and ledger_of(scene) != promised[0]:
+        if complete and promised and ledger_at(Path(promised[0].ledger)) != promised[0].held:
             said.append("the ledger forgot what it had acknowledged")
         said += overseen(scene)
         return said + [f"at last {line}" for line in at.command.at_last(scene)]
