@@ -116,9 +116,6 @@ def make_store(path: str, owner: tuple[int, int, int], store_id: str, backup_of:
     with making(path):
         if not os.path.lexists(path):
             os.mkdir(path, 0o700)
-        parent = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-        with disk.Closing(parent) as above:
-            disk.fsync(above)  # before anything in it is told to be durable
         with disk.Closing(store_root.open_top(path)) as fd:
             uid, gid, mode = owner
             if os.geteuid() == 0:
@@ -128,6 +125,9 @@ def make_store(path: str, owner: tuple[int, int, int], store_id: str, backup_of:
             open_ledger(path, create=True).close()
             own_ledger(fd)
             store_root.write_store_file(fd, store_id, Phase.CLEAN, backup_of=backup_of)
+        parent = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+        with disk.Closing(parent) as above:
+            disk.fsync(above)
     return StoreRoot(path)
 
 

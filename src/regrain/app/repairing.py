@@ -146,17 +146,17 @@ def repair(
     report = Report(list(mended), stopped=first.audit.stopped)
     if report.stopped or (order.dry_run and mended):
         return Repaired(first, report, first)
-    ledger = open_ledger(root.path, read_only=True)
-    try:
+    with contextlib.closing(open_ledger(root.path, read_only=True)) as ledger:
         seen = replace(first, books=_books(root, order, ledger))
         task = _task(root, settings, order, seen, ledger, backups)
-        foreseen = repairing.foresee(root, ledger, task).repairs
-    finally:
-        ledger.close()
+        is_needed = bool(task.digests or task.legacy or _part(seen) or dead_runs(root))
+        # Who heals looks again by himself: only where it is open is it worth a look before.
+        is_open = order.dry_run or not is_needed
+        foreseen = repairing.foresee(root, ledger, task).repairs if is_open else []
     if order.dry_run:
         report.repairs += foreseen
         return Repaired(first, report, first)
-    if not (foreseen or task.digests or task.legacy or _part(seen) or dead_runs(root)):
+    if not (is_needed or foreseen):
         # The look may have taken hours: whoever holds the store by now is not in its way.
         return Repaired(first, report, _look_again(root, look, order, seen, report))
     with _told_as_repair(), single_run(root, COMMAND) as ledger:

@@ -25,8 +25,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 dry_run_option = click.option(
     "-n", "--dry-run", is_flag=True, help="Say what would be done; change nothing."
 )
+
+
+def _known(_: click.Context, __: click.Parameter, word: str | None) -> str | None:
+    """Refuse a word that names no engine, also where nothing is to be done."""
+    if word is not None:
+        from regrain.store.engines import check_word
+
+        check_word(word)
+    return word
+
+
 executor_option = click.option(
     "--executor",
+    callback=_known,
     metavar="local|dask:ADDRESS|mpi",
     help="Who has the workers: this host, a Dask scheduler, or MPI. --jobs is then how many units "
     "of work are handed out at a time.",

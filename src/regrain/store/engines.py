@@ -185,6 +185,20 @@ def _not_installed(extra: str, error: Exception) -> UsageError:
     )
 
 
+def check_word(word: str) -> None:
+    """Make sure that a word names an engine, or this host; nobody is asked.
+
+    Raises:
+        UsageError: It names none.
+    """
+    if word not in (LOCAL, _MPI) and not (word.startswith(_DASK) and word != _DASK):
+        raise UsageError(
+            f"'{word}' is no executor",
+            why="there are local, dask:ADDRESS and mpi",
+            advice="For a Dask scheduler say dask:tcp://HOST:8786.",
+        )
+
+
 @contextlib.contextmanager
 def connected(word: str | None) -> Iterator[Engine | None]:
     """Give the engine that a word names; None for ``local``, or no word.
@@ -196,16 +210,8 @@ def connected(word: str | None) -> Iterator[Engine | None]:
     if word is None or word == LOCAL:
         yield None
         return
-    if word == _MPI:
-        engine: Engine = _Mpi(word)
-    elif word.startswith(_DASK) and word != _DASK:
-        engine = _Dask(word)
-    else:
-        raise UsageError(
-            f"'{word}' is no executor",
-            why="there are local, dask:ADDRESS and mpi",
-            advice="For a Dask scheduler say dask:tcp://HOST:8786.",
-        )
+    check_word(word)
+    engine = _Mpi(word) if word == _MPI else _Dask(word)
     try:
         yield engine
     finally:
