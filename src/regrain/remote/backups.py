@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from regrain.errors import NotAStoreError, UnknownFormatError
+from regrain.errors import NotAStoreError
 from regrain.remote import keys
-from regrain.remote.lists import check_form, read_form
+from regrain.remote.lists import FORMAT, check_form, read_form
 from regrain.remote.place import damaged
 
 if TYPE_CHECKING:
     from regrain.remote.place import Remote
     from regrain.store.root import StoreRoot
 
-FORMAT = 1
 _ID_MAX = (1 << 32) - 2
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=_ID_MAX)]
@@ -83,16 +82,9 @@ def write_marker(remote: Remote, root: StoreRoot) -> Marker:
 
 
 def _read(remote: Remote) -> Marker | None:
-    form = read_form(remote, keys.BACKUP_KEY)
+    form = read_form(remote, keys.BACKUP_KEY, "a backup of format {!r} lies there")
     if form is None:
         return None
-    if form.get("format") != FORMAT:
-        raise UnknownFormatError(
-            f"a backup of format {form.get('format')!r} lies there",
-            path=remote.url,
-            why=f"this version knows format {FORMAT}",
-            advice="Use a newer regrain.",
-        )
     try:
         return msgspec.convert(form, Marker)
     except msgspec.ValidationError as error:

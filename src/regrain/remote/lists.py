@@ -73,24 +73,20 @@ def write_form(remote: Remote) -> None:
 
 
 def _has_form(remote: Remote) -> bool:
-    form = read_form(remote, keys.FORMAT_KEY)
-    if form is None:
-        return False
-    if form.get("format") != FORMAT:
-        raise UnknownFormatError(
-            f"packages of format {form.get('format')!r} lie there",
-            path=remote.url,
-            why=f"this version knows format {FORMAT}",
-            advice="Use a newer regrain.",
-        )
-    return True
+    return read_form(remote, keys.FORMAT_KEY, "packages of format {!r} lie there") is not None
 
 
-def read_form(remote: Remote, key: str) -> dict[str, object] | None:
+def read_form(remote: Remote, key: str, another: str) -> dict[str, object] | None:
     """Read a small key that describes the place; None where there is none.
+
+    Args:
+        remote: The place.
+        key: Its name.
+        another: What to say of one that another version wrote, with a gap for its format.
 
     Raises:
         CorruptionError: It is no JSON object.
+        UnknownFormatError: A newer version wrote it.
     """
     with tempfile.TemporaryFile() as target:
         if not remote.fetch(key, target.fileno(), _FORMAT_BYTES_MAX):
@@ -98,7 +94,7 @@ def read_form(remote: Remote, key: str) -> dict[str, object] | None:
         target.seek(0)
         raw = target.read()
     try:
-        return msgspec.json.decode(raw, type=dict[str, object])
+        form = msgspec.json.decode(raw, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptionError(
             "what lies there is damaged",
@@ -106,6 +102,14 @@ def read_form(remote: Remote, key: str) -> dict[str, object] | None:
             why=str(error),
             advice="Delete this key; the next push or backup writes it anew.",
         ) from error
+    if form.get("format") != FORMAT:
+        raise UnknownFormatError(
+            another.format(form.get("format")),
+            path=remote.url,
+            why=f"this version knows format {FORMAT}",
+            advice="Use a newer regrain.",
+        )
+    return form
 
 
 def listed(remote: Remote) -> list[PackageHash]:
