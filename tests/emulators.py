@@ -10,37 +10,33 @@ import base64
 import hashlib
 import hmac
 import http.client
-import os
 import shutil
-import signal
-import socket
-import subprocess
-from contextlib import closing, suppress
+from contextlib import closing
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.waiting import until
+from tests.remotes import Server
+from tests.weed import free_ports
 
 BUCKET = "packages"
 ACCOUNT = "devstoreaccount1"
 KEY = base64.b64encode(b"the key of an account of nobody, which is in no log").decode()
 
 
-class Azurite:
-    """The server; what it was given survives its death."""
+class Azurite(Server):
+    """The emulator."""
 
     def __init__(self, place: Path) -> None:
         found = shutil.which("azurite-blob")
         if found is None:
             pytest.skip("azurite-blob is not on PATH")
+        super().__init__(place)
         self._program = found
-        self._place = place
-        self._port = _free_port()
+        (self._port,) = free_ports(1)
         self._endpoint = f"http://127.0.0.1:{self._port}/{ACCOUNT}"
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,29 +63,15 @@ class Azurite:
         """Start it, and wait until it has the container."""
         port = ["--blobHost", "127.0.0.1", "--blobPort", str(self._port)]
         place = ["--location", str(self._place)]
-        with (self._place / "out").open("ab") as output:
-            self._process = subprocess.Popen(
-                [self._program, *port, *place, "--silent", "--skipApiVersionCheck"],
-                cwd=self._place,
-                env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        until(self._has_container, "Azurite answers", 60)
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        self._launch(
+            [self._program, *port, *place, "--silent", "--skipApiVersionCheck"],
+            self._has_container,
+            "Azurite",
+            {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
+        )
 
     def _has_container(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._place / "out").read_text()[-3000:]
+        self._assert_alive()
         try:
             return self._make_container() in {201, 409}
         except (OSError, http.client.HTTPException):
@@ -108,9 +90,3 @@ class Azurite:
             answer = connection.getresponse()
             answer.read()
             return answer.status
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

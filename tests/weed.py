@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import until
+from tests.remotes import Server
 
 ACCESS = "an-access-key-of-tests"
 SECRET = "a-secret-key-of-tests-that-nobody-may-see"
@@ -20,11 +17,11 @@ BUCKET = "packages"
 WEED = Path(sys.executable).parent / "weed"
 
 
-class Weed:
-    """The server; what it was given survives its death."""
+class Weed(Server):
+    """SeaweedFS, all of it in one process."""
 
     def __init__(self, place: Path) -> None:
-        self._place = place
+        super().__init__(place)
         (place / "data").mkdir(parents=True)
         (place / "s3.json").write_text(
             json.dumps(
@@ -43,7 +40,6 @@ class Weed:
         free = iter(free_ports(2 * len(names)))
         self._ports = [f"-{name}.port{kind}={next(free)}" for name in names for kind in _KINDS]
         self.port = int(self._ports[-2].rpartition("=")[2])
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,39 +59,23 @@ class Weed:
 
     def start(self) -> None:
         """Start it, and wait until it has the bucket."""
-        with (self._place / "out").open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    WEED,
-                    "-logtostderr",
-                    "server",
-                    "-ip=127.0.0.1",
-                    "-ip.bind=127.0.0.1",
-                    f"-dir={self._place / 'data'}",
-                    "-master.volumeSizeLimitMB=64",
-                    "-volume.max=20",
-                    "-s3",
-                    "-s3.autoCreateBucket=false",
-                    f"-s3.config={self._place / 's3.json'}",
-                    "-s3.port.iceberg=0",
-                    "-s3.port.lance=0",
-                    *self._ports,
-                ],
-                cwd=self._place,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        until(self._has_bucket, "SeaweedFS answers", 60)
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        command: list[str | Path] = [
+            WEED,
+            "-logtostderr",
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={self._place / 'data'}",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=20",
+            "-s3",
+            "-s3.autoCreateBucket=false",
+            f"-s3.config={self._place / 's3.json'}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            *self._ports,
+        ]
+        self._launch(command, self._has_bucket, "SeaweedFS")
 
     def store(self, bucket: str = BUCKET) -> Any:
         """The library's view of a bucket, to look into it."""
@@ -115,8 +95,7 @@ class Weed:
         import obstore
         from obstore.exceptions import BaseError
 
-        assert self._process is not None
-        assert self._process.poll() is None, (self._place / "out").read_text()[-3000:]
+        self._assert_alive()
         try:
             obstore.put(self.store(), "probe", b"1")
             obstore.delete(self.store(), "probe")

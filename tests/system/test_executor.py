@@ -159,6 +159,8 @@ def test_an_engine_that_is_none_is_told_before_anything_is_written(
     regrain("init")
     for verb in ("migrate", "verify"):
         assert words in regrain(verb, "--executor", word, code=code).stderr
+    asked = 2 if code == 2 else 0  # nobody is asked where nothing is done
+    regrain("migrate", "-n", "--executor", word, code=asked)
     assert not list((regrain.store / "temp").iterdir())
 
 

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from random import Random
 from threading import Thread
 from typing import ClassVar
 from urllib.parse import unquote
@@ -19,12 +18,13 @@ from obstore.exceptions import BaseError
 
 from regrain.remote.place import Remote
 from tests.command import Regrain
-from tests.compare import Snapshot, differences, snapshot
 from tests.emulators import BUCKET, KEY, Azurite
-from tests.trees import LIVE, Tree, describe
+from tests.remotes import assert_same, fill, make_store
 from tests.waiting import until
 
 URL = f"az://{BUCKET}"
+LARGE = 40 << 20
+"""A file of so many bytes goes in parts."""
 
 
 @pytest.fixture(scope="module")
@@ -35,37 +35,9 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     server.kill()
 
 
-def fill(path: Path, seed: int, packages: int = 2, files: int = 40) -> dict[str, Snapshot]:
-    path.mkdir()
-    found = {}
-    for number in range(packages):
-        name = f"{seed % 2**32:08x}{number:08x}" * 4
-        with Tree(path / name, Random(f"{seed}:{number}")) as tree:
-            describe(tree, f"package{number}", "1.0")
-            for file in range(files):
-                tree.file(LIVE + b"/%d" % file, tree.rng.randbytes(30_000), 0o644)
-            tree.file(LIVE + b"/large", tree.rng.randbytes(40 << 20), 0o755)  # goes in parts
-        found[name] = snapshot(path / name)
-    return found
-
-
-def make_store(path: Path, server: Azurite) -> Regrain:
-    path.mkdir(exist_ok=True)
-    command = Regrain(path, {**server.environment, "REGRAIN_MIGRATION__SETTLE": "0"})
-    command("init")
-    return command
-
-
-def assert_same(target: Regrain, before: dict[str, Snapshot], place: Path) -> None:
-    place.mkdir()
-    for name, tree in before.items():
-        target("checkout", name, place / name, "--mode", "exact")
-        assert differences(tree, snapshot(place / name)) == []
-
-
 @pytest.mark.slow
 def test_there_and_back(workplace: Path, seed: int, azure: Azurite) -> None:
-    before = fill(workplace / "source", seed)
+    before = fill(workplace / "source", seed, 2, 40, large=LARGE)
     url = f"{URL}/pm/both-{seed}"
     source = make_store(workplace / "source", azure)
     source("push", "--all", url)
@@ -105,7 +77,7 @@ def test_a_key_is_put_once(seed: int, azure: Azurite) -> None:
 def test_a_backup_that_was_cut_short_goes_on(
     workplace: Path, seed: int, azure: Azurite, victim: str
 ) -> None:
-    before = fill(workplace / "source", seed)
+    before = fill(workplace / "source", seed, 2, 40, large=LARGE)
     prefix = f"backups/{victim}-{seed}"
     url = f"{URL}/{prefix}"
     source = make_store(workplace / "source", azure)
@@ -131,7 +103,7 @@ def test_a_backup_that_was_cut_short_goes_on(
 
 @pytest.mark.slow
 def test_refusals_say_what_to_do_and_no_secret(workplace: Path, azure: Azurite) -> None:
-    fill(workplace / "source", 1, packages=1, files=1)
+    fill(workplace / "source", 1, packages=1, files=1, large=LARGE)
     source = make_store(workplace / "source", azure)
     absent = source("push", "--all", "az://nosuchbucket/x", code=1)
     assert "no such bucket" in absent.stderr

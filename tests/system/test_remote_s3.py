@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from tests.awkward import make_legacy_store
-from tests.command import Regrain
-from tests.compare import Snapshot, differences, snapshot
-from tests.trees import LIVE, Abilities, Tree, describe
+from tests.compare import snapshot
+from tests.remotes import assert_same, fill, make_store
+from tests.trees import Abilities
 from tests.waiting import until
 from tests.weed import ACCESS, BUCKET, SECRET, Weed
 
 URL = f"s3://{BUCKET}/pm"
-
-
-@pytest.fixture(scope="module")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
-    server = Weed(tmp_path_factory.mktemp("weed"))
-    server.start()
-    yield server
-    server.kill()
-
-
-def make_store(path: Path, server: Weed) -> Regrain:
-    path.mkdir(exist_ok=True)
-    command = Regrain(path, {**server.environment, "REGRAIN_MIGRATION__SETTLE": "0"})
-    command("init")
-    return command
-
-
-def fill(path: Path, seed: int, packages: int = 4, files: int = 60) -> dict[str, Snapshot]:
-    path.mkdir()
-    found = {}
-    for number in range(packages):
-        name = f"{seed % 2**32:08x}{number:08x}" * 4
-        with Tree(path / name, Random(f"{seed}:{number}")) as tree:
-            describe(tree, f"package{number}", "1.0")
-            for file in range(files):
-                tree.file(LIVE + b"/%d" % file, tree.rng.randbytes(30_000), 0o644)
-        found[name] = snapshot(path / name)
-    return found
-
-
-def assert_same(target: Regrain, before: dict[str, Snapshot], place: Path) -> None:
-    for name, tree in before.items():
-        target("checkout", name, place / name, "--mode", "exact")
-        assert differences(tree, snapshot(place / name)) == []
 
 
 def test_there_and_back_by_s3(workplace: Path, seed: int, weed: Weed) -> None:
@@ -62,7 +26,6 @@ def test_there_and_back_by_s3(workplace: Path, seed: int, weed: Weed) -> None:
     source("push", "--all", url)
     assert source("push", "--all", url, "--json").of_type("summary")[0]["already_present"] == 1
     target("pull", "--all", url)
-    (workplace / "out").mkdir()
     assert_same(target, before, workplace / "out")
     target("remote", "verify", url)
     target("remote", "gc", url, "--execute", "--grace", "0")
@@ -88,7 +51,6 @@ def test_the_awkward_store_by_s3(workplace: Path, seed: int, able: Abilities, we
     make_store(workplace / "source", weed)("push", "--all", url)
     target = make_store(workplace / "target", weed)
     target("pull", "--all", url)
-    (workplace / "out").mkdir()
     assert_same(target, before, workplace / "out")
 
 
@@ -130,7 +92,6 @@ def test_killed_in_the_middle_and_again(
         target("remote", "verify", url)  # what is listed is complete
     source("push", "--all", url)
     target("pull", "--all", url)
-    (workplace / "out").mkdir()
     assert_same(target, before, workplace / "out")
     target("remote", "verify", url)
 
@@ -148,5 +109,4 @@ def test_two_pushes_at_once(workplace: Path, seed: int, weed: Weed) -> None:
     target = make_store(workplace / "target", weed)
     target("remote", "verify", url)
     target("pull", "--all", url)
-    (workplace / "out").mkdir()
     assert_same(target, before, workplace / "out")

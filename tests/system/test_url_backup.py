@@ -6,17 +6,16 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from regrain.store.root import StoreRoot
 from tests.command import Regrain
 from tests.compare import Snapshot, differences, snapshot
+from tests.remotes import fill
 from tests.stores import migrate_all, record, statuses
-from tests.trees import LIVE, Abilities, LegacyPackage, Tree, describe
+from tests.trees import Abilities, LegacyPackage
 from tests.waiting import until
 from tests.weed import BUCKET, Weed
 
@@ -227,27 +226,6 @@ def test_a_password_in_a_url_goes_nowhere(migrated: Regrain, bad: str) -> None:
 # with a service
 
 
-@pytest.fixture(scope="module")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
-    server = Weed(tmp_path_factory.mktemp("weed"))
-    server.start()
-    yield server
-    server.kill()
-
-
-def fill(path: Path, seed: int, packages: int = 3, files: int = 60) -> dict[str, Snapshot]:
-    path.mkdir()
-    found = {}
-    for number in range(packages):
-        name = f"{seed % 2**32:08x}{number:08x}" * 4
-        with Tree(path / name, Random(f"{seed}:{number}")) as tree:
-            describe(tree, f"package{number}", "1.0")
-            for file in range(files):
-                tree.file(LIVE + b"/%d" % file, tree.rng.randbytes(30_000), 0o644)
-        found[name] = snapshot(path / name)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["create", "check", "restore", "server"])
 def test_killed_in_the_middle_it_goes_on(
@@ -255,7 +233,7 @@ def test_killed_in_the_middle_it_goes_on(
 ) -> None:
     import obstore
 
-    before = fill(workplace / "store", seed)
+    before = fill(workplace / "store", seed, packages=3)
     prefix = f"backups/kill-{victim}-{seed}"
     url = f"s3://{BUCKET}/{prefix}"
     environment = {**AT_ONCE, **weed.environment}
