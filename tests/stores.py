@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +120,26 @@ def read_ledger(path: Path, query: str, *values: object) -> list[tuple[Any, ...]
     """Ask the ledger as a script may: from another process than regrain's, read-only."""
     if (path / "migration" / "ledger.toml").exists():
         return servers.ask(path, query, *values)
-    with closing(sqlite3.connect(f"file:{path}/state.sqlite?mode=ro", uri=True)) as connection:
+    with (
+        _where_sqlite_may_write(path) as place,
+        closing(sqlite3.connect(f"file:{place}/state.sqlite?mode=ro", uri=True)) as connection,
+    ):
         return connection.execute(query, values).fetchall()
+
+
+@contextmanager
+def _where_sqlite_may_write(path: Path) -> Iterator[Path]:
+    """The directory of a ledger; of one on a read-only file system a copy.
+
+    Whoever reads a log of SQLite makes a file beside it, for all who do.
+    """
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in path.glob("state.sqlite*"):
+            shutil.copy(name, folder)
+        yield Path(folder)
 
 
 def statuses(path: Path) -> dict[str, str]:

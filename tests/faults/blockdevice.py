@@ -112,7 +112,8 @@ def events(log: Path) -> Iterator[Written]:
 
 _IN = struct.Struct("=IIQQIIIHH")
 _OUT = struct.Struct("=IiQ")
-_BYTES_MAX = 1 << 20
+BYTES_MAX = 1 << 20
+"""Of a request that the kernel makes of this file system."""
 _BIG_WRITES, _MAX_PAGES = 1 << 5, 1 << 22
 _ROOT, _FILE = 1, 2
 _FORGET, _INTERRUPT, _BATCH_FORGET = 2, 36, 42
@@ -147,7 +148,7 @@ class _Server:
         """Answer until the file system is unmounted."""
         while True:
             try:
-                request = os.read(device, _BYTES_MAX + 4096)
+                request = os.read(device, BYTES_MAX + 4096)
             except OSError as error:
                 if error.errno == errno.ENODEV:
                     return
@@ -166,9 +167,9 @@ class _Server:
 
     def _begin(self, _: int, body: bytes) -> bytes:
         flags = struct.unpack_from("=4I", body)[3] & (_BIG_WRITES | _MAX_PAGES)
-        pages = _BYTES_MAX // 4096
+        pages = BYTES_MAX // 4096
         return struct.pack(
-            "=4IHHIIHHI7I", 7, 31, 0, flags, 16, 12, _BYTES_MAX, 1, pages, 0, 0, *[0] * 7
+            "=4IHHIIHHI7I", 7, 31, 0, flags, 16, 12, BYTES_MAX, 1, pages, 0, 0, *[0] * 7
         )
 
     def _about(self, node: int) -> bytes:
@@ -232,7 +233,7 @@ def main() -> None:
     image, control, point, *log = sys.argv[1:]
     server = _Server(image, Path(control), log[0] if log else None)
     device = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read={_BYTES_MAX}"
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read={BYTES_MAX}"
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"regrain-test", os.fsencode(point), b"fuse", 0, options.encode()):
         sys.exit(f"cannot mount: {os.strerror(ctypes.get_errno())}")

@@ -132,7 +132,7 @@ def promises(now: Callable[[], int], note: Callable[[int, Promise], None]) -> It
         with original(ledger, *arguments, **named) as connection:
             yield connection
             held = _held(lambda query: connection.exec_driver_sql(query).fetchall())
-            ((_, _, path),) = connection.exec_driver_sql("PRAGMA database_list").fetchall()
+            (_, _, path), *_ = connection.exec_driver_sql("PRAGMA database_list").fetchall()
         note(now(), Promise(path, held))
 
     Ledger._transaction = transaction  # type: ignore[method-assign, assignment]
