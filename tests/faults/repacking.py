@@ -44,9 +44,9 @@ def compress_wrongly(store: Path) -> None:
     """As ``compress``, but the old carriers go before the new ones have their names."""
     original: Any = represent.Represent._place
 
-    def place(self: Any, change: Any) -> bool:
+    def place(self: Any, change: Any, made: Any) -> bool:
         (store / "objects" / change.old.name[:2] / change.old.name).unlink()
-        return bool(original(self, change))
+        return bool(original(self, change, made))
 
     represent.Represent._place = place  # type: ignore[method-assign]
     compress(store)

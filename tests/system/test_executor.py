@@ -51,6 +51,19 @@ def test_a_cluster_makes_the_same_store(
     assert not list((regrain.store / "temp").iterdir())
 
 
+def test_status_names_who_has_the_workers(four: Cluster, regrain: Regrain, seed: int) -> None:
+    awkward.make_plain_store(regrain.store, seed, PACKAGES, FILES)
+    regrain("init")
+    assert regrain("status", "--json").document["executor"] is None
+    with regrain.running("migrate", *four.executor, env=SLOW) as process:
+        until_status(regrain, process, lambda s: s["migrated_packages"] > 0, "it began")
+        assert regrain("status", "--json").document["executor"] == four.executor[1]
+        assert four.address in regrain("status").text
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert regrain("status", "--json").document["executor"] is None
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_by_the_others(
     workplace: Path, regrain: Regrain, seed: int

@@ -53,7 +53,7 @@ from regrain.migrate.replica_plan import Manifest, damaged_lists, prepare
 from regrain.model.digest import is_package_hash
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.model.place import is_url
-from regrain.store import dual
+from regrain.store import dual, engines
 from regrain.store import root as store_root
 from regrain.store.locks import RunDirectory, StoreLock
 from regrain.store.packages import is_published, published
@@ -139,6 +139,7 @@ def create_backup(
     *,
     on_event: Callable[[Event], None] = ignore,
     stopping: Callable[[], bool] = lambda: False,
+    executor: str | None = None,
 ) -> Backup:
     """Copy all that a backup lacks into it, verified by reading it back from the disk.
 
@@ -147,17 +148,38 @@ def create_backup(
     Packages that only have a legacy directory are brought in from there. What the store does
     not have any more stays in the backup.
 
+    Args:
+        root: The store.
+        settings: Its settings.
+        place: Where the backup is, or is to be: a directory, or a URL.
+        on_event: Told how far it is, and what became of each package.
+        stopping: Asked often; True ends it after the objects in hand.
+        executor: Who has the workers that copy objects into a directory: ``local`` (the default),
+            ``dask:ADDRESS`` or ``mpi``. They must see the store and the backup at the same paths.
+
     Raises:
-        UsageError: The directory is neither empty nor a backup, or lies in the store.
+        UsageError: The directory is neither empty nor a backup, or lies in the store; an engine's
+            workers are asked for, and it is a URL.
+        EngineError: The engine that ``executor`` names does not answer, or was lost.
         RefusedError: It is the backup of another store, or too small.
         LockedError: Another run holds the store, or the backup.
         NoSpaceError: It is full.
         HaltedError: A disk failed.
     """
     if is_url(place):
+        if executor not in (None, engines.LOCAL):
+            raise UsageError(
+                "'--executor' is not for a backup at a URL",
+                why="objects go there from this host, many at a time",
+                advice="Leave it out.",
+            )
         return url_backups.create(root, settings, place, on_event=on_event, stopping=stopping)
     check_apart(root.path, place)
-    with told_as_copying(), _reading(root) as (ledger, lock):
+    with (
+        engines.connected(executor) as engine,
+        told_as_copying(),
+        _reading(root) as (ledger, lock),
+    ):
         if is_to_be_made(place):
             make_store(place, owner_of(root), store_root.new_id(), root.store_id)
         target = open_backup(place)
@@ -173,8 +195,9 @@ def create_backup(
                     journal(event)
                 on_event(event)
 
-            with RunDirectory(target) as run:
-                copier = Replicator(root, target, run, theirs, [lock, held], emit, stopping)
+            with RunDirectory(target) as run, engines.abandoned_if_lost(run):
+                office = None if engine is None else engines.Office(engine, target, run)
+                copier = Replicator(root, target, run, theirs, [lock, held], emit, stopping, office)
                 jobs = settings.store.migration_parallel_files
                 done = _summed(place, wanted, copier.copy(wanted.manifest, jobs))
                 done.present -= len(lost.keys() & set(wanted.manifest.present))

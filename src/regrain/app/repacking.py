@@ -11,9 +11,13 @@ from regrain.app.recovery import check_owner, storage_error
 from regrain.app.undoing import ignore, single_run
 from regrain.errors import RefusedError
 from regrain.maintain import repack as repacking
+from regrain.maintain.remake import Bench, Remaker, make_executor
 from regrain.maintain.repack import Choice, Repack
-from regrain.maintain.represent import Represent
+from regrain.maintain.represent import Hands, Represent, own_hands
+from regrain.store import engines
 from regrain.store.locks import RunDirectory
+from regrain.store.objects import all_carriers
+from regrain.store.workers import worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +38,7 @@ def repack(
     *,
     on_progress: Callable[[Repack], None] = ignore,
     stopping: Callable[[], bool] = lambda: False,
+    executor: str | None = None,
 ) -> Repack:
     """Compress objects, or make them plain again; killed anywhere, it goes on if called again.
 
@@ -42,9 +47,12 @@ def repack(
         settings: Say how objects are compressed, and when that pays.
         choice: Which.
         on_progress: Told what was done so far.
-        stopping: Asked before each object; True ends the run.
+        stopping: Asked again and again; True ends the run after the objects in hand.
+        executor: Who has the workers: ``local`` (the default), ``dask:ADDRESS`` or ``mpi``.
 
     Raises:
+        EngineError: The engine that ``executor`` names does not answer, or was lost.
+        UsageError: It names none, or its extra is not installed.
         RefusedError: There is too little space to make objects plain; nothing was changed.
         LockedError: Another run holds the store, or writers did not pause in time.
         NoSpaceError: The disk is full.
@@ -53,24 +61,53 @@ def repack(
     check_owner(root)
     if choice is Choice.NONE:
         _check_space(root, settings, plan_repack(root, settings, choice))
-    with single_run(root, f"regrain repack --compress {choice.value}") as ledger:
+    with (
+        engines.connected(executor) as engine,
+        single_run(root, f"regrain repack --compress {choice.value}") as ledger,
+    ):
         try:
-            with RunDirectory(root) as run:
-                work = Represent(
-                    root,
-                    ledger,
-                    run,
-                    choice,
-                    compression_of(settings),
-                    fsync_each=settings.store.sync == "fsync",
-                )
-                done = work.run(on_progress=on_progress, stopping=stopping)
+            with RunDirectory(root) as run, engines.abandoned_if_lost(run):
+                # Nobody but a host itself makes durable what it wrote.
+                fsync_each = settings.store.sync == "fsync" or engine is not None
+                compression = compression_of(settings)
+                bench = Bench(root.path, run.name, compression, fsync_each=fsync_each)
+                work = Represent(root, ledger, run, choice, compression, fsync_each=fsync_each)
+                hands = _hands(root, settings, run, bench, engine, stopping)
+                done = work.run(hands, on_progress=on_progress, stopping=stopping)
         except OSError as error:
             raise storage_error(error, root) from error
         if done.objects:
             words = f"{choice.value}: {done.objects} objects, {done.before - done.after} bytes less"
             ledger.remember("repacked", detail=words)
         return done
+
+
+def _hands(
+    root: StoreRoot,
+    settings: Settings,
+    run: RunDirectory,
+    bench: Bench,
+    engine: engines.Engine | None,
+    stopping: Callable[[], bool],
+) -> Hands:
+    """Return who does the work: an engine's workers, those of this host, or this process."""
+    if engine is not None:
+        office = engines.Office(engine, root, run)
+        return Hands(*office.dispatcher(Remaker, (bench,)), engine.slots)
+    jobs = _jobs(root, settings.store.migration_parallel_files)
+    if jobs > 1:
+        return Hands(*make_executor(jobs, bench), jobs)
+    return own_hands(bench, stopping)
+
+
+def _jobs(root: StoreRoot, jobs_max: int) -> int:
+    """Return how many workers there is enough to do for."""
+    files = size = 0
+    for carrier in all_carriers(root.objects):
+        files, size = files + 1, size + carrier.status.st_size
+        if worth_starting(jobs_max, files, size) == jobs_max:
+            break
+    return worth_starting(jobs_max, files, size)
 
 
 def _check_space(root: StoreRoot, settings: Settings, plan: Repack) -> None:

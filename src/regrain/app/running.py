@@ -137,7 +137,7 @@ def _migrate(
             return Summary(0, 0, stopped=True)
         with (
             StoreLock(root, exclusive=False) as lock,
-            _journaled(root, settings, on_event) as tell,
+            _journaled(root, settings, on_event, engine) as tell,
             _opened(root) as ledger,
         ):
             watch = triggers.Watch(settings, ledger, tell, known)
@@ -164,9 +164,13 @@ def _opened(root: StoreRoot) -> Iterator[Ledger]:
 
 @contextlib.contextmanager
 def _journaled(
-    root: StoreRoot, settings: Settings, on_event: Callable[[Event], None]
+    root: StoreRoot,
+    settings: Settings,
+    on_event: Callable[[Event], None],
+    engine: engines.Engine | None,
 ) -> Iterator[Callable[[Event], None]]:
     journal, worked = Journal(root, limits_of(settings)), Worked(root)
+    journal.executor = "" if engine is None else engine.name
 
     def tell(event: Event) -> None:
         journal(event)
@@ -309,10 +313,8 @@ class _Running:
         known = engine.workers().keys()
         office = engines.Office(engine, self._root, directory)
         try:
-            return run.execute(lambda _: office.dispatcher(pool.engage, (place,)))
-        except engines.EngineError:
-            directory.is_abandoned = True
-            raise
+            with engines.abandoned_if_lost(directory):
+                return run.execute(lambda _: office.dispatcher(pool.engage, (place,)))
         finally:
             # What one that was lost had named, it could tell nobody.
             run.may_leave_objects |= not known <= engine.workers().keys()

@@ -214,6 +214,7 @@ def figures(
         "paused": bool(state.told.pause),
         "throttled": bool(so_far.throttle_reason),
         "throttle_reason": so_far.throttle_reason or None,
+        "executor": state.of_the_holder.get("executor") or None,
         **_foreground(so_far.foreground),
         "packages_last_hour": so_far.packages_last_hour,
         "last_trigger": state.matters.trigger or None,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import output
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    Stop,
+    dry_run_option,
+    executor_option,
+    json_option,
+    pass_context,
+)
 from regrain.cli.progress import AuditProgress, MigrationProgress
 from regrain.cli.telling import next_command
 from regrain.errors import UsageError
@@ -58,10 +65,13 @@ def backup() -> None:
 
 @backup.command()
 @click.argument("dest", type=click.Path())
+@executor_option
 @dry_run_option
 @json_option
 @pass_context
-def create(context: Context, dest: str, *, dry_run: bool, as_json: bool) -> int:
+def create(
+    context: Context, dest: str, *, executor: str | None, dry_run: bool, as_json: bool
+) -> int:
     """Copy into DEST all that it lacks of the store, and read it back from its disk.
 
     DEST is a directory, absent, empty or a backup of this store; or a URL, where 'backup check'
@@ -83,7 +93,12 @@ def create(context: Context, dest: str, *, dry_run: bool, as_json: bool) -> int:
     with _CopyProgress(as_json=as_json, verbose=context.verbosity > 0) as progress:
         stop = _listening(progress)
         done = backing_up.create_backup(
-            root, context.settings, dest, on_event=progress, stopping=stop
+            root,
+            context.settings,
+            dest,
+            on_event=progress,
+            stopping=stop,
+            executor=executor,
         )
     command = next_command(context)
     if as_json:

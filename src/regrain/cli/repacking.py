@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from regrain.cli import log, output
-from regrain.cli.context import Context, Stop, dry_run_option, json_option, pass_context
+from regrain.cli.context import (
+    Context,
+    Stop,
+    dry_run_option,
+    executor_option,
+    json_option,
+    pass_context,
+)
 from regrain.cli.keeping import execute_option
 from regrain.cli.progress import JSON_SECONDS, LINE_SECONDS, Bar
 from regrain.cli.telling import check_options
@@ -29,10 +36,19 @@ _SHOWN_MAX = 10
     help="What is to be compressed; 'cold': only what no file outside the store is a link of.",
 )
 @execute_option
+@executor_option
 @dry_run_option
 @json_option
 @pass_context
-def repack(context: Context, choice: str, *, execute: bool, dry_run: bool, as_json: bool) -> int:
+def repack(
+    context: Context,
+    choice: str,
+    *,
+    execute: bool,
+    executor: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Compress objects, or make them plain again; without --execute, say which.
 
     Packages stay what they are. An object is compressed where it shrinks by a block on disk and
@@ -57,9 +73,11 @@ def repack(context: Context, choice: str, *, execute: bool, dry_run: bool, as_js
         return 0
     stop = Stop()
     teller = _Teller(as_json=as_json)
-    stop.listen(lambda: teller.bar.say("stopping after the object in hand", event=log.STOPPING))
+    stop.listen(lambda: teller.bar.say("stopping after the objects in hand", event=log.STOPPING))
     try:
-        done = repacking.repack(root, settings, wanted, on_progress=teller, stopping=stop)
+        done = repacking.repack(
+            root, settings, wanted, on_progress=teller, stopping=stop, executor=executor
+        )
     finally:
         teller.bar.stop()
     _show(done, choice, as_json=as_json, executed=True)

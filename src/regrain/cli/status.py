@@ -107,6 +107,7 @@ def lines(
         ("phase", phase),
         ("running", str(figures["running"] or "nothing")),
         *([("waiting", str(figures["throttle_reason"]))] if figures["throttled"] else []),
+        *([("workers", f"those of {figures['executor']}")] if figures["executor"] else []),
         (
             "packages",
             (

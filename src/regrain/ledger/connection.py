@@ -215,6 +215,15 @@ def _unknown_schema(found: str, path: str) -> CorruptionError:
     )
 
 
+def _set_journal(connection: sa.Connection, mode: str) -> None:
+    """Choose the journal; past SQLAlchemy, which would begin a transaction, where it cannot be."""
+    statement = f"PRAGMA journal_mode = {mode}"
+    try:
+        connection.connection.cursor().execute(statement)
+    except driver().Error as error:
+        raise sa.exc.OperationalError(statement, None, error) from error
+
+
 def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> None:
     """Bring the schema to ``REVISION``; Alembic is loaded only where that means work."""
     path = os.path.join(store_path, layout.LEDGER)
@@ -226,8 +235,7 @@ def _prepare(connection: sa.Connection, store_path: str, *, create: bool) -> Non
     if found is not None and found > REVISION:
         raise _unknown_schema(found, path)
     # This writes into the file, so not before it is known to be ours.
-    mode = "WAL" if _is_safe() else "DELETE"
-    connection.connection.cursor().execute(f"PRAGMA journal_mode = {mode}")
+    _set_journal(connection, "WAL" if _is_safe() else "DELETE")
     if found == REVISION:
         return
     if found is None:

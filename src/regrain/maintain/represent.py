@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from collections import deque
+from concurrent.futures import Executor, Future, wait
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain import disk
-from regrain.errors import HaltedError, reason
 from regrain.ledger import NewCarrier
+from regrain.maintain.remake import Bench, Made, Remaker, Unit, carrier_there, remake
 from regrain.maintain.repack import Change, Choice, Kept, Repack, changes
-from regrain.store.frames import Compression, FrameError, Packer, block_size, hash_frame, pour
+from regrain.store.frames import Compression, Packer, block_size
 from regrain.store.locks import StoreLock
-from regrain.store.objects import Carrier, dress_carrier, hash_carrier, hash_fd, object_path
-from regrain.store.root import Owner
+from regrain.store.objects import object_path
 from regrain.store.share import facts_of
+from regrain.store.workers import deaths_told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from regrain.ledger import Ledger
     from regrain.store.locks import RunDirectory
@@ -34,6 +36,73 @@ if TYPE_CHECKING:
 BATCH_OBJECTS = 500
 BATCH_BYTES = 64 << 20
 """What is made aside before the store is locked for a moment, and the old ones go."""
+
+UNIT_OBJECTS = 50
+UNIT_BYTES = 8 << 20
+"""What a worker is handed at a time."""
+
+UNITS_AHEAD = 3
+"""Handed out ahead for each worker, enough to outlast a commit."""
+
+_TICK_SECONDS = 0.2
+
+
+class Hands(NamedTuple):
+    """Who makes carriers anew.
+
+    Attributes:
+        executor: Takes units of work.
+        signals: What its workers heed: a ``value`` of 1 stops them.
+        jobs: How many there are.
+    """
+
+    executor: Executor
+    signals: Any
+    jobs: int
+
+
+class _Asked:
+    """Stands, in this process, for what workers share with a run."""
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self._stopping = stopping
+        self._is_told = False
+
+    @property
+    def value(self) -> bool:
+        """Whether to stop after the object in hand."""
+        return self._is_told or self._stopping()
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._is_told = bool(value)
+
+
+class _Own(Executor):
+    """Does each unit at once, in this process."""
+
+    def __init__(self, remaker: Remaker) -> None:
+        """Work with this one."""
+        self._remaker = remaker
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:  # noqa: ANN401, ARG002 -- as in the class above
+        """Do a unit; return what it gave, or raised."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self._remaker.do(*args))
+        except BaseException as error:  # noqa: BLE001 -- it is passed on
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 -- as in the class above
+        """Let go of the store."""
+        self._remaker.close()
+
+
+def own_hands(bench: Bench, stopping: Callable[[], bool]) -> Hands:
+    """Return this process as who does the work: for a store so small that no worker pays."""
+    asked = _Asked(stopping)
+    return Hands(_Own(Remaker(bench, asked)), asked, 1)
 
 
 class Represent:
@@ -45,7 +114,7 @@ class Represent:
         run: Private space.
         choice: What is wanted.
         compression: How objects are compressed, and when it pays.
-        fsync_each: Flush every file by itself instead of the file system.
+        fsync_each: Whether every file is flushed by itself instead of the file system.
 
     Attributes:
         done: What was done so far.
@@ -67,133 +136,85 @@ class Represent:
         self._choice = choice
         self._packer = Packer(compression, block_size(root.objects))
         self._fsync_each = fsync_each
-        self._batch: list[tuple[Change, int]] = []
+        self._batch: list[tuple[Change, Made]] = []
+        self._waiting = 0
         self.done = Repack()
 
-    def run(self, *, on_progress: Callable[[Repack], None], stopping: Callable[[], bool]) -> Repack:
+    def run(
+        self, hands: Hands, *, on_progress: Callable[[Repack], None], stopping: Callable[[], bool]
+    ) -> Repack:
         """Change all there is to change.
 
         Raises:
             LockedError: Writers did not pause in time; what was done stays done.
-            HaltedError: Memory or disk fail.
+            EngineError: The engine was lost; likewise.
+            HaltedError: Memory or disk fail, or a worker died.
             OSError: The disk is full, or failed.
         """
-        waiting = 0
-        for change in changes(self._root, self._choice, self._packer, self.done):
-            if stopping():
-                self.done.stopped = True
-                break
-            waiting += self._take(change)
-            is_full = len(self._batch) >= BATCH_OBJECTS or waiting >= BATCH_BYTES
-            if change.is_last and is_full:
-                self._commit()
-                waiting = 0
-            on_progress(self.done)
-        self._commit()
+        handed: deque[tuple[list[Change], Future[Unit]]] = deque()
+        try:
+            with deaths_told():
+                for unit in _units(changes(self._root, self._choice, self._packer, self.done)):
+                    if self.done.stopped or stopping():
+                        self.done.stopped = True
+                        hands.signals.value = 1
+                        break
+                    handed.append((unit, hands.executor.submit(remake, unit)))
+                    if len(handed) >= UNITS_AHEAD * hands.jobs:
+                        self._take(hands, *handed.popleft(), stopping)
+                        on_progress(self.done)
+                while handed:
+                    self._take(hands, *handed.popleft(), stopping)
+                    on_progress(self.done)
+            self._commit()
+        finally:
+            hands.signals.value = 1
+            hands.executor.shutdown(wait=True, cancel_futures=True)
         return self.done
 
-    def _take(self, change: Change) -> int:
-        """Prepare a change; return the bytes that wait on disk for it.
+    def _take(
+        self,
+        hands: Hands,
+        unit: list[Change],
+        future: Future[Unit],
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Take a unit; on a full disk, what was prepared before makes room by being committed.
 
-        On a full disk, what was prepared before makes room by being committed.
+        Raises:
+            OSError: The disk failed, or is full, and nothing waits to be committed.
         """
-        try:
-            kept = self._prepare(change)
-        except OSError as error:
-            if error.errno not in disk.NO_SPACE or not self._batch:
-                raise
+        while not wait([future], _TICK_SECONDS).done:
+            if stopping():
+                hands.signals.value = 1
+        made, error = future.result()
+        for change, one in zip(unit, made, strict=False):
+            self._note(change, one)
+        left = unit[len(made) :]
+        if error is not None:
+            if error[0] not in disk.NO_SPACE or not self._batch:
+                raise OSError(*error)
             self._commit()
-            kept = self._prepare(change)
-        if kept is None:
-            return change.old.status.st_size
-        self._keep(change, kept)
-        return 0
+            self._take(hands, left, hands.executor.submit(remake, left), stopping)
+        elif left:
+            self.done.stopped = True
 
-    # aside
-
-    def _prepare(self, change: Change) -> Kept | None:
-        """Make the new carrier aside, or prove the one that is there; say why not."""
-        path = object_path(change.old.name)
-        try:
-            with disk.Closing(disk.open_file(path, self._root.objects)) as fd:
-                if facts_of(os.fstat(fd)) != facts_of(change.old.status):
-                    return Kept.BUSY
-                size = self._prove(change) if change.is_there else self._make(change, fd)
-        except FileNotFoundError:
-            return Kept.BUSY
-        except (disk.SourceReadError, FrameError) as error:
-            return self._damaged(change.old.name, f"it cannot be read: {reason(error)}")
-        if isinstance(size, Kept):
-            return size
-        self._batch.append((change, size))
-        return None
-
-    def _make(self, change: Change, source: int) -> int | Kept:
-        """Make the new carrier; return the object's size."""
-        with contextlib.suppress(FileNotFoundError):  # of an attempt that failed
-            disk.unlink(change.new, self._pool)
-        with disk.Closing(disk.create(change.new, self._pool)) as target:
-            if change.old.is_compressed:
-                found = self._unpack(change.old, source, target)
-            else:
-                found = self._pack(change.old, source, target)
-            if not isinstance(found, Kept):
-                status = change.old.status
-                owner = Owner(status.st_uid, status.st_gid)
-                dress_carrier(target, owner, change.mode, status.st_mtime_ns)
-                if self._fsync_each:
-                    disk.fsync(target)
-        if isinstance(found, Kept):
-            disk.unlink(change.new, self._pool)
-        return found
-
-    def _pack(self, old: Carrier, source: int, target: int) -> int | Kept:
-        size = old.status.st_size
-        if not self._packer.pack_file(source, size, target):
-            return Kept.SMALL
-        if hash_frame(target) == (old.digest, size):
-            return size
-        found = hash_fd(source)[0]
-        if found == old.digest:
-            raise _bad_copy(old)
-        return self._damaged(old.name, f"its bytes hash to {found}")
-
-    def _unpack(self, old: Carrier, source: int, target: int) -> int | Kept:
-        found, size = pour(source, target)
-        if found != old.digest:
-            return self._damaged(old.name, f"its bytes hash to {found}")
-        os.lseek(target, 0, os.SEEK_SET)
-        if hash_fd(target) != (found, size):
-            raise _bad_copy(old)
-        return size
-
-    def _prove(self, change: Change) -> int | Kept:
-        """Read both carriers of a change that was cut off: what is damaged is never deleted."""
-        size = 0
-        for carrier in (change.old, self._there(change)):
-            try:
-                found, size = hash_carrier(self._root.objects, carrier)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                return self._damaged(carrier.name, f"it cannot be read: {reason(error)}")
-            if found != carrier.digest:
-                return self._damaged(carrier.name, f"its bytes hash to {found}")
-        return size
-
-    def _there(self, change: Change) -> Carrier:
-        path = object_path(change.new)
-        status = os.stat(path, dir_fd=self._root.objects, follow_symlinks=False)
-        return Carrier(change.new, change.old.digest, None, status, not change.old.is_compressed)
+    def _note(self, change: Change, made: Made) -> None:
+        """Let a change wait for its commit, or take note of why it is none."""
+        if made.damage is not None and made.damage not in self.done.damaged[-1:]:
+            self.done.damaged.append(made.damage)  # once, though each mode comes by here
+        if made.kept is not None:
+            self._keep(change, made.kept)
+            return
+        self._batch.append((change, made))
+        self._waiting += change.old.status.st_size
+        is_full = len(self._batch) >= BATCH_OBJECTS or self._waiting >= BATCH_BYTES
+        if change.is_last and is_full:
+            self._commit()
 
     def _keep(self, change: Change, kept: Kept) -> None:
         if change.is_last:  # each object counts once
             self.done.kept[kept] += 1
-
-    def _damaged(self, name: str, why: str) -> Kept:
-        if (name, why) not in self.done.damaged[-1:]:  # of several modes, each comes by here
-            self.done.damaged.append((name, why))
-        return Kept.DAMAGED
 
     # in place
 
@@ -204,19 +225,20 @@ class Represent:
         if not self._fsync_each:
             disk.syncfs(self._root.fd)
         with StoreLock(self._root, exclusive=True):
-            placed = [(change, size) for change, size in self._batch if self._place(change)]
+            placed = [(change, made) for change, made in self._batch if self._place(change, made)]
             self._flush(change.new for change, _ in placed)
-            rows = [self._row(change, size) for change, size in placed]
+            rows = [self._row(change, made.size) for change, made in placed]
             going = [change.old for change, _ in placed if change.is_last]
             self._ledger.represented(rows, [old.key for old in going])
             for old in going:
                 disk.unlink(object_path(old.name), self._root.objects)
             self._flush(old.name for old in going)
-        for (change, size), row in zip(placed, rows, strict=True):
-            self._count(change, size, row.allocated)
+        for (change, made), row in zip(placed, rows, strict=True):
+            self._count(change, made.size, row.allocated)
         self._batch.clear()
+        self._waiting = 0
 
-    def _place(self, change: Change) -> bool:
+    def _place(self, change: Change, made: Made) -> bool:
         """Give a new carrier its name; False if the old one is not what it was any more."""
         old = change.old
         try:
@@ -226,18 +248,19 @@ class Represent:
             )
             if is_still and not change.is_there:
                 path = object_path(change.new).encode()
-                name = change.new.encode()
-                disk.rename_noreplace(name, self._pool, path, self._root.objects)
+                staged = made.staged.encode()
+                disk.rename_noreplace(staged, self._pool, path, self._root.objects)
         except (FileNotFoundError, FileExistsError):
             is_still = False
         if not is_still:
             self._keep(change, Kept.BUSY)
-            with contextlib.suppress(FileNotFoundError):
-                disk.unlink(change.new, self._pool)
+            if made.staged:
+                with contextlib.suppress(FileNotFoundError):
+                    disk.unlink(made.staged, self._pool)
         return is_still
 
     def _row(self, change: Change, size: int) -> NewCarrier:
-        new = self._there(change)
+        new = carrier_there(self._root, change)
         status = new.status
         return NewCarrier(
             *new.key[:2], new.is_bare, status.st_mtime_ns, size, disk.allocated(status), new.key[2]
@@ -259,9 +282,15 @@ class Represent:
             self.done.freed += before if change.old.status.st_nlink == 1 else 0
 
 
-def _bad_copy(old: Carrier) -> HaltedError:
-    return HaltedError(
-        "a copy does not hold the bytes that were read",
-        path=f"objects/{object_path(old.name)}",
-        advice="Memory or disk may be failing; check both before going on.",
-    )
+def _units(found: Iterator[Change]) -> Iterator[list[Change]]:
+    """Part changes into units of work; those of one object stay together."""
+    unit: list[Change] = []
+    size = 0
+    for change in found:
+        unit.append(change)
+        size += change.old.status.st_size
+        if change.is_last and (len(unit) >= UNIT_OBJECTS or size >= UNIT_BYTES):
+            yield unit
+            unit, size = [], 0
+    if unit:
+        yield unit

@@ -39,6 +39,9 @@ class Journal:
         root: The store.
         limits: How large logs may become.
         clock_: Says when the next snapshot is due.
+
+    Attributes:
+        executor: The engine that has the workers; empty where this host has them.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Journal:
             raise staging_error(error, layout.LOGS.encode()) from error
         self._clock = clock_
         self._last = float("-inf")
+        self.executor = ""
         self._tally = Tally()
         self._progress: Progress | None = None
         self._course = course.Course()
@@ -103,7 +107,8 @@ class Journal:
         self._write_run(progress)
 
     def _write_run(self, progress: Progress) -> None:
-        self._write_snapshot({**asdict(progress), "figures": self._tally.document()})
+        run = {**asdict(progress), "executor": self.executor}
+        self._write_snapshot({**run, "figures": self._tally.document()})
 
     def hold(self, reason: str) -> None:
         """Let the snapshot of what is no migration tell what it waits for."""

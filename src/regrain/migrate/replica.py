@@ -23,7 +23,7 @@ from regrain.migrate.added import record
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.progress import Tracker
 from regrain.migrate.publish import Publisher
-from regrain.migrate.replica_objects import Copy, Route, Wish, cold_hash
+from regrain.migrate.replica_objects import Copier, Copy, Route, Wish, cold_hash
 from regrain.migrate.replica_plan import Manifest, Parcel
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.model.layout import FILE_LIST
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from regrain.ledger import Ledger
     from regrain.model.events import Event
+    from regrain.store import engines
     from regrain.store.locks import RunDirectory, StoreLock
     from regrain.store.root import StoreRoot
 
@@ -80,6 +81,7 @@ class Replicator:
         locks: Those of both stores that are shared, given up between batches when wanted.
         emit: Told how far it is, and what became of each package.
         stopping: Asked often; True ends it after the objects in hand.
+        office: Hands out units of work where an engine has the workers.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 -- all that it works with, wired in one place
@@ -91,11 +93,14 @@ class Replicator:
         locks: list[StoreLock],
         emit: Callable[[Event], None],
         stopping: Callable[[], bool],
+        office: engines.Office | None = None,
     ) -> None:
         self._source, self._target, self._run = source, target, run
         self._ledger, self._locks = ledger, locks
         self._emit, self._stopping = emit, stopping
-        self._publisher = Publisher(target, run, fsync_each=False)
+        self._office = office
+        # What other hosts wrote they have flushed; by name, as this one then does, too.
+        self._publisher = Publisher(target, run, fsync_each=office is not None)
         self._flaws: dict[str, str] = {}
 
     def copy(self, manifest: Manifest, jobs_max: int) -> Replicated:
@@ -104,6 +109,7 @@ class Replicator:
         Raises:
             NoSpaceError: The target is full.
             HaltedError: Its disk failed, or workers did.
+            EngineError: The engine was lost.
         """
         done = Replicated(failed=dict(manifest.failed))
         for name, why in manifest.failed.items():
@@ -113,8 +119,7 @@ class Replicator:
             return done
         tracker = Tracker(len(manifest.parcels), manifest.size)
         jobs = worth_starting(jobs_max, manifest.objects, manifest.size)
-        route = Route(self._source.path, self._target.path, self._run.name)
-        executor, stop = replica_objects.make_executor(jobs, route)
+        executor, self._signals = self._workers(jobs)
         try:
             for batch in _batches(manifest.parcels):
                 if self._stopping():
@@ -122,10 +127,18 @@ class Replicator:
                 self._give_way()
                 self._copy_batch(executor, batch, tracker, done)
         finally:
-            stop.value = 1
+            self._signals.value = 1
             executor.shutdown(wait=True, cancel_futures=True)
         done.stopped = self._stopping()
         return done
+
+    def _workers(self, jobs: int) -> tuple[Executor, Any]:
+        """Return who copies, and what they heed."""
+        source, target = self._source, self._target
+        route = Route(source.path, source.store_id, target.path, self._run.name)
+        if self._office is None:
+            return replica_objects.make_executor(jobs, route)
+        return self._office.dispatcher(Copier, (route._replace(flushes=True),))
 
     def _give_way(self) -> None:
         for lock in self._locks:
@@ -174,6 +187,7 @@ class Replicator:
             if tracker is not None:
                 self._emit(tracker.snapshot())
                 if self._stopping():
+                    self._signals.value = 1
                     running = {future for future in running if not future.cancel()}
         return results
 

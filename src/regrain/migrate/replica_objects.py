@@ -7,13 +7,15 @@ the run's pool, ``publish`` reads each back from the disk and gives it its name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain import disk
 from regrain.errors import HaltedError, RegrainError, reason
-from regrain.migrate.disk_errors import staging_error
+from regrain.migrate.disk_errors import flush_error, staging_error
 from regrain.model import layout
 from regrain.model.layout import (
     carrier_mode,
@@ -21,6 +23,7 @@ from regrain.model.layout import (
     further_carrier,
     staged_path,
 )
+from regrain.store import errands
 from regrain.store.frames import FrameError, hash_frame
 from regrain.store.objects import (
     Carrier,
@@ -82,27 +85,78 @@ class Copy(NamedTuple):
 
 
 class Route(NamedTuple):
-    """From where to where; plain values, so that they can be sent to a worker."""
+    """From where to where; plain values, so that they can be sent to a worker.
+
+    Attributes:
+        source: The directory of the store that is copied.
+        source_id: The id of that store.
+        target: Where copies go to.
+        run: The run's directory, there below ``temp/``.
+        flushes: Whether workers flush what they write and name: they are on other hosts, for which
+            the coordinator cannot do it.
+    """
 
     source: str
+    source_id: str
     target: str
     run: str
+    flushes: bool = False
 
 
-class _Copier:
-    """What one worker process keeps open."""
+class Copier:
+    """What one worker keeps open.
+
+    Args:
+        route: From where to where.
+        stop: Its ``value`` tells whether to stop after the object in hand.
+
+    Raises:
+        HaltedError: Another store is where that one should be.
+    """
 
     def __init__(self, route: Route, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
         self._stop = stop
+        self._flushes = route.flushes
         self._source, self._target = StoreRoot(route.source), StoreRoot(route.target)
+        if self._source.store_id != route.source_id:
+            raise HaltedError(
+                "a worker sees another store",
+                path=route.source,
+                why=f"its id is {self._source.store_id}, not {route.source_id}",
+                advice="Mount the store for all workers at the same path.",
+            )
         self._pool = disk.descend(
             f"{layout.TEMP}/{route.run}/{layout.OBJECTS}".encode(), self._target.fd
         )
         self._shards: set[str] = set()
+        self._token = secrets.token_hex(
+            6
+        )  # who does a unit again that was thought lost has another
+
+    def close(self) -> None:
+        """Let go of both stores."""
+        os.close(self._pool)
+        del self._source, self._target
 
     @property
     def is_stopping(self) -> bool:
+        """Whether to begin no further object."""
         return bool(self._stop.value)
+
+    def flush_names(self, copies: list[Copy]) -> None:
+        """Flush the names that copies got, where nobody else can do that.
+
+        Raises:
+            HaltedError: The disk cannot.
+        """
+        if not self._flushes:
+            return
+        for shard in sorted({copy.digest[:2] for copy in copies}):
+            with disk.Closing(disk.open_directory(shard, self._target.objects)) as fd:
+                try:
+                    disk.fsync(fd)
+                except OSError as error:
+                    raise flush_error(f"objects/{shard}", error) from error
 
     def stage(self, wish: Wish) -> Copy:
         """Write a copy of a carrier into the pool, of another one where that is gone by now."""
@@ -124,6 +178,7 @@ class _Copier:
         name = further_carrier(wish.digest, carrier_mode(carrier.mode))
         if carrier.is_compressed:
             name = compressed_carrier(name)
+        name = f"{name}.{self._token}"
         place = staged_path(name)
         self._make_shard(place[:1])
         try:
@@ -138,6 +193,8 @@ class _Copier:
             with disk.Closing(disk.create(place, self._pool)) as target:
                 disk.copy_bytes(fd, target, status.st_size)
                 dress_carrier(target, self._target.owner, mode, status.st_mtime_ns)
+                if self._flushes:
+                    disk.fsync(target)
         return Copy(wish.digest, name, carrier.is_compressed, mode, status.st_mtime_ns, wish.size)
 
     def _make_shard(self, shard: str) -> None:
@@ -149,20 +206,37 @@ class _Copier:
     def publish(self, copy: Copy) -> Copy:
         """Read a flushed copy back from the disk, and give it its name if it is whole."""
         place = staged_path(copy.carrier)
-        found, allocated = cold_hash(place, self._pool, is_compressed=copy.is_compressed)
+        names = [copy.digest, further_carrier(copy.digest, copy.mode)]
+        if copy.is_compressed:
+            names = [compressed_carrier(copy.digest)]
+        try:
+            found, allocated = cold_hash(place, self._pool, is_compressed=copy.is_compressed)
+        except FileNotFoundError:
+            return self._named_before(copy, names)
         if found != (copy.digest, copy.size):
             disk.unlink(place, self._pool)
             return copy._replace(flaw=self._whose_fault(copy))
         copy = copy._replace(allocated=allocated)
-        names = [copy.digest, further_carrier(copy.digest, copy.mode)]
-        if copy.is_compressed:
-            names = [compressed_carrier(copy.digest)]
         for name in names:
             is_new = self._name(place, name, copy)
             if is_new is not None:
                 return copy._replace(carrier=name, is_new=is_new)
         disk.unlink(place, self._pool)
         return copy._replace(carrier=names[-1], is_new=False)
+
+    def _named_before(self, copy: Copy, names: list[str]) -> Copy:
+        """Return a copy that got its name from a worker that was lost before it could say so.
+
+        Raises:
+            FileNotFoundError: It has none.
+        """
+        for name in names:
+            path = object_path(name)
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path, dir_fd=self._target.objects, follow_symlinks=False)
+                if status.st_mode == stat.S_IFREG | copy.mode and self._is_whole(path, copy):
+                    return copy._replace(carrier=name, allocated=disk.allocated(status))
+        raise FileNotFoundError(errno.ENOENT, "a copy is gone that was to get its name", names[0])
 
     def _name(self, place: str, name: str, copy: Copy) -> bool | None:
         """Give a copy a name; False if a whole carrier has it, None if one of another mode has.
@@ -222,13 +296,13 @@ def cold_hash(path: str, at: int, *, is_compressed: bool) -> tuple[tuple[str, in
             return ("", 0), allocated
 
 
-_copier: _Copier | RegrainError | None = None
+_copier: Copier | RegrainError | None = None
 
 
 def _start(route: Route, stop: Any) -> None:  # noqa: ANN401 -- a shared byte
     global _copier  # noqa: PLW0603 -- an executor gives its processes no other place
     try:
-        _copier = _Copier(route, stop)
+        _copier = Copier(route, stop)
     except (OSError, RegrainError) as error:
         _copier = HaltedError("a worker cannot open both stores", why=str(error))
 
@@ -239,10 +313,11 @@ def make_executor(jobs: int, route: Route) -> tuple[Executor, Any]:
     return spawn_executor(jobs, _start, route, stop), stop
 
 
-def _here() -> _Copier:
-    if isinstance(_copier, _Copier):
-        return _copier
-    raise _copier or HaltedError("a worker process without its stores")
+def _here() -> Copier:
+    copier = errands.at_work() or _copier
+    if isinstance(copier, Copier):
+        return copier
+    raise copier or HaltedError("a worker process without its stores")
 
 
 def stage(wishes: list[Wish]) -> list[Copy]:
@@ -276,4 +351,5 @@ def publish(copies: list[Copy]) -> list[Copy]:
             done.append(copier.publish(copy))
         except OSError as error:
             raise staging_error(error, copy.digest.encode()) from error
+    copier.flush_names(done)
     return done

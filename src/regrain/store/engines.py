@@ -16,12 +16,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from regrain import disk
 from regrain.errors import HaltedError, RegrainError, UsageError
 from regrain.model.clock import monotonic
-from regrain.store.errands import NONCE, Errand, Said, carry_out, leave
+from regrain.store.errands import NONCE, Control, Errand, carry_out, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,73 +216,14 @@ def connected(word: str | None) -> Iterator[Engine | None]:
         engine.close()
 
 
-class Control:
-    """What a run tells its workers, through a file; to be used as ``workers.signals`` is.
-
-    Attributes:
-        turn: How often they were to forget what they know of the store.
-        stops: How often they were to stop.
-        rate_held_at: When a unit came back last that had waited for its rate of bytes.
-        files_rate_held_at: The same for that of files.
-    """
-
-    def __init__(self, run: int) -> None:
-        self.name = f"control.{secrets.token_hex(4)}"
-        self._run = run
-        self._value = self.turn = self.stops = 0
-        self._rates = (0.0, 0.0)
-        self._is_told = False
-        self.rate_held_at = self.files_rate_held_at = 0.0
-        self._tell(at_least_once=True)
-
-    @property
-    def value(self) -> int:
-        """1 while workers are to stop what they began before."""
-        return self._value
-
-    @value.setter
-    def value(self, value: int) -> None:
-        if value and not self._value:
-            self.stop()
-        elif value and not self._is_told:
-            self._tell()
-        self._value = value
-
-    def stop(self) -> None:
-        """Stop all units that were handed out up to now."""
-        self.stops += 1
-        self._tell()
-
-    @property
-    def rate(self) -> float:
-        """Bytes a second that each worker may read; 0 is no limit."""
-        return self._rates[0]
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self._rates = rate, self._rates[1]
-        self._tell()
-
-    @property
-    def files_rate(self) -> float:
-        """Files a second, likewise."""
-        return self._rates[1]
-
-    @files_rate.setter
-    def files_rate(self, rate: float) -> None:
-        self._rates = self._rates[0], rate
-        self._tell()
-
-    def _tell(self, *, at_least_once: bool = False) -> None:
-        """Write the file; on a full disk it is tried again with the next word."""
-        self._is_told = False
-        try:
-            content = msgspec.json.encode(Said(self.stops, *self._rates))
-            disk.write_snapshot(self.name, content, self._run, 0o600)
-            self._is_told = True
-        except OSError:
-            if at_least_once:
-                raise
+@contextlib.contextmanager
+def abandoned_if_lost(directory: RunDirectory) -> Iterator[None]:
+    """Leave a run's directory to the next run where workers of a lost engine may still write."""
+    try:
+        yield
+    except EngineError:
+        directory.is_abandoned = True
+        raise
 
 
 class Dispatcher(Executor):
