@@ -20,6 +20,7 @@ from regrain import disk
 from regrain.ledger import NewCarrier
 from regrain.maintain.remake import Bench, Made, Remaker, Unit, carrier_there, remake
 from regrain.maintain.repack import Change, Choice, Kept, Repack, changes
+from regrain.store import engines
 from regrain.store.frames import Compression, Packer, block_size
 from regrain.store.locks import StoreLock
 from regrain.store.objects import object_path
@@ -187,6 +188,7 @@ class Represent:
         while not wait([future], _TICK_SECONDS).done:
             if stopping():
                 hands.signals.value = 1
+                engines.check_workers(hands.executor, is_ending=True)
         made, error = future.result()
         for change, one in zip(unit, made, strict=False):
             self._note(change, one)

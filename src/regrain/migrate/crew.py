@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from regrain.migrate.pace import MIB, Tempo
 from regrain.model.clock import monotonic
-from regrain.store.engines import Dispatcher
+from regrain.store.engines import Dispatcher, check_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +72,7 @@ class Crew:
         Raises:
             EngineError: The run is to end, and its engine has no workers left.
         """
-        if isinstance(self._executor, Dispatcher):
-            self._executor.check(is_ending=is_ending)
+        check_workers(self._executor, is_ending=is_ending)
 
     def stop_files(self) -> None:
         """Have every worker stop after the file in hand, until ``go_on``."""

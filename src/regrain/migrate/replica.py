@@ -27,7 +27,7 @@ from regrain.migrate.replica_objects import Copier, Copy, Route, Wish, cold_hash
 from regrain.migrate.replica_plan import Manifest, Parcel
 from regrain.model.events import PackageCompleted, PackageFailed
 from regrain.model.layout import FILE_LIST
-from regrain.store import dual
+from regrain.store import dual, engines
 from regrain.store.objects import carriers_of, object_path
 from regrain.store.packages import FileLevelPackage, is_published
 from regrain.store.workers import deaths_told, worth_starting
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from regrain.ledger import Ledger
     from regrain.model.events import Event
-    from regrain.store import engines
     from regrain.store.locks import RunDirectory, StoreLock
     from regrain.store.root import StoreRoot
 
@@ -188,6 +187,7 @@ class Replicator:
                 self._emit(tracker.snapshot())
                 if self._stopping():
                     self._signals.value = 1
+                    engines.check_workers(executor, is_ending=True)
                     running = {future for future in running if not future.cancel()}
         return results
 

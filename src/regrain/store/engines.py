@@ -300,6 +300,16 @@ class Dispatcher(Executor):
             self.engine.leave(self._errand.store, self._errand.run)
 
 
+def check_workers(executor: Executor, *, is_ending: bool) -> None:
+    """See that somebody can end what is in hand, where an engine has the workers.
+
+    Raises:
+        EngineError: The run is to end, and its engine has no workers left.
+    """
+    if isinstance(executor, Dispatcher):
+        executor.check(is_ending=is_ending)
+
+
 class Office:
     """Where the units of one run come from: its directory, with what workers look at.
 
