@@ -17,7 +17,7 @@ from regrain.maintain.represent import Hands, Represent, own_hands
 from regrain.store import engines
 from regrain.store.locks import RunDirectory
 from regrain.store.objects import all_carriers
-from regrain.store.workers import worth_starting
+from regrain.store.workers import processors, worth_starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,8 @@ def _hands(
 
 
 def _jobs(root: StoreRoot, jobs_max: int) -> int:
-    """Return how many workers there is enough to do for."""
+    """Return how many workers there is enough to do for; they compute, so no more than can."""
+    jobs_max = min(jobs_max, processors())
     files = size = 0
     for carrier in all_carriers(root.objects):
         files, size = files + 1, size + carrier.status.st_size
