@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,8 @@ from regrain.app import repacking
 from regrain.errors import HaltedError
 from regrain.maintain import remake, represent
 from regrain.maintain.remake import Bench, Remaker
-from regrain.maintain.repack import Choice, Repack, changes
+from regrain.maintain.repack import Change, Choice, Repack, changes
+from regrain.maintain.represent import Hands
 from regrain.migrate.replica_objects import Copier, Route, Wish
 from regrain.model.layout import TEMP
 from regrain.store.frames import Compression, Packer, block_size
@@ -21,10 +26,10 @@ from regrain.store.locks import RunDirectory
 from regrain.store.root import StoreRoot
 from regrain.store.workers import signals
 from tests.command import Regrain
-from tests.faults.inline import Way, migrate
+from tests.faults.inline import Way, initialise, migrate
 from tests.faults.judge import ledger_problems
 from tests.faults.small import Scene
-from tests.packed import compressed_of, make_packed
+from tests.packed import compressed_of, lines, make_packed
 from tests.reader import check_store
 from tests.system.test_repack import objects, repack
 
@@ -97,6 +102,61 @@ def test_what_workers_did_not_begin_is_told_as_stopped(scene: Scene) -> None:
     assert done.stopped
     assert done.objects == len(compressed_of(scene.path))
     assert problems(scene) == []
+
+
+LARGE, OBJECTS, LEFT = 1_500_000, 12, 2 << 20
+"""A frame of one such object fits into what is left, frames of three do not."""
+
+
+class Backwards(Executor):
+    """Does the first units that are ahead in the wrong order, as workers may."""
+
+    def __init__(self, remaker: Remaker) -> None:
+        self.remaker = remaker
+        self.waiting: list[tuple[list[Change], Future[remake.Unit]]] = []
+        self.is_over = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        future: Future[remake.Unit] = Future()
+        self.waiting.append((args[0], future))
+        if self.is_over or len(self.waiting) == represent.UNITS_AHEAD:
+            self.is_over = True
+            while self.waiting:
+                unit, asked = self.waiting.pop()
+                asked.set_result(self.remaker.do(unit))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.remaker.close()
+
+
+@pytest.mark.root
+def test_what_is_in_flight_on_a_full_disk_makes_room(
+    request: pytest.FixtureRequest, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = signals()
+    monkeypatch.setattr(
+        repacking,
+        "_hands",
+        lambda *given: Hands(Backwards(Remaker(given[3], stop)), stop, 1),
+    )
+    monkeypatch.setattr(represent, "UNIT_OBJECTS", 2)
+    place: Path = request.getfixturevalue("ext4")
+    package = place / "store" / f"{seed:032x}"
+    package.mkdir(parents=True)
+    for number in range(OBJECTS):
+        (package / str(number)).write_bytes(lines(f"{seed} {number}", LARGE))
+    scene = Scene(place / "store", {}, {})
+    initialise(scene.path)
+    assert migrate(scene.path, Way(ingest="copy")).failed == 0
+    with (place / "filler").open("wb") as filler, suppress(OSError):
+        while filler.write(bytes(1 << 20)):
+            filler.flush()
+    os.truncate(place / "filler", (place / "filler").stat().st_size - LEFT)
+    done = repack(scene, "all")
+    assert done.objects == OBJECTS
+    assert len(compressed_of(scene.path)) == OBJECTS
+    assert ledger_problems(scene.path) == []
 
 
 def test_a_unit_that_is_done_twice_is_two_units(scene: Scene) -> None:

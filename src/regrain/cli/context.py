@@ -40,8 +40,7 @@ executor_option = click.option(
     "--executor",
     callback=_known,
     metavar="local|dask:ADDRESS|mpi",
-    help="Who has the workers: this host, a Dask scheduler, or MPI. --jobs is then how many units "
-    "of work are handed out at a time.",
+    help="Who has the workers: this host, a Dask scheduler, or MPI.",
 )
 
 

@@ -48,6 +48,9 @@ UNITS_AHEAD = 3
 _TICK_SECONDS = 0.2
 
 
+_Handed = deque[tuple[list[Change], Future[Unit]]]
+
+
 class Hands(NamedTuple):
     """Who makes carriers anew.
 
@@ -139,6 +142,7 @@ class Represent:
         self._fsync_each = fsync_each
         self._batch: list[tuple[Change, Made]] = []
         self._waiting = 0
+        self._full = OSError()
         self.done = Repack()
 
     def run(
@@ -152,7 +156,7 @@ class Represent:
             HaltedError: Memory or disk fail, or a worker died.
             OSError: The disk is full, or failed.
         """
-        handed: deque[tuple[list[Change], Future[Unit]]] = deque()
+        handed: _Handed = deque()
         try:
             with deaths_told():
                 for unit in _units(changes(self._root, self._choice, self._packer, self.done)):
@@ -162,10 +166,10 @@ class Represent:
                         break
                     handed.append((unit, hands.executor.submit(remake, unit)))
                     if len(handed) >= UNITS_AHEAD * hands.jobs:
-                        self._take(hands, *handed.popleft(), stopping)
+                        self._take(hands, handed, stopping)
                         on_progress(self.done)
                 while handed:
-                    self._take(hands, *handed.popleft(), stopping)
+                    self._take(hands, handed, stopping)
                     on_progress(self.done)
             self._commit()
         finally:
@@ -173,17 +177,35 @@ class Represent:
             hands.executor.shutdown(wait=True, cancel_futures=True)
         return self.done
 
-    def _take(
+    def _take(self, hands: Hands, handed: _Handed, stopping: Callable[[], bool]) -> None:
+        """Take the oldest unit; where the disk was too full for all of it, do the rest alone.
+
+        What was made aside holds room until it is committed, so all of that is first.
+
+        Raises:
+            OSError: The disk failed, or is full, and nothing is left that could make room.
+        """
+        left = self._result(hands, *handed.popleft(), stopping)
+        while left and handed:
+            left += self._result(hands, *handed.popleft(), stopping)
+        while left:
+            self._commit()
+            again = self._result(hands, left, hands.executor.submit(remake, left), stopping)
+            if len(again) == len(left):
+                raise self._full
+            left = again
+
+    def _result(
         self,
         hands: Hands,
         unit: list[Change],
         future: Future[Unit],
         stopping: Callable[[], bool],
-    ) -> None:
-        """Take a unit; on a full disk, what was prepared before makes room by being committed.
+    ) -> list[Change]:
+        """Note what became of a unit; return what could not be done for want of space.
 
         Raises:
-            OSError: The disk failed, or is full, and nothing waits to be committed.
+            OSError: The disk failed.
         """
         while not wait([future], _TICK_SECONDS).done:
             if stopping():
@@ -193,13 +215,13 @@ class Represent:
         for change, one in zip(unit, made, strict=False):
             self._note(change, one)
         left = unit[len(made) :]
-        if error is not None:
-            if error[0] not in disk.NO_SPACE or not self._batch:
-                raise OSError(*error)
-            self._commit()
-            self._take(hands, left, hands.executor.submit(remake, left), stopping)
-        elif left:
-            self.done.stopped = True
+        if error is None:
+            self.done.stopped = self.done.stopped or bool(left)
+            return []
+        self._full = OSError(*error)
+        if self._full.errno not in disk.NO_SPACE:
+            raise self._full
+        return left
 
     def _note(self, change: Change, made: Made) -> None:
         """Let a change wait for its commit, or take note of why it is none."""
