@@ -11,26 +11,20 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from regrain.app.store import PackageStore
-from regrain.app.verification import verify
-from regrain.ledger import open_ledger
-from regrain.maintain.audit import Level
-from regrain.settings import Settings
 from tests.conftest import remove
 from tests.faults import tally
 from tests.faults.commands import COMMANDS, Arena, arena, outcome_of
 from tests.faults.disks import DiedError, Disk, at_home, in_child, make_disk
 from tests.faults.power import Promise, copy_image, ledger_at, promises
-from tests.faults.small import Scene
 from tests.faults.sweeping import chosen
-from tests.faults.undoing import inline_audit
+from tests.faults.undoing import overseen
 
 pytestmark = pytest.mark.root
 
@@ -107,31 +101,6 @@ def looked_at(at: Arena, promised: list[Promise], *, complete: bool) -> list[str
         return said + [f"at last {line}" for line in at.command.at_last(scene)]
     except Exception as error:  # noqa: BLE001 -- it must not raise, whatever it is
         return [f"the next run: {error!r}"]
-
-
-def overseen(scene: Scene) -> list[str]:
-    """Do what the operator of a disk that is well again does; say what is wrong then.
-
-    What could not be read is in doubt until a verification finds it whole, and packages that
-    failed are tried again when that is asked for.
-    """
-    with closing(open_ledger(str(scene.path))) as ledger:
-        ledger.retry_failed()
-        doubts = ledger.concerns()
-    if not doubts:
-        return []
-    root = PackageStore.open(scene.path).root
-    with inline_audit():
-        found = verify(
-            root,
-            Settings(),
-            [],
-            level=Level.DEEP,
-            subset=None,
-            on_result=lambda _: None,
-            stopping=lambda: False,
-        )
-    return [f"verify: {damage}" for damage in found.audit.damages]
 
 
 def fail(at: Arena, disk: Disk, fault: str, after: int) -> list[str] | None:

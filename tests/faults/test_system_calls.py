@@ -22,6 +22,7 @@ from tests.faults.commands import COMMANDS, Arena, arena, outcome_of
 from tests.faults.small import Scene
 from tests.faults.sweeping import chosen
 from tests.faults.tracing import READS, SYNCS, Fault, SystemCall, Traced, possible, traced
+from tests.faults.undoing import overseen
 
 EVERY_DAY = 3
 """Calls of each command and sort of fault that are tried every day."""
@@ -94,6 +95,8 @@ def try_one(at: Arena, fault: Fault, *, reads: bool = False, is_told: bool = Fal
         said.append("it was passed over")
     said += [f"then {line}" for line in at.command.any_time(scene)]
     try:
+        if reads and at.name != "repair":  # what could not be read is in doubt until it is
+            said += [f"looked over {line}" for line in overseen(scene)]
         said += [f"at last {line}" for line in at.command.at_last(scene)]
     except Exception as error:  # noqa: BLE001 -- it must not raise, whatever it is
         said.append(f"the next run: {error!r}")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from regrain.app import rollback as rolling
 from regrain.app import undoing
 from regrain.app.store import PackageStore
+from regrain.app.verification import verify
 from regrain.errors import RegrainError
+from regrain.ledger import open_ledger
 from regrain.maintain import audit
+from regrain.maintain.audit import Level
 from regrain.model.phase import Phase
+from regrain.settings import Settings
 from regrain.store.root import StoreRoot, write_store_file
 from tests.compare import differences, snapshot
 from tests.conftest import remove
@@ -44,6 +48,31 @@ def inline_audit() -> Iterator[None]:
     finally:
         module.spawn_executor = original
         module._inspector = None
+
+
+def overseen(scene: Scene) -> list[str]:
+    """Do what the operator of a disk that is well again does; say what is wrong then.
+
+    What could not be read is in doubt until a verification finds it whole, and packages that
+    failed are tried again when that is asked for.
+    """
+    with closing(open_ledger(str(scene.path))) as ledger:
+        ledger.retry_failed()
+        doubts = ledger.concerns()
+    if not doubts:
+        return []
+    root = PackageStore.open(scene.path).root
+    with inline_audit():
+        found = verify(
+            root,
+            Settings(),
+            [],
+            level=Level.DEEP,
+            subset=None,
+            on_result=lambda _: None,
+            stopping=lambda: False,
+        )
+    return [f"verify: {damage}" for damage in found.audit.damages]
 
 
 def root_of(store: Path) -> StoreRoot:

@@ -96,6 +96,7 @@ def test_reading_loads_nothing_heavy(model: Model, workplace: Path, words: list[
 
 WORKERS = (
     "regrain.maintain.audit",
+    "regrain.maintain.remake",
     "regrain.migrate.foreground",
     "regrain.migrate.parting",
     "regrain.migrate.pool",
