@@ -9,7 +9,7 @@ from regrain.app.compression import compression_of
 from regrain.app.floors import floors_of
 from regrain.app.recovery import check_owner, storage_error
 from regrain.app.undoing import ignore, single_run
-from regrain.errors import RefusedError
+from regrain.errors import RefusedError, RegrainError, path_of, reason
 from regrain.maintain import repack as repacking
 from regrain.maintain.remake import Bench, Remaker, make_executor
 from regrain.maintain.repack import Choice, Repack
@@ -27,8 +27,20 @@ if TYPE_CHECKING:
 
 
 def plan_repack(root: StoreRoot, settings: Settings, choice: Choice) -> Repack:
-    """Say which objects ``repack`` would look at, and why others stay; change nothing."""
-    return repacking.foresee(root, choice, compression_of(settings))
+    """Say which objects ``repack`` would look at, and why others stay; change nothing.
+
+    Raises:
+        RegrainError: They cannot be looked at.
+    """
+    try:
+        return repacking.foresee(root, choice, compression_of(settings))
+    except OSError as error:
+        raise RegrainError(
+            "cannot look through the objects",
+            path=path_of(error, root.path),
+            why=reason(error),
+            advice="Mend the cause, then run the command again; nothing was changed.",
+        ) from error
 
 
 def repack(
