@@ -53,7 +53,7 @@ def repack(
 
     Packages stay what they are. An object is compressed where it shrinks by a block on disk and
     by [store] compression_min_saving; objects with holes, or with carriers of several modes, stay
-    plain. Readers go on; writers pause for moments. Ctrl-C stops after the object in hand, and
+    plain. Readers go on; writers pause for moments. Ctrl-C stops after the objects in hand, and
     the same command goes on. An object that shares its inode with a shared checkout frees nothing
     as long as that is there: 'cold' leaves such out. What shares its inode with a legacy directory
     is freed when that goes.
