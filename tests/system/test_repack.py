@@ -323,9 +323,9 @@ def test_one_run_a_store(scene: Scene) -> None:
 def test_stopping(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(represent, "BATCH_OBJECTS", 2)
     calls: Iterator[int] = iter(range(100))
-    done = repack(scene, "all", stopping=lambda: next(calls) >= 3)
+    done = repack(scene, "all", stopping=lambda: next(calls) >= 5)  # a look a unit, one a carrier
     assert done.stopped
-    assert 2 <= done.objects <= 3  # one of the first, by digest, may turn out not to shrink
+    assert 1 <= done.objects <= 4  # one does not shrink, one takes two carriers
     assert done.objects == len(compressed_of(scene.path))
     assert problems(scene) == []
     repack(scene, "all")
