@@ -37,7 +37,9 @@ def test_workers_share_a_rate(three: Cluster, regrain: Regrain, seed: int) -> No
     regrain("init")
     slowly = {**SOON, "REGRAIN_MIGRATION__MAX_FILES": str(RATE)}
     began = time.monotonic()
-    with regrain.running("migrate", "--jobs", "3", "--batch", "3", *three.executor, env=slowly) as process:
+    with regrain.running(
+        "migrate", "--jobs", "3", "--batch", "3", *three.executor, env=slowly
+    ) as process:
         why = f"no more than {RATE} files/s are read (max_files)"
         until_status(regrain, process, lambda s: s["throttle_reason"] == why, "it is held")
         assert process.wait(120) == 0
