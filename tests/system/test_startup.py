@@ -124,3 +124,29 @@ def test_a_worker_loads_nothing_that_it_does_not_need(module: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+NOT_FOR_A_STORE_OF_ONE_HOST = (
+    "alembic",
+    "distributed",
+    "mpi4py",
+    "obstore",
+    "psycopg",
+    "regrain.remote",
+    "sqlalchemy.dialects.postgresql",
+)
+
+
+@pytest.mark.parametrize(
+    "module", ["keeping", "lifecycle", "migration", "repacking", "standing", "verification"]
+)
+def test_what_most_stores_do_not_have_is_not_loaded(module: str) -> None:
+    """SQLAlchemy loads all it has for a database as soon as one of its options is named."""
+    program = (
+        f"import sys, regrain.app.{module}, regrain.ledger;"
+        f" print([m for m in {NOT_FOR_A_STORE_OF_ONE_HOST!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from regrain.app.steering import told
-from regrain.app.url_backups import why_not_covered
+from regrain.app.unprotected import why_unprotected
 from regrain.errors import RefusedError, RegrainError, UsageError, path_of, shown
 from regrain.ledger import Ledger, matches, open_ledger
 from regrain.maintain.cleanup import Cleaned, Cleanup, Staying, Watch, clean_one, foresee
 from regrain.maintain.withdraw import unlink_rest
 from regrain.migrate import room
-from regrain.migrate.backed_up import why_not_backed_up
 from regrain.migrate.cutover import lacking_backup
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.plan import INODES_A_PACKAGE
@@ -78,7 +77,7 @@ def check(root: StoreRoot, settings: Settings, *, delete_legacy: bool, no_backup
 def _check_backup(root: StoreRoot) -> None:
     ledger = open_ledger(root.path, read_only=True)
     try:
-        lacking = lacking_backup(why_not_backed_up(root, ledger, why_not_covered))
+        lacking = lacking_backup(why_unprotected(root, ledger))
     finally:
         ledger.close()
     if lacking:

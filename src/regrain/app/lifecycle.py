@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from regrain.app import integrity
 from regrain.app.health import critical_issues
 from regrain.app.recovery import check_owner, finish_begun
-from regrain.app.url_backups import why_not_covered
+from regrain.app.unprotected import why_unprotected
 from regrain.errors import LockedError, RefusedError, path_of
 from regrain.ledger import Ledger, open_ledger
 from regrain.maintain.audit import Level, Scope, audit
 from regrain.migrate import cutover as gate
 from regrain.migrate import phases
-from regrain.migrate.backed_up import why_not_backed_up
 from regrain.migrate.disk_errors import staging_error
 from regrain.migrate.reconcile import look, reconcile
 from regrain.migrate.recover import recover
@@ -213,7 +212,7 @@ def _evidence(
         concerns={name: concern.what for name, concern in ledger.concerns().items()},
         found=found,
         unverified=frozenset(unverified),
-        unprotected="" if no_backup else why_not_backed_up(root, ledger, why_not_covered),
+        unprotected="" if no_backup else why_unprotected(root, ledger),
         critical=critical_issues(root, settings),
         comparison=compare(root, both, root.store_id),
     )

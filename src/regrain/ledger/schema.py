@@ -74,12 +74,17 @@ objects = sa.Table(
     sa.Column("created_at", Whole, nullable=False),
     sa.Column("unreferenced_since", _Number),
 )
-sa.Index(
-    "objects_unreferenced",
-    objects.c.unreferenced_since,
-    sqlite_where=objects.c.unreferenced_since.is_not(None),
-    postgresql_where=objects.c.unreferenced_since.is_not(None),
-)
+
+
+@sa.event.listens_for(objects, "after_create")
+def _index_unreferenced(_: sa.Table, connection: sa.Connection, **_options: object) -> None:
+    # In words, which both understand: naming an option of one database in an ``sa.Index`` loads
+    # all that SQLAlchemy has for it, 50 ms of every command that opens a ledger.
+    connection.exec_driver_sql(
+        "CREATE INDEX objects_unreferenced ON objects (unreferenced_since)"
+        " WHERE unreferenced_since IS NOT NULL"
+    )
+
 
 carriers = sa.Table(
     "carriers",
