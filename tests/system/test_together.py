@@ -306,6 +306,7 @@ def test_ten_processes_while_objects_change_their_form(workplace: Path, seed: in
     assert sum(counted[f"repack {choice}"] for choice in ("all", "cold", "none")) >= 9, counted
 
 
+@pytest.mark.both_databases(False)
 def test_the_judge_of_moments() -> None:
     """What the log allows and what not."""
     history = History([Step(1, 2, "add", "p", "added"), Step(5, 6, "remove", "p", "removed")])
