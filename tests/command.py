@@ -132,6 +132,7 @@ class Regrain:
         *arguments: str | bytes | Path,
         env: Mapping[str, str] | None = None,
         stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.DEVNULL,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start in a process group of its own; what is left of it at the end is killed."""
         with subprocess.Popen(
@@ -139,7 +140,7 @@ class Regrain:
             env=self.clean_environment(env),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         ) as process:
             try:

@@ -150,6 +150,10 @@ class HaltedError(RegrainError):
     """Storage failed while writing; this run must not write any more."""
 
 
+class LedgerLostError(HaltedError):
+    """The server that keeps the ledger went away, or does not answer."""
+
+
 class RemoteError(RegrainError):
     """A service elsewhere refused, or did not answer."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,34 +162,91 @@ def test_another_machine_writes(
         theirs.let_go()
 
 
+def lock_session(server: servers.Server) -> int:
+    """The process of the server whose session holds a migration's run lock."""
+    (pid,) = server.rows(
+        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'regrain: regrain migr%'"
+    )[0]
+    assert isinstance(pid, int)
+    return pid
+
+
 @pytest.mark.slow
-def test_a_run_that_lost_its_locks_records_nothing_more(
+def test_a_run_that_lost_its_locks_records_nothing_until_it_has_them_again(
     served: Regrain, store_path: Path, seed: int, workplace: Path, postgres: servers.Server
 ) -> None:
+    """Another host, which waited for the lock, has it at once."""
     packages, before = many(store_path, seed)
     served("init")
-    with served.running("migrate", "--batch", "1", "--jobs", "1", env=SLOWLY) as process:
+    root = StoreRoot(store_path)
+    another = PostgresLocks(str(store_path), root.store_id, postgres.url())
+    said = workplace / "said"
+    with (
+        said.open("wb") as output,
+        served.running(
+            "migrate", "--batch", "1", "--jobs", "1", env=SLOWLY, stderr=output
+        ) as process,
+        ThreadPoolExecutor(1) as thread,
+    ):
         half_way(served, process)
-        (pid,) = postgres.rows(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'regrain: regrain migr%'"
-        )[0]
-        postgres.run_sql(f"SELECT pg_terminate_backend({pid})")
-        assert process.wait(60) == 1
-    assert published(served) < len(packages)
-    served("migrate")
+        waiting = thread.submit(another.hold, layout.RUN_LOCK, exclusive=True, patience=30.0)
+        until(lambda: bool(postgres.rows("SELECT 1 FROM pg_locks WHERE NOT granted")), "it waits")
+        postgres.run_sql(f"SELECT pg_terminate_backend({lock_session(postgres)})")
+        held = waiting.result()
+        assert held is not None
+        until(lambda: "goes on when it is there again" in said.read_text(), "it is told")
+        there = published(served)
+        time.sleep(2)  # in which it would have published half a dozen
+        assert published(served) == there < len(packages)
+        held.let_go()
+        assert process.wait(90) == 0
     assert_identical(served, packages, before, workplace)
 
 
 @pytest.mark.slow
-def test_the_server_dies_in_the_middle(store_path: Path, seed: int, workplace: Path) -> None:
+def test_a_run_outlives_its_server(store_path: Path, seed: int, workplace: Path) -> None:
     packages, before = many(store_path, seed)
+    said = workplace / "said"
     with servers.running() as server:
         served = Regrain(store_path, server.environment())
         served("init")
-        with served.running("migrate", "--batch", "1", "--jobs", "1", env=SLOWLY) as process:
+        words = ["migrate", "--batch", "1", "--jobs", "1", "--limit", "9", "--json"]
+        with (
+            said.open("wb") as output,
+            served.running(*words, env=SLOWLY, stdout=output) as process,
+        ):
             half_way(served, process)
             server.kill()
+            server.start()
+            assert process.wait(60) == 0
+        (summary,) = [
+            line
+            for line in map(json.loads, said.read_text().splitlines())
+            if line["message_type"] == "summary"
+        ]
+        assert (summary["completed"], summary["failed"]) == (9, 0)  # before and after
+        assert published(served) == 9
+        served("migrate")
+        assert_identical(served, packages, before, workplace)
+
+
+@pytest.mark.slow
+def test_the_server_does_not_come_back(store_path: Path, seed: int, workplace: Path) -> None:
+    packages, before = many(store_path, seed)
+    said = workplace / "said"
+    with servers.running() as server:
+        served = Regrain(store_path, server.environment())
+        served("init")
+        with (
+            said.open("wb") as output,
+            served.running("migrate", "--batch", "1", env=SLOWLY, stderr=output) as process,
+        ):
+            half_way(served, process)
+            server.kill()
+            until(lambda: "when it is there again" in said.read_text(), "it is told")
+            process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
+        assert "cannot reach the ledger's database" in said.read_text()
         assert published(served) < len(packages)
         with served.running("migrate") as waiting:  # begun before the server is there again
             server.start()

@@ -11,6 +11,7 @@ from regrain import disk
 from regrain.app.initialising import making, own_ledger
 from regrain.errors import (
     HaltedError,
+    LedgerLostError,
     NoSpaceError,
     NotAStoreError,
     RefusedError,
@@ -184,6 +185,8 @@ def told_as_copying() -> Iterator[None]:
         yield
     except NoSpaceError as error:
         error.advice = "Free space or inodes there, then run the command again; it goes on."
+        raise
+    except LedgerLostError:
         raise
     except HaltedError as error:
         error.advice = "Check that disk, then run the command again; it goes on."

@@ -113,6 +113,8 @@ class Migration(Steps):
             NoSpaceError: The disk stayed full for ``space_wait`` seconds.
             HaltedError: The disk failed, or a worker elsewhere has another version or another
                 view of the store.
+            LedgerLostError: The server that keeps the ledger does not answer, or went away and
+                did not come back within ten minutes.
             UsageError: ``executor`` names none, or its extra is not installed.
             EngineError: The engine does not answer, or went away.
         """

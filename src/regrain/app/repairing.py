@@ -15,6 +15,7 @@ from regrain.app.verification import Verdict, verify
 from regrain.errors import (
     CorruptionError,
     HaltedError,
+    LedgerLostError,
     NoSpaceError,
     RegrainError,
     UnknownFormatError,
@@ -175,6 +176,8 @@ def _told_as_repair() -> Iterator[None]:
     """Say of a disk that is full, or fails, what to do next here."""
     try:
         yield
+    except LedgerLostError:
+        raise
     except (NoSpaceError, HaltedError) as error:
         error.advice = (
             "What was healed is healed. Free space, or check the disk, then run "

@@ -13,6 +13,7 @@ from regrain.app.compression import ingest_compression
 from regrain.app.floors import floors_of
 from regrain.app.foretold import Worked
 from regrain.app.logs import limits_of
+from regrain.app.reconnecting import through_restarts
 from regrain.app.recovery import check_owner, finish_begun
 from regrain.errors import RefusedError, RegrainError, path_of
 from regrain.ledger import Ledger, Pending, open_ledger
@@ -116,7 +117,11 @@ def migrate(
     check_request(root, settings, request)
     check_owner(root)
     with engines.connected(request.executor) as engine:
-        return _migrate(root, settings, request, engine, on_event, stopping)
+
+        def work(request: Request, on_event: Callable[[Event], None]) -> Summary:
+            return _migrate(root, settings, request, engine, on_event, stopping)
+
+        return through_restarts(root, request, work, on_event, stopping)
 
 
 def _migrate(

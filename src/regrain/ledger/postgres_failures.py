@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from regrain.errors import (
     CorruptionError,
-    HaltedError,
+    LedgerLostError,
     LockedError,
     NoSpaceError,
     RegrainError,
@@ -52,9 +52,9 @@ def translated(error: sa.exc.DatabaseError | UnicodeDecodeError, where: str) -> 
     return _broken(words, where)
 
 
-def halted(why: str, where: str) -> HaltedError:
+def halted(why: str, where: str) -> LedgerLostError:
     """Return what to say when the server went away while it was worked with."""
-    return HaltedError(
+    return LedgerLostError(
         "the connection to the ledger was lost",
         path=where,
         why=why,
@@ -65,7 +65,8 @@ def halted(why: str, where: str) -> HaltedError:
 
 def lost(error: psycopg.Error, where: str) -> RegrainError:
     """Return what to say of a server that cannot be reached, or refuses."""
-    return RegrainError(
+    kind = LedgerLostError if is_on_its_way(error) else RegrainError
+    return kind(
         "cannot reach the ledger's database",
         path=where,
         why=first_line(error),
