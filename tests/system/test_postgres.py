@@ -178,7 +178,7 @@ def test_a_run_that_lost_its_locks_records_nothing_until_it_has_them_again(
     """Another host, which waited for the lock, has it at once."""
     packages, before = many(store_path, seed)
     served("init")
-    root = StoreRoot(store_path)
+    root = StoreRoot(str(store_path))
     another = PostgresLocks(str(store_path), root.store_id, postgres.url())
     said = workplace / "said"
     with (
