@@ -79,12 +79,11 @@ def initialise(path: str, on_package: Callable[[Usage], None] = _ignore) -> Init
         with making(path):
             store_root.prepare(fd)
             ledger = open_ledger(path, create=created)
-            own_ledger(fd)
-            created = created and store_root.first_store_file(fd)
-    try:
-        return _queue_legacy(StoreRoot(path), ledger, on_package, created=created)
-    finally:
-        ledger.close()
+        with contextlib.closing(ledger):
+            with making(path):
+                own_ledger(fd)
+                created = created and store_root.first_store_file(fd)
+            return _queue_legacy(StoreRoot(path), ledger, on_package, created=created)
 
 
 @contextlib.contextmanager
@@ -127,7 +126,7 @@ def _is_to_be_made(fd: int, path: str) -> bool:
         return True
     store_root.read_store_file(fd, path)
     if layout.LEDGER not in os.listdir(fd):
-        open_ledger(path, read_only=True)  # which says what to do about it
+        open_ledger(path, read_only=True).close()  # which says what to do where there is none
     return False
 
 
