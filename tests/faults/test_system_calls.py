@@ -153,21 +153,21 @@ def test_killed_or_failing_at_some_calls(at: Arena, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_killed_before_every_call(at: Arena, seed: int) -> None:
     cases = [Fault(call.number) for call in survey(at)]
     assert sweep(at, chosen(cases, seed, f"system calls, {at.name}", ONE_IN)) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_every_call_fails(at: Arena, seed: int) -> None:
     cases = failures(survey(at))
     assert sweep(at, chosen(cases, seed, f"failing system calls, {at.name}", ONE_IN)) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_every_flush_fails(at: Arena, seed: int) -> None:
     """A flush that fails once would succeed the next time, and the data be lost: it is told."""
     flushes = [call for call in survey(at) if call.name in SYNCS.values()]
@@ -187,14 +187,14 @@ def test_every_flush_fails(at: Arena, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_every_write_is_short(at: Arena, seed: int) -> None:
     cases = [Fault(call.number, "short write") for call in survey(at, short=True)]
     assert sweep(at, chosen(cases, seed, f"short writes, {at.name}")) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10_800)
 def test_every_read_fails(at: Arena, seed: int) -> None:
     calls = [call for call in survey(at, reads=True) if call.name in READS.values()]
     cases = [Fault(call.number, kind) for call in calls for kind in READ_ERRORS]
