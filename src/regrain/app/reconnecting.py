@@ -10,13 +10,7 @@ from regrain.errors import LedgerLostError, LockedError
 from regrain.ledger import open_ledger
 from regrain.migrate.orders import Summary
 from regrain.model.clock import monotonic
-from regrain.model.events import (
-    LegacyKept,
-    LegacyRemoved,
-    PackageCompleted,
-    PackageFailed,
-    Remark,
-)
+from regrain.model.events import LegacyRemoved, PackageCompleted, PackageFailed, Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +51,6 @@ class _Counted:
         elif isinstance(event, LegacyRemoved):
             freed = done.freed_bytes + event.freed_bytes
             self.done = replace(done, removed=done.removed + 1, freed_bytes=freed)
-        elif isinstance(event, LegacyKept):
-            self.done = replace(done, kept=done.kept + 1)
         self._on_event(event)
 
 
@@ -140,5 +132,4 @@ def _sum(before: Summary, then: Summary) -> Summary:
         failed=before.failed + then.failed,
         removed=before.removed + then.removed,
         freed_bytes=before.freed_bytes + then.freed_bytes,
-        kept=before.kept + then.kept,
-    )
+    )  # and those kept are all that the last one met
