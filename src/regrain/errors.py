@@ -11,6 +11,7 @@ RegrainError                   1   failed
 │   └── ArchiveError           1   not an archive, a broken one, or one that is refused
 ├── NoSpaceError               1   no bytes, inodes or quota left
 ├── HaltedError                1   storage failed; nothing more may be written in this run
+│   └── LedgerLostError        1   the server that keeps the ledger went away, or does not answer
 ├── RemoteError                1   a service elsewhere refused, or did not answer
 ├── FinishedWithFailuresError  3   the work was done, some packages failed
 ├── CorruptionError            4   bytes, a file list or the ledger are not what they were

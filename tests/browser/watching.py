@@ -8,7 +8,12 @@ from typing import Any
 
 from tests.system.serving import Server
 
-SERVER_ENDS = ("ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE")
+SERVER_ENDS = (
+    "ERR_INCOMPLETE_CHUNKED",
+    "ERR_CONNECTION_REFUSED",
+    "ERR_CONNECTION_RESET",
+    "ERR_EMPTY_RESPONSE",
+)
 """What a browser says where the server is killed under it, as at the end of most tests."""
 
 
@@ -56,5 +61,5 @@ class Watched:
         """Nothing went wrong, and nobody else was asked for anything."""
         known = (*SERVER_ENDS, *self.allowed)
         bad = [one for one in self.complaints if not any(word in one for word in known)]
-        assert bad == []
+        assert bad == [], bad
         assert [url for url in self.asked if not url.startswith("http://127.0.0.1:")] == []

@@ -28,6 +28,7 @@ EXIT_CODES = {
     "ArchiveError": 1,
     "NoSpaceError": 1,
     "HaltedError": 1,
+    "LedgerLostError": 1,
     "RemoteError": 1,
     "FinishedWithFailuresError": 3,
     "CorruptionError": 4,
