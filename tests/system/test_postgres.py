@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from regrain.app import initialising
 from regrain.ledger.postgres_locks import PostgresLocks
 from regrain.model import layout
 from regrain.store.root import StoreRoot
@@ -282,3 +283,15 @@ def test_regrain_dies_in_the_middle(
     served("verify", "--level", "deep")
     for number, name in enumerate(sorted(packages)[:3]):
         assert checkout_differences(served, name, before[name], workplace / f"o{number}") == []
+
+
+def test_init_leaves_no_connection_open(
+    served: Regrain, store_path: Path, seed: int, postgres: servers.Server
+) -> None:
+    """In a process that lives on; a store that is there already is looked at first."""
+    many(store_path, seed, 2)
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'regrain%'"
+    for _ in range(2):
+        initialising.initialise(str(store_path))
+        until(lambda: postgres.rows(ours) == [], "the server noticed that they ended")
+    served("status")

@@ -115,8 +115,8 @@ def _advice(error: RegrainError) -> str:
     """Return what to do about a failed addition; what stages packages speaks of migrating."""
     if isinstance(error, NoSpaceError):
         return "Free space or inodes, then add it again."
-    if isinstance(error, LedgerLostError):
-        return "When the server is there again, add it again."
+    if isinstance(error, LedgerLostError):  # no disk is to blame
+        return error.advice
     if isinstance(error, HaltedError):
         return "Check the disk, then add it again."
     if isinstance(error, ArchiveError) and not error.advice:

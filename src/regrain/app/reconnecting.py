@@ -80,22 +80,23 @@ def through_restarts(
         LockedError: Another run holds the store now.
     """
     before = Summary(0, 0, stopped=False)
-    fruitless, held_until = 0, -1.0
+    fruitless = 0
+    held_until: float | None = None  # None: the server was not lost yet
     while True:
         counted = _Counted(on_event)
         try:
             return _sum(before, work(request, counted))
         except LockedError:
-            if stopping() or monotonic() > held_until:
+            if held_until is None or stopping() or monotonic() > held_until:
                 raise
             time.sleep(_TRY_SECONDS)
         except LedgerLostError as error:
             done = counted.done
             fruitless = 0 if done.completed else fruitless + 1
-            if stopping() or not (counted.has_begun or held_until > 0):
-                raise
+            was_never_there = held_until is None and not counted.has_begun
             # What was accepted once may be published by now, and cannot be accepted again.
-            if fruitless == FRUITLESS_MAX or request.accept is not None:
+            is_once = request.accept is not None
+            if stopping() or was_never_there or is_once or fruitless == FRUITLESS_MAX:
                 raise
             on_event(Remark(f"{error.what}: {error.why}; the run goes on when it is there again"))
             _wait_for(root, stopping)

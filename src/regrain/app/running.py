@@ -117,10 +117,7 @@ def migrate(
     check_request(root, settings, request)
     check_owner(root)
     with engines.connected(request.executor) as engine:
-
-        def work(request: Request, on_event: Callable[[Event], None]) -> Summary:
-            return _migrate(root, settings, request, engine, on_event, stopping)
-
+        work = partial(_migrate, root, settings, engine=engine, stopping=stopping)
         return through_restarts(root, request, work, on_event, stopping)
 
 
@@ -128,8 +125,9 @@ def _migrate(
     root: StoreRoot,
     settings: Settings,
     request: Request,
-    engine: engines.Engine | None,
     on_event: Callable[[Event], None],
+    *,
+    engine: engines.Engine | None,
     stopping: Callable[[], bool],
 ) -> Summary:
     accepted = None if request.accept is None else dual.find_hash(root, request.accept)
