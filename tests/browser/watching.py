@@ -8,12 +8,7 @@ from typing import Any
 
 from tests.system.serving import Server
 
-SERVER_ENDS = (
-    "ERR_INCOMPLETE_CHUNKED",
-    "ERR_CONNECTION_REFUSED",
-    "ERR_CONNECTION_RESET",
-    "ERR_EMPTY_RESPONSE",
-)
+SERVER_ENDS = ("ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE")
 """What a browser says where the server is killed under it, as at the end of most tests."""
 
 
